@@ -1,0 +1,3 @@
+"""Wetread: the clinical integration server for imaging AI."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Nouns and rules of the wet read: plain Python, no input or output."""
