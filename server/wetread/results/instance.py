@@ -1,0 +1,109 @@
+"""What every DICOM instance made from a reading has in common: equipment, series, times, bytes."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pydicom
+from highdicom.base_content import ContributingEquipment
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import DA, DT, TM
+
+from wetread.domain.codes import Coded
+from wetread.domain.finding import Reading
+from wetread.results import identity
+from wetread.results.context import ObjectRef, ReadingContext
+from wetread.results.header import patient_name
+from wetread.results.narrative import NOT_FOR_CLINICAL_USE, model_label, model_name, plain
+
+SERIES_NUMBER = {"sr": 9000, "seg": 9001, "presentation": 9002}
+_LONG_STRING = 64
+
+
+def concept(coded: Coded) -> CodedConcept:
+    return CodedConcept(coded.code, coded.scheme, plain(coded.display)[:_LONG_STRING])
+
+
+def common(reading: Reading, context: ReadingContext, kind: str) -> dict[str, Any]:
+    """Arguments that every highdicom SOP class takes; `kind` is sr, seg or presentation."""
+    model = reading.model
+    prefix = "DEMO " if context.demo or reading.demo else ""
+    sop_instance_uid = identity.sop_instance_uid(reading, kind)
+    return {
+        "series_instance_uid": identity.series_uid_of(sop_instance_uid),
+        "series_number": SERIES_NUMBER[kind],
+        "series_description": f"{prefix}AI {model_label(model)}"[:_LONG_STRING],
+        "sop_instance_uid": sop_instance_uid,
+        "instance_number": 1,
+        "manufacturer": plain(model.manufacturer)[:_LONG_STRING],
+        "manufacturer_model_name": model_name(model)[:_LONG_STRING],
+        "software_versions": plain(model.version)[:_LONG_STRING],
+        "device_serial_number": model.digest[:_LONG_STRING],
+        "specific_character_set": "ISO_IR 192",
+        "coding_schemes": [
+            CodingSchemeIdentificationItem("99WETREAD", name="Wetread", responsible_organization="Wetread")
+        ],
+    }
+
+
+def processing_equipment(reading: Reading, context: ReadingContext) -> ContributingEquipment:
+    """The model as contributing equipment (IHE AIR 6.5.3.1; PS3.3 C.12.1.1.5)."""
+    model = reading.model
+    caveat = f" {NOT_FOR_CLINICAL_USE}" if model.not_for_clinical_use else ""
+    item = ContributingEquipment(
+        manufacturer=plain(model.manufacturer)[:_LONG_STRING],
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=model_name(model)[:_LONG_STRING],
+        software_versions=plain(model.version)[:_LONG_STRING],
+        device_serial_number=model.digest[:_LONG_STRING],
+        institution_name=plain(context.organization)[:_LONG_STRING] or None,
+        contribution_datetime=reading.read_at,
+        contribution_description=f"AI model {model_label(model)}.{caveat}",
+    )
+    item.DeviceUID = identity.model_device_uid(reading)
+    return item
+
+
+def stamped(dataset: Dataset, reading: Reading, source: Dataset) -> Dataset:
+    """The dataset with the patient's name, and every time that of the reading, so that doing it twice gives the same bytes.
+
+    Timezone Offset From UTC (PS3.3 C.12.1.1.8) governs every date and time of the dataset, those copied from the
+    source too; so it is the source's where it has one, else UTC.
+    """
+    dataset.PatientName = patient_name(source)
+    at = _local(reading, source.get("TimezoneOffsetFromUTC"))
+    dataset.TimezoneOffsetFromUTC = at.strftime("%z")
+    for date, time in (("InstanceCreationDate", "InstanceCreationTime"), ("ContentDate", "ContentTime"),
+                       ("PresentationCreationDate", "PresentationCreationTime")):  # fmt: skip
+        if date in dataset:
+            setattr(dataset, date, DA(at.date()))
+            setattr(dataset, time, TM(at.time()))
+    for item in dataset.get("ContributingEquipmentSequence", []):
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = DT(at)
+    return dataset
+
+
+def reference(dataset: pydicom.Dataset) -> ObjectRef:
+    return ObjectRef(dataset.SOPInstanceUID, dataset.SOPClassUID, dataset.SeriesInstanceUID)
+
+
+def part10(dataset: pydicom.Dataset) -> bytes:
+    """The dataset as a DICOM file (PS3.10 7). The same dataset gives the same bytes."""
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _local(reading: Reading, offset: str | None) -> datetime:
+    """`read_at` at a DICOM offset `+HHMM`; UTC where there is none or it is not one."""
+    zone = UTC
+    if offset and len(offset) == 5 and offset[0] in "+-" and offset[1:].isdigit():
+        minutes = int(offset[1:3]) * 60 + int(offset[3:])
+        zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
+    return reading.read_at.astimezone(zone)

@@ -1,0 +1,110 @@
+"""The masks of a reading as a DICOM Segmentation (PS3.3 A.51), BINARY, frame for frame on the source images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import highdicom.seg as hd
+import numpy as np
+import pydicom
+from highdicom.color import CIELabColor
+from highdicom.content import AlgorithmIdentificationSequence
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from wetread.domain.finding import Finding, Reading, Segment
+from wetread.domain.keys import dicom_uid
+from wetread.errors import InvalidInput
+from wetread.results import identity
+from wetread.results.context import ReadingContext
+from wetread.results.header import normalised
+from wetread.results.instance import common, concept, processing_equipment, stamped
+from wetread.results.narrative import NOT_FOR_CLINICAL_USE, model_label, model_name, plain
+
+
+def seg(
+    reading: Reading,
+    context: ReadingContext,
+    sources: Sequence[pydicom.Dataset],
+    masks: Mapping[int, NDArray[np.bool_]],
+) -> pydicom.Dataset:
+    """The SEG of a reading; empty frames are left out, the geometry stays that of each source image.
+
+    `masks` gives for each segment number frames x rows x columns, frame i on `sources[i]` (on frame i of the one
+    source, where that is multi-frame). Raises InvalidInput where masks, segments and sources do not fit together.
+    """
+    headers = normalised(sources, reading)
+    segments = {f.segment.number: (f, f.segment) for f in reading.findings if f.segment}
+    if not segments or set(segments) != set(masks):
+        raise InvalidInput("each segment of the findings needs one mask, and each mask its segment")
+    if sorted(segments) != list(range(1, len(segments) + 1)):
+        raise InvalidInput("segment numbers start at 1 and leave no gap (PS3.3 C.8.20.2.4)")
+    frames = int(headers[0].get("NumberOfFrames", 1)) if len(headers) == 1 else len(headers)
+    shape = (frames, headers[0].Rows, headers[0].Columns)
+    if any(mask.shape != shape for mask in masks.values()):
+        raise InvalidInput(f"a mask must be {shape[0]} frames of {shape[1]} x {shape[2]}, as its sources are")
+
+    pixels = np.stack([masks[number] for number in sorted(segments)], axis=-1).astype(np.uint8)
+    segmentation = hd.Segmentation(
+        source_images=headers,
+        pixel_array=pixels,
+        segmentation_type=hd.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_description(reading, *segments[number]) for number in sorted(segments)],
+        content_label="AI_SEGMENTATION",
+        content_description=_content_description(reading),
+        omit_empty_frames=bool(pixels.any()),
+        contributing_equipment=[processing_equipment(reading, context)],
+        **common(reading, context, "seg"),
+    )
+    _settle_dimension_uid(segmentation, reading)
+    if "FrameOfReferenceUID" not in segmentation:
+        # General Image (PS3.3 C.7.6.1): 2C where no plane orientation says it.
+        segmentation.PatientOrientation = headers[0].get("PatientOrientation", "")
+    return stamped(segmentation, reading, sources[0])
+
+
+def _description(reading: Reading, finding: Finding, segment: Segment) -> hd.SegmentDescription:
+    model = reading.model
+    return hd.SegmentDescription(
+        segment_number=segment.number,
+        segment_label=plain(segment.label)[:64],
+        segmented_property_category=concept(segment.category),
+        segmented_property_type=concept(segment.type),
+        algorithm_type=hd.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name=model_name(model)[:64],
+            family=codes.DCM.ArtificialIntelligence,
+            version=plain(model.version)[:64],
+            source=plain(model.manufacturer)[:64],
+            parameters=_parameters(reading, finding),
+        ),
+        tracking_uid=identity.tracking_uid(reading, finding),
+        tracking_id=identity.tracking_id(reading, finding)[:64],
+        anatomic_regions=[concept(finding.body_site)] if finding.body_site else None,
+        display_color=CIELabColor.from_rgb(*segment.colour),
+    )
+
+
+def _parameters(reading: Reading, finding: Finding) -> dict[str, str]:
+    """The same parameters as in the SR (TID 4019)."""
+    parameters = {
+        "model sha256": reading.model.digest,
+        "configuration digest": reading.model.config_digest,
+        "phase": reading.phase.value,
+    }
+    if finding.threshold is not None:
+        parameters["threshold"] = f"{finding.threshold:f}"
+    return parameters
+
+
+def _content_description(reading: Reading) -> str:
+    caveat = f" {NOT_FOR_CLINICAL_USE}" if reading.model.not_for_clinical_use else ""
+    return f"{model_label(reading.model)[: 64 - len(caveat)]}{caveat}"
+
+
+def _settle_dimension_uid(segmentation: Dataset, reading: Reading) -> None:
+    """highdicom draws the Dimension Organization UID at random (PS3.3 C.7.6.17); ours is a function of the reading."""
+    uid = dicom_uid("seg-dimensions", identity.sop_instance_uid(reading, "seg"))
+    for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
+        item.DimensionOrganizationUID = uid
