@@ -1,0 +1,1 @@
+"""What arrives: DICOM associations and MLLP connections."""

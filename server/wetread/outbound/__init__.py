@@ -1,0 +1,1 @@
+"""What leaves: deliveries over MLLP, DICOM and HTTP."""
