@@ -1,0 +1,99 @@
+"""One driver, psycopg 3, and one connection per unit of work.
+
+`transaction()` is the unit of work: domain rows, FHIR versions, events, audit rows and the next job commit or roll
+back together on the connection that it yields.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import TypeAlias
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+
+from wetread.errors import Misconfigured, OutOfSpace, StoreUnavailable
+
+Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
+SyncConnection: TypeAlias = psycopg.Connection[TupleRow]
+
+_MINIMUM_VERSION = 140000
+
+
+@contextlib.contextmanager
+def _own_errors() -> Iterator[None]:
+    """Turns a database that is away or full into our own passing errors; every other fault stays what it is."""
+    try:
+        yield
+    except pg.DiskFull as error:
+        raise OutOfSpace("the database has no space left; free space and send again") from error
+    except (PoolTimeout, psycopg.OperationalError) as error:
+        raise StoreUnavailable("the database does not answer; send again later") from error
+
+
+class Database:
+    """The async pool. Open it once per process; hand it to whoever needs a unit of work."""
+
+    def __init__(self, url: str, *, max_connections: int = 10, wait_s: float = 10.0) -> None:
+        self.url = url
+        self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url, min_size=1, max_size=max_connections, open=False, timeout=wait_s, name="wetread"
+        )
+
+    async def open(self) -> None:
+        """Opens the pool. Raises StoreUnavailable, or Misconfigured when the server would not keep its promises."""
+        with _own_errors():
+            await self.pool.open(wait=True)
+        async with self.transaction() as conn:
+            await _check_promises(conn)
+
+    async def close(self) -> None:
+        await self.pool.close()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One unit of work: committed when the block ends, rolled back when it raises."""
+        with _own_errors():
+            async with self.pool.connection() as conn, conn.transaction():
+                yield conn
+
+
+class SyncDatabase:
+    """The same for code that lives in threads: the DIMSE receiver."""
+
+    def __init__(self, url: str, *, max_connections: int = 10, wait_s: float = 10.0) -> None:
+        self.pool: ConnectionPool[SyncConnection] = ConnectionPool(
+            url, min_size=1, max_size=max_connections, open=False, timeout=wait_s, name="wetread-sync"
+        )
+
+    def open(self) -> None:
+        with _own_errors():
+            self.pool.open(wait=True)
+
+    def close(self) -> None:
+        self.pool.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[SyncConnection]:
+        """One unit of work: committed when the block ends, rolled back when it raises."""
+        with _own_errors(), self.pool.connection() as conn, conn.transaction():
+            yield conn
+
+
+async def _check_promises(conn: Connection) -> None:
+    """An acknowledgement means durable, so a server that does not flush its log is refused at start."""
+    version = conn.info.server_version
+    if version < _MINIMUM_VERSION:
+        raise Misconfigured(f"PostgreSQL 14 or later is needed; database_url leads to {version // 10000}")
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        row = await (await conn.execute("SELECT current_setting(%s)", (setting,))).fetchone()
+        if row is None or row[0] == "off":
+            raise Misconfigured(f"PostgreSQL runs with {setting}=off: what is acknowledged would not be durable")
+
+
+async def notify(conn: Connection, channel: str) -> None:
+    """Wakes the listeners of a channel when this transaction commits; a hint only, polling is the truth."""
+    await conn.execute("SELECT pg_notify(%s, '')", (channel,))

@@ -1,0 +1,1 @@
+"""Durable work: a thin, typed port on the job engine (Procrastinate). Knows no medicine."""
