@@ -1,0 +1,71 @@
+"""What every test may ask for: a real PostgreSQL, with a database of its own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from wetread.store import embedded, migrate
+from wetread.store.blobs import LocalBlobs
+from wetread.store.database import Database, SyncDatabase
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server under test: the one of WETREAD_TEST_DATABASE_URL, else our embedded one."""
+    given = os.environ.get("WETREAD_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    with embedded.owned(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+def _named(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def template_database(server_url: str) -> str:
+    name = f"template_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name}")
+    migrate.upgrade(_named(server_url, name))
+    return name
+
+
+@pytest.fixture
+def database_url(server_url: str, template_database: str) -> Iterator[str]:
+    """A migrated database that no other test sees."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    yield _named(server_url, name)
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def sync_database(database_url: str) -> Iterator[SyncDatabase]:
+    database = SyncDatabase(database_url)
+    database.open()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> LocalBlobs:
+    return LocalBlobs(tmp_path / "blobs")

@@ -1,0 +1,40 @@
+"""A unit of work commits or rolls back as one."""
+
+import pytest
+from wetread.store.database import Database
+from wetread.work.jobs import Step, Work
+
+STEP = Step("step", "work")
+
+
+async def _nobody(step: str, payload: object, error: BaseException) -> None:
+    raise AssertionError(f"{step} died of {error}")
+
+
+async def _count(database: Database, table: str) -> int:
+    async with database.transaction() as conn:
+        row = await (await conn.execute(f"SELECT count(*) FROM {table}")).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def test_a_job_and_rows_roll_back_together(database: Database) -> None:
+    work = Work(database, _nobody)
+    await work.open()
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction() as conn:
+            await conn.execute("INSERT INTO job_key (key) VALUES ('row')")
+            await work.enqueue(conn, STEP, {"id": "1"}, key="job")
+            raise ZeroDivisionError
+    assert await _count(database, "job_key") == 0
+    assert await _count(database, "procrastinate_jobs") == 0
+
+
+async def test_a_key_is_enqueued_once_ever(database: Database) -> None:
+    work = Work(database, _nobody)
+    await work.open()
+    async with database.transaction() as conn:
+        assert await work.enqueue(conn, STEP, {"id": "1"}, key="k")
+    async with database.transaction() as conn:
+        assert not await work.enqueue(conn, STEP, {"id": "1"}, key="k")
+    assert await _count(database, "procrastinate_jobs") == 1
