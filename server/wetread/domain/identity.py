@@ -7,23 +7,27 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from urllib.parse import quote
 
 
 def authority_uri(namespace: str, universal_id: str, universal_id_type: str, known: Mapping[str, str]) -> str:
     """The FHIR identifier system of an assigning authority (HL7 v2 HD; DICOM Issuer of ... Sequence).
 
     A universal id wins; a bare namespace is looked up in the site's table `known`, and one that the site has not
-    named becomes `urn:wetread:authority:<namespace>` so that two namespaces never fall together. Empty in, empty out.
+    named becomes `urn:wetread:authority:<namespace>` (percent-encoded) so that two namespaces never fall together; so
+    does a universal id that is neither OID, UUID nor URI. Empty in, empty out.
     """
     if universal_id:
-        if universal_id_type in ("ISO", "") and re.fullmatch(r"[0-2](\.\d+)+", universal_id):
+        if universal_id_type in ("ISO", "") and re.fullmatch(r"[0-2](\.(0|[1-9]\d*))+", universal_id):
             return f"urn:oid:{universal_id}"
         if universal_id_type in ("UUID", "GUID"):
             return f"urn:uuid:{universal_id.lower()}"
-        return universal_id
+        if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:\S+", universal_id):
+            return universal_id
+        return f"urn:wetread:authority:{quote(universal_id)}"
     if not namespace:
         return ""
-    return known.get(namespace, f"urn:wetread:authority:{namespace}")
+    return known.get(namespace, f"urn:wetread:authority:{quote(namespace)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,379 @@
+"""Loads and checks the maps: every mistake is found at start, and named by file and key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import yaml
+
+from wetread.errors import Misconfigured
+from wetread.mapping.datatypes import CONVERTERS
+from wetread.mapping.paths import Path
+
+RESOURCES = ("Patient", "Encounter", "ServiceRequest", "Task")
+"""The resource maps that must exist."""
+
+ORDER_FACTS = ("accession", "study-instance-uid", "priority", "modality", "ordering-location", "cancel-reason")
+"""The path lists that `hl7v2/order.yaml` must hold."""
+
+PREPARED = (
+    "patient",
+    "encounter",
+    "requester",
+    "service-request",
+    "placer",
+    "filler",
+    "accession",
+    "study-instance-uid",
+    "priority",
+    "modality",
+    "further-procedures",
+    "status",
+    "replaces",
+)
+"""What `take:` may name: references to the resources of the same message, and the facts of the order."""
+
+_REQUEST_STATUS = frozenset({"draft", "active", "on-hold", "revoked", "completed", "entered-in-error", "unknown"})
+_CODE_MAPS: Mapping[str, frozenset[str] | None] = {
+    "gender": frozenset({"male", "female", "other", "unknown"}),
+    "priority": frozenset({"routine", "urgent", "asap", "stat"}),
+    "encounter-status": frozenset(
+        {"planned", "arrived", "triaged", "in-progress", "onleave", "finished", "cancelled", "entered-in-error"}
+        | {"unknown"}
+    ),
+    "order-control": frozenset(
+        {"create", "update", "cancel", "discontinue", "hold", "release", "status", "number", "replace", "replaced"}
+        | {"reject", "none"}
+    ),
+    "order-status": _REQUEST_STATUS,
+    "result-status": _REQUEST_STATUS,
+    "name-use": frozenset({"usual", "official", "temp", "nickname", "anonymous", "old", "maiden"}),
+    "address-use": frozenset({"home", "work", "temp", "old", "billing"}),
+    "telecom-use": frozenset({"home", "work", "temp", "old", "mobile"}),
+    "telecom-system": frozenset({"phone", "fax", "email", "pager", "url", "sms", "other"}),
+    "coding-system": None,
+    "identifier-type": None,
+    "modality": None,
+}
+"""The code maps the converters and the order rules ask for, and the targets that FHIR's required bindings allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeMap:
+    """A code table -> another. Case of the source code is ignored; a key that ends in `*` matches a beginning."""
+
+    name: str
+    codes: Mapping[str, Any]
+    prefixes: tuple[tuple[str, Any], ...] = ()
+    otherwise: Any = None
+
+    def get(self, code: str) -> Any:
+        """The target, or None where the table has none (`otherwise` is not applied)."""
+        key = code.strip().upper()
+        if key in self.codes:
+            return self.codes[key]
+        return next((target for prefix, target in self.prefixes if key.startswith(prefix)), None)
+
+    def __contains__(self, code: str) -> bool:
+        """Whether the table names the code, be it with null: known, and nothing to say."""
+        return code.strip().upper() in self.codes or self.get(code) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one FHIR element is filled. See docs/mapping.md."""
+
+    first: tuple[Path, ...] = ()
+    each: tuple[Path, ...] = ()
+    combine: tuple[Path, ...] = ()
+    convert: str = "text"
+    codes: str | None = None
+    value: Any = None
+    take: str | None = None
+    under: str | None = None
+    default: Mapping[str, Any] = field(default_factory=dict)
+    if_new: Any = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return self.first or self.each or self.combine
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """A FHIR element by its dotted path; `repeats` where the key ended in `[]`.
+
+    `match`: entries that agree in these keys are the same entry when a stored resource is updated; where it is empty,
+    the message's entries replace the stored ones. `once`: later messages do not change it. `unless`: the other element
+    of a FHIR choice, before which this one gives way.
+    """
+
+    path: tuple[str, ...]
+    repeats: bool
+    rules: tuple[Rule, ...]
+    match: tuple[str, ...] = ()
+    once: bool = False
+    unless: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceMap:
+    resource_type: str
+    elements: tuple[Element, ...]
+    when: Path | None = None
+    """The resource is made only where this path has a value."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    resources: Mapping[str, ResourceMap]
+    order_facts: Mapping[str, tuple[Path, ...]]
+    codes: Mapping[str, CodeMap]
+    authorities: Mapping[str, str]
+    """Shipped and site's default: HD namespace -> identifier system URI. The caller lays settings over it in Site."""
+
+
+def load(shipped: FilePath, overlay: FilePath | None) -> Maps:
+    """The maps of the folder `shipped`, with the site's files of the same name in their place.
+
+    A site's file that starts with `extends: shipped` says only what differs. Raises Misconfigured, naming file and
+    key, when a file is missing, unreadable or wrong.
+    """
+    hl7, codes = _files(shipped, overlay, "hl7v2"), _files(shipped, overlay, "codes")
+    code_maps = {name: _code_map(source) for name, source in codes.items()}
+    for name in _CODE_MAPS:
+        if name not in code_maps:
+            raise Misconfigured(f"{shipped / 'codes' / name}.yaml is missing; restore it from the shipped maps")
+    resources: dict[str, ResourceMap] = {}
+    facts: Mapping[str, tuple[Path, ...]] = {}
+    authorities: Mapping[str, str] = {}
+    for name, source in hl7.items():
+        if name == "order":
+            facts = _order_facts(source)
+        elif name == "authorities":
+            authorities = {k: source.string(v, "authorities", k) for k, v in source.table("authorities").items()}
+        else:
+            resource = _resource_map(source, code_maps)
+            resources[resource.resource_type] = resource
+    missing = [name for name in RESOURCES if name not in resources] + ([] if facts else ["order"])
+    if missing:
+        raise Misconfigured(f"{shipped / 'hl7v2'}: no map for {', '.join(missing)}; restore it from the shipped maps")
+    return Maps(
+        MappingProxyType(resources), MappingProxyType(dict(facts)), MappingProxyType(code_maps), dict(authorities)
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which every plain scalar but true, false and null is text: `NO`, `08` and `1.10` stay what they are."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|false)\Z"), ["t", "f"])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:null|~|)\Z"), ["n", "~", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"<<\Z"), ["<"])
+
+
+def _unique(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _unique)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    file: FilePath
+    content: Mapping[str, Any]
+
+    def wrong(self, problem: str, *key: str) -> NoReturn:
+        where = ".".join(key)
+        raise Misconfigured(f"{self.file}: {where + ': ' if where else ''}{problem}", location=where or None)
+
+    def table(self, *key: str) -> Mapping[str, Any]:
+        value: Any = self.content
+        for part in key:
+            value = value.get(part)
+            if not isinstance(value, Mapping):
+                self.wrong("expected a table of keys and values", *key)
+        return dict(value)
+
+    def string(self, value: Any, *key: str) -> str:
+        if not isinstance(value, str):
+            self.wrong("expected text", *key)
+        return value
+
+    def only(self, table: Mapping[str, Any], allowed: frozenset[str], *key: str) -> None:
+        for name in table:
+            if name not in allowed:
+                self.wrong(f"unknown key; expected one of {', '.join(sorted(allowed))}", *key, str(name))
+
+    def paths(self, value: Any, *key: str) -> tuple[Path, ...]:
+        texts = value if isinstance(value, list) else [value]
+        if not texts:
+            self.wrong("expected at least one path", *key)
+        found = []
+        for text in texts:
+            try:
+                found.append(Path.parse(self.string(text, *key)))
+            except ValueError as problem:
+                self.wrong(str(problem), *key)
+        return tuple(found)
+
+
+def _files(shipped: FilePath, overlay: FilePath | None, folder: str) -> dict[str, _Source]:
+    sources = {file.stem: _read(file) for file in sorted((shipped / folder).glob("*.yaml"))}
+    if overlay is not None:
+        for file in sorted((overlay / folder).glob("*.yaml")):
+            site = _read(file)
+            if site.content.get("extends") is not None:
+                if site.content["extends"] != "shipped" or file.stem not in sources:
+                    site.wrong("expected `shipped`, and a shipped file of this name", "extends")
+                own = {key: value for key, value in site.content.items() if key != "extends"}
+                site = _Source(file, _laid_over(sources[file.stem].content, own))
+            sources[file.stem] = site
+    return sources
+
+
+def _read(file: FilePath) -> _Source:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise Misconfigured(f"{file}: cannot be read as YAML: {problem}") from problem
+    if not isinstance(content, Mapping):
+        raise Misconfigured(f"{file}: expected a table of keys and values")
+    return _Source(file, content)
+
+
+def _laid_over(shipped: Mapping[str, Any], site: Mapping[str, Any], depth: int = 2) -> dict[str, Any]:
+    """Sections are joined key by key; what stands under a key of a section is replaced whole; null removes it."""
+    joined = dict(shipped)
+    for key, value in site.items():
+        if value is None:
+            joined.pop(key, None)
+        elif depth > 1 and isinstance(value, Mapping) and isinstance(joined.get(key), Mapping):
+            joined[key] = _laid_over(joined[key], value, depth - 1)
+        else:
+            joined[key] = value
+    return joined
+
+
+def _code_map(source: _Source) -> CodeMap:
+    name = source.file.stem
+    source.only(source.content, frozenset({"description", "codes", "same", "otherwise"}))
+    targets = _CODE_MAPS.get(name)
+    codes: dict[str, Any] = {}
+    prefixes: list[tuple[str, Any]] = []
+    for key, target in _pairs(source):
+        if targets is not None and target is not None and target not in targets:
+            source.wrong(f"expected one of {', '.join(sorted(targets))}", "codes", key)
+        if key.endswith("*"):
+            prefixes.append((key[:-1].upper(), target))
+        else:
+            codes[key.upper()] = target
+    otherwise = source.content.get("otherwise")
+    if targets is not None and otherwise is not None and otherwise not in targets:
+        source.wrong(f"expected one of {', '.join(sorted(targets))}", "otherwise")
+    return CodeMap(name, codes, tuple(sorted(prefixes, key=lambda p: -len(p[0]))), otherwise)
+
+
+def _pairs(source: _Source) -> Iterator[tuple[str, Any]]:
+    same = source.content.get("same", [])
+    if not isinstance(same, list):
+        source.wrong("expected a list of codes that stay as they are", "same")
+    yield from ((source.string(code, "same"), code) for code in same)
+    if "codes" in source.content:
+        yield from source.table("codes").items()
+
+
+def _order_facts(source: _Source) -> dict[str, tuple[Path, ...]]:
+    source.only(source.content, frozenset({"description", "order"}))
+    table = source.table("order")
+    source.only(table, frozenset(ORDER_FACTS), "order")
+    for name in ORDER_FACTS:
+        if name not in table:
+            source.wrong("is missing; expected a list of paths", "order", name)
+    return {name: source.paths(value, "order", name) for name, value in table.items()}
+
+
+def _resource_map(source: _Source, codes: Mapping[str, CodeMap]) -> ResourceMap:
+    source.only(source.content, frozenset({"description", "resource", "when", "elements"}))
+    resource_type = source.string(source.content.get("resource"), "resource")
+    if resource_type not in RESOURCES:
+        source.wrong(f"expected one of {', '.join(RESOURCES)}", "resource")
+    when = source.paths(source.content["when"], "when")[0] if "when" in source.content else None
+    elements = tuple(_element(source, codes, key, body) for key, body in source.table("elements").items())
+    return ResourceMap(resource_type, elements, when)
+
+
+_ELEMENT_KEY = re.compile(r"_?[a-z][A-Za-z0-9]*(\.[a-z][A-Za-z0-9]*)*(\[\])?")
+_RULE_KEYS = frozenset(
+    {"from", "each", "combine", "value", "take", "as", "codes", "under", "default", "if-new", "match", "once", "unless"}
+)
+
+
+def _element(source: _Source, codes: Mapping[str, CodeMap], key: str, body: Any) -> Element:
+    where = ("elements", key)
+    if not _ELEMENT_KEY.fullmatch(key):
+        source.wrong("is not an element name; expected e.g. birthDate, period.start or name[]", *where)
+    bodies = body if isinstance(body, list) else [body]
+    for one in bodies:
+        if not isinstance(one, Mapping):
+            source.wrong("expected a rule, e.g. {from: PID-7, as: date}", *where)
+        source.only(one, _RULE_KEYS, *where)
+    repeats = key.endswith("[]")
+    match: tuple[str, ...] = ()
+    for one in bodies:
+        if "match" in one:
+            match = tuple(source.string(m, *where, "match") for m in one["match"])
+    if match and not repeats:
+        source.wrong("only a repeating element (its key ends in []) has entries to match", *where, "match")
+    rules = tuple(_rule(source, codes, one, repeats, where) for one in bodies)
+    if len(rules) > 1 and not repeats:
+        source.wrong("several rules need a repeating element; use a list of paths under `from` instead", *where)
+    once = any(one.get("once") is True for one in bodies)
+    unless = next((source.string(one["unless"], *where, "unless") for one in bodies if "unless" in one), None)
+    return Element(tuple(key.removesuffix("[]").split(".")), repeats, rules, match, once, unless)
+
+
+def _rule(
+    source: _Source, codes: Mapping[str, CodeMap], body: Mapping[str, Any], repeats: bool, where: tuple[str, ...]
+) -> Rule:
+    sources = [key for key in ("from", "each", "combine", "value", "take") if key in body]
+    if len(sources) != 1 and not (not sources and "if-new" in body):
+        source.wrong("expected exactly one of from, each, combine, value, take", *where)
+    if "each" in body and not repeats:
+        source.wrong("reads every repetition, so the element's key must end in []", *where, "each")
+    convert = source.string(body.get("as", "text"), *where, "as")
+    if convert not in CONVERTERS:
+        source.wrong(f"no converter {convert!r}; expected one of {', '.join(sorted(CONVERTERS))}", *where, "as")
+    if "combine" in body and convert != "concept":
+        source.wrong("joins concepts only; add `as: concept`", *where, "combine")
+    table = body.get("codes")
+    if table is not None and table not in codes:
+        source.wrong(f"no code map {table!r} under codes/", *where, "codes")
+    if "take" in body and body["take"] not in PREPARED:
+        source.wrong(f"expected one of {', '.join(PREPARED)}", *where, "take")
+    default = body.get("default", {})
+    if not isinstance(default, Mapping):
+        source.wrong("expected a table of keys and values", *where, "default")
+    return Rule(
+        source.paths(body["from"], *where, "from") if "from" in body else (),
+        source.paths(body["each"], *where, "each") if "each" in body else (),
+        source.paths(body["combine"], *where, "combine") if "combine" in body else (),
+        convert,
+        table,
+        body.get("value"),
+        body.get("take"),
+        source.string(body["under"], *where, "under") if "under" in body else None,
+        default,
+        body.get("if-new"),
+    )
