@@ -201,7 +201,10 @@ def parse(raw: bytes, *, default_charset: str | None = None) -> Message:
 
 def _declared_charsets(body: bytes) -> tuple[str, ...]:
     """The repetitions of MSH-18, read before the character set is known (which `decode` finds by itself in UTF-16)."""
-    header = re.split(rb"[\r\n]", body[:100_000], maxsplit=1)[0].decode("latin-1")
+    head = body[:100_000]
+    # The same rule as `_lines`: beside carriage returns a line feed ends the header only if a segment follows.
+    end = rb"\r|\n(?=[A-Z][A-Z0-9]{2}" + re.escape(head[3:4]) + rb")" if b"\r" in head else rb"\n"
+    header = re.split(end, head, maxsplit=1)[0].decode("latin-1")
     fields = header.split(header[3:4] or "|", 18)
     if not header.startswith("MSH") or len(fields) < 18:
         return ()
