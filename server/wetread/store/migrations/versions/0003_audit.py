@@ -1,4 +1,4 @@
-"""Audit rows and subscriptions."""
+"""Audit rows, their chain, the cursors of the event log, and subscriptions."""
 
 from __future__ import annotations
 
@@ -10,5 +10,46 @@ down_revision = "0002"
 
 def upgrade() -> None:
     script("""
-        SELECT 1;
+        CREATE TABLE event_cursor (
+            name text PRIMARY KEY,
+            seq  bigint NOT NULL DEFAULT 0
+        );
+
+        CREATE TABLE audit_event (
+            id              uuid PRIMARY KEY,
+            position        bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+            recorded        timestamptz NOT NULL,
+            kind            text NOT NULL,
+            action          text NOT NULL CHECK (action IN ('C', 'R', 'U', 'D', 'E')),
+            outcome         text NOT NULL CHECK (outcome IN ('0', '4', '8', '12')),
+            principal       text NOT NULL,
+            patient_id      text,
+            request_id      text NOT NULL,
+            governance_only boolean NOT NULL,
+            entities        text[] NOT NULL,
+            body            text NOT NULL
+        );
+        CREATE INDEX audit_event_recorded ON audit_event (recorded, position);
+        CREATE INDEX audit_event_patient ON audit_event (patient_id, recorded) WHERE patient_id IS NOT NULL;
+        CREATE INDEX audit_event_entities ON audit_event USING gin (entities);
+
+        -- The chain lies beside the rows, so that an audit row is never touched again, not even by us.
+        CREATE TABLE audit_chain (
+            seq       bigint PRIMARY KEY,
+            audit_id  uuid NOT NULL UNIQUE,
+            hash      bytea NOT NULL,
+            signature bytea
+        );
+        CREATE TABLE audit_unchained (
+            position bigint PRIMARY KEY
+        );
+
+        CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION '% is append-only: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'restrict_violation';
+        END $$;
+        CREATE TRIGGER audit_event_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_event
+            FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+        CREATE TRIGGER audit_chain_append_only BEFORE DELETE OR TRUNCATE OR UPDATE OF seq, audit_id, hash ON audit_chain
+            FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
     """)

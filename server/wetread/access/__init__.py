@@ -1,0 +1,1 @@
+"""A credential becomes a domain.Reader."""

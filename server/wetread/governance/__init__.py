@@ -1,0 +1,1 @@
+"""Which model may be seen, and what was kept from being seen."""
