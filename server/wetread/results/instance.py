@@ -12,7 +12,6 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.valuerep import DA, DT, TM
 
 from wetread.domain.codes import Coded
 from wetread.domain.finding import Reading
@@ -70,7 +69,7 @@ def processing_equipment(reading: Reading, context: ReadingContext) -> Contribut
 
 
 def stamped(dataset: Dataset, reading: Reading, source: Dataset) -> Dataset:
-    """The dataset with the patient's name, and every time that of the reading, so that doing it twice gives the same bytes.
+    """The dataset with the patient's name, and with all its times those of the reading: twice gives the same bytes.
 
     Timezone Offset From UTC (PS3.3 C.12.1.1.8) governs every date and time of the dataset, those copied from the
     source too; so it is the source's where it has one, else UTC.
@@ -81,11 +80,11 @@ def stamped(dataset: Dataset, reading: Reading, source: Dataset) -> Dataset:
     for date, time in (("InstanceCreationDate", "InstanceCreationTime"), ("ContentDate", "ContentTime"),
                        ("PresentationCreationDate", "PresentationCreationTime")):  # fmt: skip
         if date in dataset:
-            setattr(dataset, date, DA(at.date()))
-            setattr(dataset, time, TM(at.time()))
+            setattr(dataset, date, at.strftime("%Y%m%d"))
+            setattr(dataset, time, at.strftime("%H%M%S.%f"))
     for item in dataset.get("ContributingEquipmentSequence", []):
         if "ContributionDateTime" in item:
-            item.ContributionDateTime = DT(at)
+            item.ContributionDateTime = at.strftime("%Y%m%d%H%M%S.%f")
     return dataset
 
 

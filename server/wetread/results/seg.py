@@ -15,7 +15,7 @@ from pydicom.sr.codedict import codes
 
 from wetread.domain.finding import Finding, Reading, Segment
 from wetread.domain.keys import dicom_uid
-from wetread.errors import InvalidInput
+from wetread.errors import InvalidInput, Unsupported
 from wetread.results import identity
 from wetread.results.context import ReadingContext
 from wetread.results.header import normalised
@@ -32,7 +32,8 @@ def seg(
     """The SEG of a reading; empty frames are left out, the geometry stays that of each source image.
 
     `masks` gives for each segment number frames x rows x columns, frame i on `sources[i]` (on frame i of the one
-    source, where that is multi-frame). Raises InvalidInput where masks, segments and sources do not fit together.
+    source, where that is multi-frame). Raises InvalidInput where masks, segments and sources do not fit
+    together, Unsupported where the sources lack the geometry that a segmentation needs.
     """
     headers = normalised(sources, reading)
     segments = {f.segment.number: (f, f.segment) for f in reading.findings if f.segment}
@@ -46,17 +47,22 @@ def seg(
         raise InvalidInput(f"a mask must be {shape[0]} frames of {shape[1]} x {shape[2]}, as its sources are")
 
     pixels = np.stack([masks[number] for number in sorted(segments)], axis=-1).astype(np.uint8)
-    segmentation = hd.Segmentation(
-        source_images=headers,
-        pixel_array=pixels,
-        segmentation_type=hd.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_description(reading, *segments[number]) for number in sorted(segments)],
-        content_label="AI_SEGMENTATION",
-        content_description=_content_description(reading),
-        omit_empty_frames=bool(pixels.any()),
-        contributing_equipment=[processing_equipment(reading, context)],
-        **common(reading, context, "seg"),
-    )
+    try:
+        segmentation = hd.Segmentation(
+            source_images=headers,
+            pixel_array=pixels,
+            segmentation_type=hd.SegmentationTypeValues.BINARY,
+            segment_descriptions=[_description(reading, *segments[number]) for number in sorted(segments)],
+            content_label="AI_SEGMENTATION",
+            content_description=_content_description(reading),
+            omit_empty_frames=bool(pixels.any()),
+            contributing_equipment=[processing_equipment(reading, context)],
+            **common(reading, context, "seg"),
+        )
+    except (ValueError, AttributeError) as error:
+        raise Unsupported(
+            "the source images do not say where their frames lie: no segmentation can refer to them"
+        ) from error
     _settle_dimension_uid(segmentation, reading)
     if "FrameOfReferenceUID" not in segmentation:
         # General Image (PS3.3 C.7.6.1): 2C where no plane orientation says it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import highdicom.sr as hd
 import numpy as np
@@ -80,7 +81,7 @@ def _observer(reading: Reading, context: ReadingContext) -> hd.ObserverContext:
 
 
 def _group(reading: Reading, finding: Finding, headers: Sequence[Dataset], seg: pydicom.Dataset | None) -> _Group:
-    shared = {
+    shared: dict[str, Any] = {
         "tracking_identifier": hd.TrackingIdentifier(
             uid=identity.tracking_uid(reading, finding), identifier=identity.tracking_id(reading, finding)
         ),
