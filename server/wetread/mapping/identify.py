@@ -109,9 +109,13 @@ def find_keys(message: hl7.Message, site: Site) -> tuple[OrderKeys, ...]:
     nothing to change (ERR-3 204).
     """
     return tuple(
-        OrderKeys(context.own[0].value(1).strip() if context.own else "", order_numbers(context, site))
-        for context in (Context(group.segments) for group in hl7.order_groups(message))
+        OrderKeys(_control(group), order_numbers(Context(group.segments), site)) for group in hl7.order_groups(message)
     )
+
+
+def _control(group: hl7.OrderGroup) -> str:
+    orc = group.first("ORC")
+    return orc.value(1).strip() if orc is not None else ""
 
 
 def order_numbers(context: Context, site: Site, *, detail_first: bool = False) -> tuple[OrderNumber, ...]:

@@ -156,7 +156,7 @@ def load(shipped: FilePath, overlay: FilePath | None) -> Maps:
         if name == "order":
             facts = _order_facts(source)
         elif name == "authorities":
-            authorities = {k: source.string(v, "authorities", k) for k, v in source.table("authorities").items()}
+            authorities = _authorities(source)
         else:
             resource = _resource_map(source, code_maps)
             resources[resource.resource_type] = resource
@@ -304,6 +304,15 @@ def _order_facts(source: _Source) -> dict[str, tuple[Path, ...]]:
     return {name: source.paths(value, "order", name) for name, value in table.items()}
 
 
+def _authorities(source: _Source) -> dict[str, str]:
+    source.only(source.content, frozenset({"description", "authorities"}))
+    table = {name: source.string(uri, "authorities", name) for name, uri in source.table("authorities").items()}
+    for name, uri in table.items():
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:\S+", uri):
+            source.wrong("expected an absolute URI, e.g. urn:oid:1.2.3 or https://...", "authorities", name)
+    return table
+
+
 def _resource_map(source: _Source, codes: Mapping[str, CodeMap]) -> ResourceMap:
     source.only(source.content, frozenset({"description", "resource", "when", "elements"}))
     resource_type = source.string(source.content.get("resource"), "resource")
@@ -333,6 +342,8 @@ def _element(source: _Source, codes: Mapping[str, CodeMap], key: str, body: Any)
     match: tuple[str, ...] = ()
     for one in bodies:
         if "match" in one:
+            if not isinstance(one["match"], list):
+                source.wrong("expected a list of keys of the entry", *where, "match")
             match = tuple(source.string(m, *where, "match") for m in one["match"])
     if match and not repeats:
         source.wrong("only a repeating element (its key ends in []) has entries to match", *where, "match")

@@ -54,9 +54,10 @@ def apply_order(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ServiceRequest and the Task to store, given the stored ones (found under any of `order.numbers`).
 
-    An ended request or task is never reopened: a late NW or SC only adds order numbers to it. A cancel of an unknown
-    order gives a revoked one, so that the order itself, when it comes late, stays cancelled. Raises Conflict where the
-    stored order is another patient's.
+    Not for an order whose action is NONE and which is not stored: there is nothing to write then. An ended request or
+    task is never reopened: a late NW or SC only adds order numbers to it. A cancel of an unknown order gives a revoked
+    one, so that the order itself, when it comes late, stays cancelled. Raises Conflict where the stored order is
+    another patient's.
     """
     request = _request(existing_service_request, order)
     reference = f"ServiceRequest/{request['id']}"

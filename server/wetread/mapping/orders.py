@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -185,30 +185,54 @@ def _encounter(scope: Scope) -> dict[str, Any] | None:
     return visit | {"id": key}
 
 
-def _orders(message: hl7.Message, scope: Scope) -> Iterator[MappedOrder]:
-    """The orders in message order. Further OBRs under one ORC without numbers of their own are one order with it."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The segments of one order, and its placer and filler numbers. `twin`: another OBR under the same ORC has the same
+    numbers, and only the accession number tells the two apart."""
+
+    segments: tuple[hl7.Segment, ...]
+    numbers: tuple[OrderNumber, ...]
+    accession: str
+    twin: bool = False
+
+
+def _parts(message: hl7.Message, scope: Scope) -> Iterator[_Part]:
+    """The orders in message order. A further OBR under one ORC that has no number of its own is one order with it."""
     groups = hl7.order_groups(message)
-    if not groups or message.first("ORC") is None:
+    if not groups:
         raise InvalidInput("The message holds no order: send an ORC segment.", location="ORC")
+    part: _Part | None = None
+    for occurrence, group in enumerate(groups, start=1):
+        if group.segments[0].name != "ORC":
+            raise InvalidInput("An OBR stands without its ORC: send one before it.", location=f"OBR^{occurrence}")
+        same_orc = part is not None and part.segments[0] is group.segments[0]
+        context = Context(group.segments)
+        numbers = order_numbers(context, scope.site, detail_first=same_orc)
+        accession = facts.fact_text(replace(scope, context=context), "accession")
+        if part is None or not same_orc or not _named(numbers) <= _named(part.numbers):
+            following = _Part(group.segments, numbers, accession)
+        elif accession and part.accession and accession != part.accession:
+            following = _Part(group.segments, numbers, accession, twin=True)
+        else:
+            part = replace(part, segments=part.segments + group.segments[1:])
+            continue
+        if part is not None:
+            yield part
+        part = following
+    if part is not None:
+        yield part
+
+
+def _named(numbers: tuple[OrderNumber, ...]) -> set[tuple[str, str]]:
+    return {(number.type, number.value) for number in numbers}
+
+
+def _orders(message: hl7.Message, scope: Scope) -> Iterator[MappedOrder]:
     shared = tuple(segment for segment in _head(message) if segment.name not in _ORDER_LEVEL_ONLY)
     replaced: OrderNumber | None = None
-    joined: list[tuple[tuple[hl7.Segment, ...], tuple[OrderNumber, ...]]] = []
-    for group in groups:
-        same_orc = bool(joined) and joined[-1][0][0] is group.segments[0]
-        numbers = order_numbers(Context(group.segments), scope.site, detail_first=same_orc)
-        if same_orc and set(numbers) <= set(joined[-1][1]):
-            joined[-1] = (joined[-1][0] + group.segments[1:], joined[-1][1])
-        else:
-            joined.append((group.segments, numbers))
-    for occurrence, (segments, numbers) in enumerate(joined, start=1):
-        own = Scope(
-            scope.maps,
-            scope.site,
-            Context(_without_result_notes(segments), shared),
-            scope.prepared,
-            practitioners=scope.practitioners,
-        )
-        order = _order(own, numbers, occurrence, replaced)
+    for occurrence, part in enumerate(_parts(message, scope), start=1):
+        own = replace(scope, context=Context(_without_result_notes(part.segments), shared), warnings=[])
+        order = _order(own, part, occurrence, replaced)
         replaced = order.numbers[0] if order.action is OrderAction.REPLACED else None
         yield order
 
@@ -224,9 +248,7 @@ def _without_result_notes(segments: tuple[hl7.Segment, ...]) -> tuple[hl7.Segmen
     return tuple(kept)
 
 
-def _order(
-    scope: Scope, numbers: tuple[OrderNumber, ...], occurrence: int, replaced: OrderNumber | None
-) -> MappedOrder:
+def _order(scope: Scope, part: _Part, occurrence: int, replaced: OrderNumber | None) -> MappedOrder:
     control = scope.context.own[0].value(1).strip()
     stated = scope.mapped("order-control", control)
     if stated is None:
@@ -236,8 +258,10 @@ def _order(
         )
     action = OrderAction(stated)
     accession = facts.accession_number(scope)
+    numbers = part.numbers
     if accession is not None:
-        numbers += (OrderNumber("ACSN", accession.issuer, accession.value, accession.value),)
+        own_number = OrderNumber("ACSN", accession.issuer, accession.value, accession.value)
+        numbers = (own_number,) if part.twin else (*numbers, own_number)
     if not numbers:
         raise InvalidInput(
             "The order has neither placer, filler nor accession number: send one, e.g. in ORC-2.",
@@ -245,10 +269,12 @@ def _order(
         )
     facts.check_numbers(scope)
     uid, modality, priority = facts.study_instance_uid(scope), facts.modality(scope), facts.priority(scope)
-    status = facts.request_status(scope, reports_status=action is OrderAction.STATUS)
+    status = facts.request_status(scope, reports_status=action is OrderAction.STATUS) or _STATUS_OF_ACTION.get(
+        action, ""
+    )
     key = (numbers[0].type, numbers[0].system, numbers[0].value)
     request_id = fhir_id("ServiceRequest", *key)
-    by_type = {number.type: number for number in numbers}
+    by_type = {number.type: number for number in (*part.numbers, *numbers)}
     scope.prepared = {
         **scope.prepared,
         "service-request": {"reference": f"ServiceRequest/{request_id}"},
@@ -260,7 +286,7 @@ def _order(
         "priority": priority,
         "modality": facts.modality_detail(modality),
         "further-procedures": facts.further_procedures(scope.context.own, scope),
-        "status": status or _STATUS_OF_ACTION.get(action),
+        "status": status or "active",
         "replaces": {"identifier": facts.typed(replaced)} if replaced and action is OrderAction.REPLACE else None,
     }
     request_map, task_map = scope.maps.resources["ServiceRequest"], scope.maps.resources["Task"]
@@ -277,7 +303,7 @@ def _order(
         filler=by_type["FILL"].as_sent if "FILL" in by_type else "",
         accession=accession,
         study_instance_uid=uid,
-        status=status or _STATUS_OF_ACTION.get(action, ""),
+        status=status,
         priority=Priority.of((priority.value if isinstance(priority, engine.Remembered) else priority) or ""),
         modality=modality,
         patient_class=facts.patient_class(scope),
