@@ -78,13 +78,18 @@ class Resize(Declared):
 
 
 class Resample(Declared):
-    """Slices to a regular grid in patient axes, through true positions. `area` averages where the grid is coarser."""
+    """Slices to a regular grid in patient axes, through true positions. `area` averages where the grid is coarser.
+
+    `fill` stands outside the scan; `minimum` is the scan's least value. `site_spacing_mm` are the finest and the
+    coarsest isotropic spacing on which a site may run the model instead.
+    """
 
     op: Literal["resample"]
     axes: AxisCode
     spacing_mm: tuple[Positive, Positive, Positive]
+    site_spacing_mm: tuple[Positive, Positive] | None = None
     method: Literal["linear", "area"] = "linear"
-    fill: float
+    fill: float | Literal["minimum"]
 
 
 class Clip(Declared):
@@ -273,12 +278,6 @@ class RuntimeLimits(Declared):
     peak_memory_mb: int | None = None
 
 
-class Sample(Declared):
-    input: str
-    expected: dict[str, float]
-    tolerance: float
-
-
 class Manifest(Declared):
     schema_: Literal["wetread-model/1"] = Field(alias="schema")
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -305,7 +304,6 @@ class Manifest(Declared):
     segments: tuple[DeclaredSegment, ...] = ()
     findings: tuple[DeclaredFinding, ...]
     runtime: RuntimeLimits = RuntimeLimits()
-    samples: tuple[Sample, ...] = ()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Manifest:

@@ -65,13 +65,14 @@ def load_packages(*folders: Path) -> dict[str, ModelPackage]:
 def with_spacing(package: ModelPackage, spacing_mm: float) -> ModelPackage:
     """The package on another isotropic grid: other settings, hence another `config_digest`.
 
-    Raises Misconfigured where the model reads films, or the spacing is not positive.
+    Raises Misconfigured where the manifest does not offer that spacing (`site_spacing_mm`).
     """
     manifest = package.manifest
-    if not isinstance(manifest.input, VolumeInput):
-        raise Misconfigured(f"model {package.name!r} reads films: spacing_mm does not apply to it")
-    if not spacing_mm > 0:
-        raise Misconfigured("spacing_mm: expected a positive length in mm")
+    offered = manifest.input.grid.site_spacing_mm if isinstance(manifest.input, VolumeInput) else None
+    if not isinstance(manifest.input, VolumeInput) or offered is None:
+        raise Misconfigured(f"spacing_mm: model {package.name!r} runs on its own grid only; remove the setting")
+    if not offered[0] <= spacing_mm <= offered[1]:
+        raise Misconfigured(f"spacing_mm: model {package.name!r} takes {offered[0]:g} to {offered[1]:g} mm")
     grid = manifest.input.grid.model_copy(update={"spacing_mm": (spacing_mm, spacing_mm, spacing_mm)})
     changed = manifest.input.model_copy(update={"steps": (grid, *manifest.input.steps[1:])})
     manifest = manifest.model_copy(update={"input": changed})

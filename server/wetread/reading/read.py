@@ -15,7 +15,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from wetread.domain.finding import Finding
-from wetread.errors import InvalidInput, Refused, Unsupported
+from wetread.errors import Refused, Unsupported
 from wetread.reading.interpret import checked, film_findings, volume_findings, volume_masks
 from wetread.reading.manifest import Embedding, FilmInput, Select, VolumeInput
 from wetread.reading.models import ModelPackage, with_spacing
@@ -130,7 +130,7 @@ def _read_films(
     if lost and (not outputs_of or len(lost) > MAX_LOST_SHARE * (len(lost) + len(outputs_of))):
         raise type(lost[0])(f"{len(lost)} of {len(lost) + len(outputs_of)} films cannot be read: {lost[0].message}")
     if not outputs_of:
-        raise InvalidInput("the series has no film of a view that the model reads")
+        raise Unsupported("the series has no film of a view that the model reads")
     warnings += [f"film skipped: {error.message}" for error in lost]
     name = next((o.name for o in package.manifest.outputs if isinstance(o, Embedding)), None)
     shown = next((f.key_image for f in best.values() if f.key_image), next(iter(outputs_of)))

@@ -137,6 +137,7 @@ def resample(volume: Volume, spec: Resample) -> tuple[NDArray[np.float32], Grid]
     grid = _covering(volume, directions, spec.spacing_mm)
     factors = _samples_per_voxel(volume, grid) if spec.method == "area" else (1, 1, 1)
     shifts = [[((m + 0.5) / f - 0.5) * mm for m in range(f)] for f, mm in zip(factors, grid.spacing_mm, strict=True)]
+    fill = float(volume.values.min()) if spec.fill == "minimum" else spec.fill
     result = np.empty(grid.shape, dtype=np.float32)
     axes = [np.arange(n) * mm for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)]
     plane = axes[1][:, None, None] * directions[1] + axes[2][None, :, None] * directions[2]
@@ -144,7 +145,7 @@ def resample(volume: Volume, spec: Resample) -> tuple[NDArray[np.float32], Grid]
         total = np.zeros(grid.shape[1:])
         for shift in product(*shifts):
             start = grid.origin_mm + (axes[0][i] + shift[0]) * directions[0]
-            total += _sample(volume, plane + (start + shift[1] * directions[1] + shift[2] * directions[2]), spec.fill)
+            total += _sample(volume, plane + (start + shift[1] * directions[1] + shift[2] * directions[2]), fill)
         result[i] = total / np.prod(factors)
     return result, grid
 
@@ -200,6 +201,8 @@ class _Slice:
 
 def _slice(dataset: pydicom.Dataset) -> _Slice:
     uid = dataset.get("SOPInstanceUID", "unknown")
+    if int(dataset.get("NumberOfFrames") or 1) != 1:
+        raise Unsupported(f"instance {uid} has several frames; volumes are read from single-frame images")
     try:
         position = np.array([float(v) for v in dataset.ImagePositionPatient])
         cosines = np.array([float(v) for v in dataset.ImageOrientationPatient])
