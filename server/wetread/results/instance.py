@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -100,9 +101,9 @@ def part10(dataset: pydicom.Dataset) -> bytes:
 
 
 def _local(reading: Reading, offset: str | None) -> datetime:
-    """`read_at` at a DICOM offset `+HHMM`; UTC where there is none or it is not one."""
-    zone = UTC
-    if offset and len(offset) == 5 and offset[0] in "+-" and offset[1:].isdigit():
-        minutes = int(offset[1:3]) * 60 + int(offset[3:])
-        zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
+    """`read_at` at a DICOM offset, -1200 to +1400 (PS3.3 C.12.1.1.8); in UTC where there is none or it is not one."""
+    zone: timezone = UTC
+    if offset and re.fullmatch(r"[+-](0\d|1[0-4])[0-5]\d", offset):
+        shift = timedelta(hours=int(offset[1:3]), minutes=int(offset[3:]))
+        zone = timezone(-shift if offset[0] == "-" else shift)
     return reading.read_at.astimezone(zone)
