@@ -14,7 +14,7 @@ import ssl
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wetread.errors import Misconfigured, Unreachable
@@ -33,7 +33,7 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 class Received:
     """One message off the wire: `raw`, or `oversize` where it was beyond the limit; never both."""
 
-    raw: bytes | None
+    raw: bytes | None = field(repr=False)
     oversize: Oversize | None
     peer: str
     """Address and port of the sender."""
@@ -250,10 +250,11 @@ def _peer_name(writer: asyncio.StreamWriter) -> str:
 def _keep_alive(writer: asyncio.StreamWriter) -> None:
     """Find dead peers and keep VPN tunnels open; asyncio has set TCP_NODELAY already."""
     sock: socket.socket = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    with suppress(OSError):  # the peer may be gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _certificate_names(certificate: dict[str, Any] | None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wetread.errors import InvalidInput, PeerUnavailable, Refused
 from wetread.wire.hl7 import Message, parse
@@ -26,8 +26,8 @@ class Ack:
 
     code: str
     control_id: str
-    text: str
-    raw: bytes
+    text: str = field(repr=False)
+    raw: bytes = field(repr=False)
 
 
 class RefusedByPeer(Refused):

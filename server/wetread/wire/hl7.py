@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wetread.errors import InvalidInput
 from wetread.wire.hl7_batch import split_batch
@@ -112,9 +112,12 @@ def _part(text: str, delimiter: str, number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as received. `charset` is the Python codec its text was read with; `warnings` hold no patient data."""
+    """A message as received. `charset` is the Python codec its text was read with.
 
-    raw: bytes
+    Neither `warnings` nor the printed form holds patient data.
+    """
+
+    raw: bytes = field(repr=False)
     charset: str
     delimiters: Delimiters
     segments: tuple[Segment, ...]

@@ -7,7 +7,7 @@ bytes, its size and its digest are kept.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 VT = b"\x0b"
 FS = b"\x1c"
@@ -31,14 +31,14 @@ def frame(message: bytes) -> bytes:
 class Frame:
     """One message as received."""
 
-    payload: bytes
+    payload: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Oversize:
     """A message beyond the limit: its first 64 kB, and the SHA-256 (hexadecimal) and size in bytes of all of it."""
 
-    head: bytes
+    head: bytes = field(repr=False)
     sha256: str
     size: int
 
@@ -55,7 +55,7 @@ class Junk:
 class Truncated:
     """A frame that never ended: the peer closed, or began a new one. `head` is at most its first 64 kB."""
 
-    head: bytes
+    head: bytes = field(repr=False)
     size: int
 
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from hl7.client import MLLPClient
 
 from wetread.errors import Misconfigured, StoreUnavailable
 from wetread.inbound.mllp import Handle, MllpListener, Received
@@ -367,3 +368,16 @@ async def test_any_number_of_broken_peers_does_not_disturb_the_others() -> None:
             await say(good, frame(MESSAGE))
             assert await hear(good) == ACK
         await hang_up(good)
+
+
+async def test_the_client_of_another_library_is_served() -> None:
+    office = Office()
+
+    def deliver(port: int) -> bytes:
+        with MLLPClient("127.0.0.1", port) as client:
+            reply: bytes = client.send_message(MESSAGE)
+            return reply
+
+    async with listening(office) as listener:
+        assert await asyncio.to_thread(deliver, listener.port) == frame(ACK)
+        assert office.received[0].raw == MESSAGE

@@ -230,3 +230,8 @@ def test_time_grows_with_size_and_no_faster() -> None:
 def test_reading_every_repetition_of_a_huge_field_is_linear() -> None:
     pid = parse(adt("PID|1||" + "1~" * 100_000)).segments[1]
     assert sum(len(pid.value(3, repetition=n)) for n in range(1, pid.repetitions(3) + 1)) == 100_000
+
+
+def test_the_printed_form_shows_no_patient_data() -> None:
+    message = parse(adt("PID|1||4711||Roe^Jane"))
+    assert "4711" not in repr(message) + repr(message.segments) + repr(order_groups(message))
