@@ -1,0 +1,143 @@
+"""Audit rows: written with their effect, in the shape of IHE BALP, and never changed after."""
+
+import base64
+import json
+
+import psycopg
+import pytest
+from fhir.resources.R4B.auditevent import AuditEvent
+
+from wetread.record import audit
+from wetread.record.audit import AuditEntry, Entity
+from wetread.record.audit_kinds import KINDS
+from wetread.store.database import Database, SyncDatabase
+
+READ = AuditEntry(
+    kind="read",
+    action="R",
+    outcome="0",
+    principal="viewer",
+    user="Practitioner/r1",
+    network="192.0.2.7",
+    patient_id="p1",
+    entities=(Entity(what="ImagingStudy/s1", identifier="urn:oid:1.2.3"),),
+    request_id="76d148b6",
+)
+
+
+async def _bodies(database: Database) -> list[dict]:
+    async with database.transaction() as conn:
+        rows = await (await conn.execute("SELECT body FROM audit_event ORDER BY position")).fetchall()
+    return [json.loads(row[0]) for row in rows]
+
+
+async def test_an_entry_commits_or_rolls_back_with_its_effect(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012  (the fault has to come inside the transaction)
+        async with database.transaction() as conn:
+            await audit.write(conn, READ)
+            raise ZeroDivisionError
+    assert await _bodies(database) == []
+    async with database.transaction() as conn:
+        audit_id = await audit.write(conn, READ)
+    assert [body["id"] for body in await _bodies(database)] == [audit_id]
+
+
+async def test_a_read_has_the_agents_and_entities_of_balp_patient_read(database: Database) -> None:
+    async with database.transaction() as conn:
+        await audit.write(conn, READ)
+    [body] = await _bodies(database)
+    assert body["type"]["code"] == "rest"
+    assert [coding["code"] for coding in body["subtype"]] == ["read"]
+    agents = {agent["type"]["coding"][0]["code"]: agent for agent in body["agent"]}
+    assert agents["110152"]["network"] == {"address": "192.0.2.7", "type": "2"}
+    assert agents["110152"]["requestor"] is False
+    assert agents["110153"]["who"] == body["source"]["observer"]
+    assert agents["IRCP"]["who"] == {"reference": "Practitioner/r1"}
+    assert agents["IRCP"]["requestor"] is True
+    assert "network" not in agents["IRCP"]
+    patient, data, request = body["entity"]
+    assert (patient["type"]["code"], patient["role"]["code"]) == ("1", "1")
+    assert patient["what"] == {"reference": "Patient/p1"}
+    assert data["what"] == {"reference": "ImagingStudy/s1", "identifier": {"value": "urn:oid:1.2.3"}}
+    assert request["type"]["code"] == "XrequestId"
+    assert request["what"]["identifier"]["value"] == "76d148b6"
+
+
+async def test_every_kind_makes_a_valid_r4_audit_event(database: Database) -> None:
+    entries = [
+        AuditEntry(
+            kind=kind,
+            action="E",
+            outcome="8",
+            outcome_text="the peer closed the connection",
+            principal="Device/model",
+            network="dicom://pacs:104",
+            patient_id="p1",
+            entities=(Entity(role_code="24", query=b"GET /fhir/Patient?name=\xff", description="search"),),
+            detail={"model": "sha256:00", "runtime": ""},
+            governance_only=True,
+        )
+        for kind in KINDS
+    ]
+    async with database.transaction() as conn:
+        await audit.write_many(conn, entries)
+    bodies = await _bodies(database)
+    assert len(bodies) == len(KINDS)
+    for body in bodies:
+        AuditEvent.model_validate(body)
+
+
+async def test_a_request_is_kept_byte_for_byte(database: Database) -> None:
+    raw = b"GET /fhir/Patient?name=\x00\xff%27;DROP"
+    entry = AuditEntry("search", "E", "0", "a", entities=(Entity(role_code="24", query=raw),))
+    async with database.transaction() as conn:
+        await audit.write(conn, entry)
+    [body] = await _bodies(database)
+    assert base64.b64decode(body["entity"][0]["query"]) == raw
+
+
+async def test_what_a_peer_sent_can_always_be_recorded(database: Database) -> None:
+    entry = AuditEntry(
+        "message-refused", "C", "4", "EVIL\x00\ud800", outcome_text="nul \x00 \\u0000", request_id="\x00"
+    )
+    async with database.transaction() as conn:
+        await audit.write(conn, entry)
+    [body] = await _bodies(database)
+    assert body["agent"][0]["who"]["identifier"]["value"] == "EVIL\ufffd\ufffd"
+    assert body["outcomeDesc"] == "nul \ufffd \\u0000"
+
+
+async def test_several_entries_keep_their_order(database: Database) -> None:
+    entries = [AuditEntry("read", "R", "0", f"reader-{n}") for n in range(20)]
+    async with database.transaction() as conn:
+        ids = await audit.write_many(conn, entries)
+    assert [body["id"] for body in await _bodies(database)] == ids
+
+
+def test_a_thread_writes_the_same(sync_database: SyncDatabase) -> None:
+    with sync_database.transaction() as conn:
+        audit_id = audit.write_sync(conn, READ)
+        row = conn.execute("SELECT body->>'id' FROM (SELECT body::jsonb FROM audit_event) b").fetchone()
+    assert row == (audit_id,)
+
+
+async def test_no_row_is_ever_changed_or_taken_away(database: Database) -> None:
+    statements = (
+        "UPDATE audit_event SET body = body || ' '",
+        "DELETE FROM audit_event",
+        "TRUNCATE audit_event",
+        "UPDATE audit_chain SET hash = ''",
+        "DELETE FROM audit_chain",
+        "TRUNCATE audit_chain",
+    )
+    async with database.transaction() as conn:
+        await audit.write(conn, READ)
+    for statement in statements:
+        with pytest.raises(psycopg.errors.RestrictViolation):
+            async with database.transaction() as conn:
+                await conn.execute(statement)
+
+
+def test_a_kind_that_nobody_documented_is_refused() -> None:
+    with pytest.raises(ValueError, match="audit_kinds"):
+        AuditEntry("reed", "R", "0", "viewer")
