@@ -1,1 +1,1 @@
-"""The wet read itself: what arrives, which models read it, and what they say."""
+"""The wet read itself: what arrives is settled, inferred, reported, and shown sickest first."""
