@@ -31,28 +31,26 @@ def seg(
 ) -> pydicom.Dataset:
     """The SEG of a reading; empty frames are left out, the geometry stays that of each source image.
 
-    `masks` gives for each segment number frames x rows x columns, frame i on `sources[i]` (on frame i of the one
-    source, where that is multi-frame). Raises InvalidInput where masks, segments and sources do not fit
-    together, Unsupported where the sources lack the geometry that a segmentation needs.
+    `masks` gives for each segment's number frames x rows x columns, frame i on `sources[i]` (on frame i of the one
+    source, where that is multi-frame); masks of segments that no finding names are left out. Raises InvalidInput where
+    masks, segments and sources do not fit together, Unsupported where the sources lack the geometry that is needed.
     """
     headers = normalised(sources, reading)
-    segments = {f.segment.number: (f, f.segment) for f in reading.findings if f.segment}
-    if not segments or set(segments) != set(masks):
-        raise InvalidInput("each segment of the findings needs one mask, and each mask its segment")
-    if sorted(segments) != list(range(1, len(segments) + 1)):
-        raise InvalidInput("segment numbers start at 1 and leave no gap (PS3.3 C.8.20.2.4)")
+    numbers = segment_numbers(reading)
+    if not numbers or not set(numbers) <= set(masks):
+        raise InvalidInput("each segment of the findings needs its mask, and there must be one")
     frames = int(headers[0].get("NumberOfFrames", 1)) if len(headers) == 1 else len(headers)
     shape = (frames, headers[0].Rows, headers[0].Columns)
-    if any(mask.shape != shape for mask in masks.values()):
+    if any(masks[number].shape != shape for number in numbers):
         raise InvalidInput(f"a mask must be {shape[0]} frames of {shape[1]} x {shape[2]}, as its sources are")
 
-    pixels = np.stack([masks[number] for number in sorted(segments)], axis=-1).astype(np.uint8)
+    pixels = np.stack([masks[number] for number in numbers], axis=-1).astype(np.uint8)
     try:
         segmentation = hd.Segmentation(
             source_images=headers,
             pixel_array=pixels,
             segmentation_type=hd.SegmentationTypeValues.BINARY,
-            segment_descriptions=[_description(reading, *segments[number]) for number in sorted(segments)],
+            segment_descriptions=_descriptions(reading),
             content_label="AI_SEGMENTATION",
             content_description=_content_description(reading),
             omit_empty_frames=bool(pixels.any()),
@@ -70,10 +68,25 @@ def seg(
     return stamped(segmentation, reading, sources[0])
 
 
+def segment_numbers(reading: Reading) -> dict[int, int]:
+    """The Segment Number in the SEG of each segment that the findings name: 1 to n without gap (PS3.3 C.8.20.2.4)."""
+    named = sorted({finding.segment.number for finding in reading.findings if finding.segment})
+    return {number: place for place, number in enumerate(named, 1)}
+
+
+def _descriptions(reading: Reading) -> list[hd.SegmentDescription]:
+    """One per segment; where several findings share one, the first describes it."""
+    first: dict[int, hd.SegmentDescription] = {}
+    for finding in reading.findings:
+        if finding.segment and finding.segment.number not in first:
+            first[finding.segment.number] = _description(reading, finding, finding.segment)
+    return [first[number] for number in sorted(first)]
+
+
 def _description(reading: Reading, finding: Finding, segment: Segment) -> hd.SegmentDescription:
     model = reading.model
     return hd.SegmentDescription(
-        segment_number=segment.number,
+        segment_number=segment_numbers(reading)[segment.number],
         segment_label=plain(segment.label)[:64],
         segmented_property_category=concept(segment.category),
         segmented_property_type=concept(segment.type),

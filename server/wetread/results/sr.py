@@ -25,6 +25,7 @@ from wetread.results.context import ReadingContext
 from wetread.results.header import normalised
 from wetread.results.instance import common, concept, processing_equipment, stamped
 from wetread.results.narrative import model_label, model_name, plain
+from wetread.results.seg import segment_numbers
 
 _Group = (
     hd.PlanarROIMeasurementsAndQualitativeEvaluations
@@ -94,7 +95,7 @@ def _group(reading: Reading, finding: Finding, headers: Sequence[Dataset], seg: 
         "qualitative_evaluations": _evaluations(finding),
     }
     if finding.segment and seg is not None:
-        referenced = _referenced_segment(seg, finding.segment.number, headers)
+        referenced = _referenced_segment(seg, segment_numbers(reading)[finding.segment.number], headers)
         return hd.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=referenced, **shared)
     image = next((h for h in headers if h.SOPInstanceUID == finding.key_image), None)
     if finding.outline and image is not None:

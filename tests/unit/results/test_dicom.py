@@ -146,6 +146,30 @@ def test_the_seg_keeps_the_place_of_every_slice(head: Any) -> None:
         assert frame.PlanePositionSequence[0].ImagePositionPatient == pytest.approx(place[source])
 
 
+def test_segments_are_numbered_without_a_gap_when_a_finding_has_none(
+    head_ct: list[Dataset], bleed: Finding, brain: Finding, make_reading: Any, make_context: Any, tmp_path: Path
+) -> None:
+    reading = make_reading(head_ct, replace(bleed, present=False, segment=None), brain)
+    context = make_context(head_ct)
+    segmentation = seg(reading, context, head_ct, head_masks(head_ct))
+    report = sr(reading, context, head_ct, segmentation)
+    assert_sound(segmentation, tmp_path)
+    assert [(s.SegmentNumber, s.SegmentLabel) for s in segmentation.SegmentSequence] == [(1, "Brain")]
+    assert segmentation.NumberOfFrames == 6
+    named = items(groups(report)[1], "121191")[0].ReferencedSOPSequence[0]
+    assert named.ReferencedSegmentNumber == 1
+
+
+def test_two_findings_may_share_a_segment(
+    head_ct: list[Dataset], bleed: Finding, make_reading: Any, make_context: Any
+) -> None:
+    reading = make_reading(head_ct, bleed, replace(bleed, key="bleed-volume", present=None))
+    context = make_context(head_ct)
+    segmentation = seg(reading, context, head_ct, head_masks(head_ct))
+    assert len(segmentation.SegmentSequence) == 1
+    assert len(groups(sr(reading, context, head_ct, segmentation))) == 2
+
+
 def test_an_empty_mask_still_makes_a_sound_seg(
     head_ct: list[Dataset], bleed: Finding, make_reading: Any, make_context: Any, tmp_path: Path
 ) -> None:
@@ -372,7 +396,7 @@ def test_sources_that_were_not_read_are_refused(head: Any) -> None:
 def test_masks_that_do_not_fit_segments_or_sources_are_refused(head: Any) -> None:
     reading, context, sources, *_ = head
     masks = head_masks(sources)
-    with pytest.raises(InvalidInput, match="needs one mask"):
+    with pytest.raises(InvalidInput, match="needs its mask"):
         seg(reading, context, sources, {1: masks[1]})
     with pytest.raises(InvalidInput, match="8 frames of 512 x 512"):
         seg(reading, context, sources, {1: masks[1], 2: masks[2][:-1]})
