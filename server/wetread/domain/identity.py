@@ -24,7 +24,7 @@ def authority_uri(namespace: str, universal_id: str, universal_id_type: str, kno
             return f"urn:uuid:{universal_id.lower()}"
         if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:\S+", universal_id):
             return universal_id
-        return f"urn:wetread:authority:{quote(universal_id)}"
+        return known.get(universal_id, f"urn:wetread:authority:{quote(universal_id)}")
     if not namespace:
         return ""
     return known.get(namespace, f"urn:wetread:authority:{quote(namespace)}")

@@ -244,7 +244,8 @@ def practitioner(datum: Datum, scope: Scope) -> dict[str, Any] | None:
         return display or None
     national = [i for i in identifiers if i.get("system") == scope.site.authorities.get("NPI", "")]
     chief = (national or identifiers)[0]
-    key = fhir_id("practitioner", chief.get("system", ""), chief["value"])
+    # Without an authority the number alone does not tell two people apart.
+    key = fhir_id("practitioner", chief.get("system", ""), chief["value"], *(() if "system" in chief else (shown,)))
     resource = {"resourceType": "Practitioner", "id": key, "identifier": identifiers}
     scope.practitioners.setdefault(key, resource | ({"name": [name]} if name else {}))
     return {"reference": f"Practitioner/{key}"} | display

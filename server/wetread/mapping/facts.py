@@ -32,6 +32,12 @@ def fact_text(scope: Scope, name: str) -> str:
     return datum.text if datum is not None else ""
 
 
+def cancel_reason(scope: Scope) -> dict[str, Any] | None:
+    """A CodeableConcept; free text without a code (ORC-16.2) is enough."""
+    data = (datum for path in scope.maps.order_facts["cancel-reason"] for datum in path.read(scope.context))
+    return next((found for datum in data if (found := concept(datum, scope))), None)
+
+
 def accession_number(scope: Scope) -> AccessionNumber | None:
     """Its issuer is that of the EI it stands in (IPC-1), else the site's default authority."""
     datum = fact(scope, "accession")

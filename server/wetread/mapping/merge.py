@@ -67,7 +67,7 @@ def apply_order(
     elif existing_task["status"] in ENDED_TASK or order.action is OrderAction.NONE:
         return request, deepcopy(dict(existing_task))
     else:
-        task = engine.lay_over(existing_task, fresh, order.task_map, ())
+        task = engine.lay_over(existing_task, _said(existing_task, fresh, order), order.task_map, ())
     return request, _task_state(task, request["status"], order)
 
 
@@ -83,8 +83,20 @@ def _request(existing: Mapping[str, Any] | None, order: MappedOrder) -> dict[str
         return deepcopy(dict(existing))
     if existing["status"] in ENDED_REQUEST:
         return _numbered(existing, order)
-    said = {key: value for key, value in order.service_request.items() if key != "status" or order.status}
-    return _ended(engine.lay_over(existing, said, order.service_request_map, order.nulls), order)
+    said = _said(existing, order.service_request, order)
+    if order.status:
+        said["status"] = order.status
+    nulls = order.nulls if order.action.rewrites else ()
+    return _ended(engine.lay_over(existing, said, order.service_request_map, nulls), order)
+
+
+def _said(existing: Mapping[str, Any], new: Mapping[str, Any], order: MappedOrder) -> dict[str, Any]:
+    """What the message may change: all but the status, or, for one that only moves the status, numbers and gaps."""
+    return {
+        key: value
+        for key, value in new.items()
+        if key != "status" and (order.action.rewrites or key == "identifier" or key not in existing)
+    }
 
 
 def _ended(request: dict[str, Any], order: MappedOrder) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from wetread.domain.keys import fhir_id, secret_fhir_id
 from wetread.domain.priority import Priority
 from wetread.errors import InvalidInput, Unsupported
 from wetread.mapping import engine, facts
-from wetread.mapping.datatypes import Scope, concept
+from wetread.mapping.datatypes import Scope
 from wetread.mapping.identify import (
     Identified,
     OrderKeys,
@@ -65,6 +65,11 @@ class OrderAction(StrEnum):
     REPLACED = "replaced"
     REJECT = "reject"
     NONE = "none"
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether the message says anew what is ordered. Others only move the order's status, and fill gaps."""
+        return self in (OrderAction.CREATE, OrderAction.UPDATE, OrderAction.REPLACE)
 
     @property
     def ends(self) -> bool:
@@ -293,7 +298,6 @@ def _order(scope: Scope, part: _Part, occurrence: int, replaced: OrderNumber | N
     request = engine.build(request_map, scope, request_id)
     if "code" not in request:
         request.pop("orderDetail", None)  # R4 invariant prr-1
-    reason = facts.fact(scope, "cancel-reason")
     return MappedOrder(
         control=control,
         action=action,
@@ -308,7 +312,7 @@ def _order(scope: Scope, part: _Part, occurrence: int, replaced: OrderNumber | N
         modality=modality,
         patient_class=facts.patient_class(scope),
         ordering_location=facts.fact_text(scope, "ordering-location"),
-        cancel_reason=concept(reason, scope) if reason is not None else None,
+        cancel_reason=facts.cancel_reason(scope),
         service_request=request,
         task=engine.build(task_map, scope, fhir_id("Task", "ai-reading", *key)),
         service_request_map=request_map,
