@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,8 @@ def modality_values(dataset: pydicom.Dataset) -> NDArray[np.float32]:
     Raises InvalidInput, naming the SOP Instance UID, where the pixels cannot be decoded, and Unsupported for colour,
     for several frames, and for a transfer syntax that no installed codec reads.
     """
-    return np.asarray(apply_modality_lut(_stored(dataset), dataset), dtype=np.float32)
+    with _header_of(dataset):
+        return np.asarray(apply_modality_lut(_stored(dataset), dataset), dtype=np.float32)
 
 
 def displayed(dataset: pydicom.Dataset) -> NDArray[np.float32]:
@@ -26,17 +29,27 @@ def displayed(dataset: pydicom.Dataset) -> NDArray[np.float32]:
 
     The first VOI LUT, else the first window, else the whole range of the stored bits. Raises as `modality_values`.
     """
-    stored = _stored(dataset)
-    if "VOILUTSequence" in dataset:
-        values = apply_modality_lut(stored, dataset).astype(stored.dtype if stored.dtype.kind in "iu" else np.int32)
-        shown = np.asarray(apply_voi(values, dataset), dtype=np.float64)
-        shown *= 255.0 / (2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
-    else:
-        values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
-        shown = _windowed(values, dataset) if _has_window(dataset) else _full_range(values, dataset)
-    # INVERSE comes together with MONOCHROME1 in DX (PS3.3 C.8.11.3): one inversion, not two.
-    inverted = dataset.PhotometricInterpretation == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
-    return (255.0 - shown if inverted else shown).astype(np.float32)
+    with _header_of(dataset):
+        stored = _stored(dataset)
+        if "VOILUTSequence" in dataset:
+            shown = _looked_up(stored, dataset)
+        else:
+            values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float64)
+            shown = _windowed(values, dataset) if _has_window(dataset) else _full_range(values, dataset)
+        # INVERSE comes together with MONOCHROME1 in DX (PS3.3 C.8.11.3): one inversion, not two.
+        inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
+        inverted = inverted or dataset.get("PresentationLUTShape") == "INVERSE"
+        return (255.0 - shown if inverted else shown).astype(np.float32)
+
+
+@contextmanager
+def _header_of(dataset: pydicom.Dataset) -> Iterator[None]:
+    """What the header lacks or garbles becomes InvalidInput with the instance's UID."""
+    try:
+        yield
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+        uid = dataset.get("SOPInstanceUID", "unknown")
+        raise InvalidInput(f"the header of instance {uid} does not tell how to read its pixels") from error
 
 
 def _stored(dataset: pydicom.Dataset) -> NDArray[Any]:
@@ -51,6 +64,14 @@ def _stored(dataset: pydicom.Dataset) -> NDArray[Any]:
         raise Unsupported(f"instance {uid} is in a transfer syntax that no installed codec reads") from error
     except Exception as error:
         raise InvalidInput(f"the pixels of instance {uid} cannot be decoded: {type(error).__name__}") from error
+
+
+def _looked_up(stored: NDArray[Any], dataset: pydicom.Dataset) -> NDArray[np.float64]:
+    """PS3.3 C.11.2.1.1; the table's own bits span 0..255."""
+    values = apply_modality_lut(stored, dataset).astype(np.int32)
+    bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
+    shown: NDArray[np.float64] = np.asarray(apply_voi(values, dataset), dtype=np.float64)
+    return np.asarray(shown * (255.0 / (2**bits - 1)))
 
 
 def _has_window(dataset: pydicom.Dataset) -> bool:

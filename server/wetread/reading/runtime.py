@@ -72,7 +72,7 @@ class Runtime:
         """Runtime, provider and precision of the package's session, for the result's provenance."""
         provider = self.open(package).get_providers()[0]
         text = f"onnxruntime {onnxruntime.__version__} {provider} {package.manifest.model.precision}"
-        return f"{text} (auto: no CUDA)" if self._device == "auto" and provider == _CPU else text
+        return f"{text} (CUDA could not be used)" if provider != self._wanted else text
 
     def _session(self, package: ModelPackage) -> Any:
         limits = package.manifest.runtime

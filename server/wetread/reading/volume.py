@@ -200,8 +200,10 @@ class _Slice:
 
 
 def _slice(dataset: pydicom.Dataset) -> _Slice:
-    uid = dataset.get("SOPInstanceUID", "unknown")
-    if int(dataset.get("NumberOfFrames") or 1) != 1:
+    uid = dataset.get("SOPInstanceUID")
+    if not uid:
+        raise InvalidInput("an image has no SOP Instance UID")
+    if dataset.get("NumberOfFrames") not in (None, "", 1):
         raise Unsupported(f"instance {uid} has several frames; volumes are read from single-frame images")
     try:
         position = np.array([float(v) for v in dataset.ImagePositionPatient])
@@ -219,17 +221,21 @@ def _slice(dataset: pydicom.Dataset) -> _Slice:
 
 def _originals(datasets: Sequence[pydicom.Dataset], warnings: list[str]) -> list[pydicom.Dataset]:
     """Image Type (0008,0008), PS3.3 C.7.6.1.1.2: no localizers, no derived images where originals are."""
-    types = [[str(v).upper() for v in dataset.get("ImageType") or []] for dataset in datasets]
-    kept = [d for d, t in zip(datasets, types, strict=True) if "LOCALIZER" not in t]
+    kept = [d for d in datasets if "LOCALIZER" not in _image_type(d)]
     if len(kept) < len(datasets):
         warnings.append(f"{len(datasets) - len(kept)} localizer images left out")
-    derived = [d for d in kept if str((d.get("ImageType") or [""])[0]).upper() == "DERIVED"]
-    if derived and len(derived) < len(kept):
-        warnings.append(f"{len(derived)} derived images left out")
-        return [d for d in kept if all(d is not other for other in derived)]
-    if derived:
+    originals = [d for d in kept if _image_type(d)[:1] != ["DERIVED"]]
+    if not originals:
         warnings.append("all images are derived (reformatted or processed)")
-    return kept
+        return kept
+    if len(originals) < len(kept):
+        warnings.append(f"{len(kept) - len(originals)} derived images left out")
+    return originals
+
+
+def _image_type(dataset: pydicom.Dataset) -> list[str]:
+    value = dataset.get("ImageType") or []
+    return [str(v).upper() for v in ([value] if isinstance(value, str) else value)]
 
 
 def _one_stack(slices: list[_Slice], warnings: list[str]) -> list[_Slice]:
@@ -242,8 +248,8 @@ def _one_stack(slices: list[_Slice], warnings: list[str]) -> list[_Slice]:
 
 
 def _by_position(slices: list[_Slice], warnings: list[str]) -> list[_Slice]:
-    """Sorted along the normal, one slice a position; the lower Instance Number stays."""
-    ordered = sorted(slices, key=lambda s: (round(s.offset, 3), int(s.dataset.get("InstanceNumber") or 0)))
+    """Sorted along the normal, one slice a position; the first that came stays."""
+    ordered = sorted(slices, key=lambda s: round(s.offset, 3))
     kept = [s for i, s in enumerate(ordered) if i == 0 or s.offset - ordered[i - 1].offset > 0.01]
     repeated = len(ordered) - len(kept)
     if repeated > MAX_LOST_SHARE * len(ordered):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Callable
@@ -12,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 
 from wetread.demo.studies import film, load_cases
-from wetread.errors import InvalidInput, Refused, Unsupported
+from wetread.errors import InvalidInput, Refused, Unsupported, WetreadError
 from wetread.reading.models import ModelPackage, load_packages, with_spacing
 from wetread.reading.read import read_series
 from wetread.reading.runtime import Runtime
+from wetread.reading.volume import assemble
 
 REPOSITORY = Path(__file__).parents[3]
 FILMS = REPOSITORY / "tests" / "data" / "chest_films"
@@ -215,3 +217,29 @@ def test_a_bleed_too_small_for_the_rule_is_measured_but_not_critical(
     assert finding.measurements[0].value == Decimal("27.0")
     assert finding.present is False
     assert finding.critical is False
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+@pytest.mark.parametrize("case", ["chest-film", "head-ct-phantom-normal"])
+def test_a_header_with_any_one_element_lost_gives_an_answer_or_a_plain_error(
+    packages: Packages, runtime: Runtime, study: Study, case: str, emptied: bool
+) -> None:
+    def reading(spoiled: list[Dataset]) -> object:
+        if case == "chest-film":
+            return read_series(packages["cxr-pneumonia-peds"], spoiled, runtime)
+        return assemble(spoiled)
+
+    slices = study(case)[:6]
+    refused = 0
+    for element in list(slices[0]):
+        spoiled = copy.deepcopy(slices)
+        for dataset in spoiled:
+            if emptied:
+                dataset[element.tag] = DataElement(element.tag, element.VR, None)
+            else:
+                del dataset[element.tag]
+        try:
+            assert reading(spoiled)
+        except WetreadError:
+            refused += 1
+    assert 5 <= refused < len(slices[0])

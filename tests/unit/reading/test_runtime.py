@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def test_the_provenance_names_runtime_provider_and_precision(
 def test_cuda_is_refused_rather_than_replaced_by_the_cpu(packages: dict[str, ModelPackage]) -> None:
     with pytest.raises(Misconfigured, match="device: cuda"):
         Runtime("cuda", threads=1)
-    assert "auto: no CUDA" in Runtime("auto", threads=1).describe(packages["brain-tissue-gwm-tiny"])
+    assert "CPUExecutionProvider" in Runtime("auto", threads=1).describe(packages["brain-tissue-gwm-tiny"])
 
 
 def test_an_input_over_the_declared_limit_is_refused_before_it_takes_memory(
@@ -59,8 +60,6 @@ def test_a_model_that_does_not_load_is_refused_by_name(
 
 
 def test_one_session_serves_several_threads_alike(runtime: Runtime, packages: dict[str, ModelPackage]) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     film = {"image": np.random.default_rng(7).uniform(0, 255, (1, 1, 224, 224)).astype(np.float32)}
     package = packages["cxr-pneumonia-peds"]
     with ThreadPoolExecutor(4) as pool:
