@@ -14,6 +14,11 @@ from typing import Any
 
 from wetread.record.audit_fhir import audit_event
 from wetread.record.audit_kinds import KINDS
+from wetread.record.audit_search import export as export
+from wetread.record.audit_search import read as read
+from wetread.record.audit_search import search as search
+from wetread.record.chain import Verification as Verification
+from wetread.record.chain import verify as verify
 from wetread.store.database import Connection, SyncConnection
 
 _OUTCOMES = ("0", "4", "8", "12")
@@ -66,9 +71,9 @@ class AuditEntry:
 
 _INSERT = """
     WITH written AS (
-        INSERT INTO audit_event (id, recorded, kind, action, outcome, principal, patient_id, request_id,
-                                 governance_only, entities, body)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING position)
+        INSERT INTO audit_event (id, recorded, kind, action, outcome, principal, acting_user, patient_id,
+                                 request_id, governance_only, entities, body)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING position)
     INSERT INTO audit_unchained (position) SELECT position FROM written
 """
 
@@ -86,6 +91,7 @@ def _row(entry: AuditEntry) -> tuple[Any, ...]:
         entry.action,
         entry.outcome,
         _storable(entry.principal),
+        _storable(entry.user),
         entry.patient_id or None,
         _storable(entry.request_id),
         entry.governance_only,

@@ -124,6 +124,7 @@ KINDS: Mapping[str, Kind] = {
     "notification-sent": _own("notification-sent", "Subscription notification sent", _TRANSMIT, Flow.SEND),
     "delivery-failed": _own("delivery-failed", "Delivery given up", _TRANSMIT, Flow.SEND),
     "disclosure": _own("disclosure", "Patient data disclosed", _EXPORT, Flow.SEND, _DISCLOSE),
+    "silent-results-read": _own("silent-results-read", "Results of a silent model read", _ACCESS, Flow.PULL),
     "page-viewed": _own("page-viewed", "Page for staff viewed", _ACCESS, Flow.PULL),
     "audit-read": _own("audit-read", "Audit record read or exported", _AUDIT_LOG_USED, Flow.PULL),
     "token-issued": Kind(_AUTHENTICATION, (Coding(IHE_TRANSACTION, "ITI-71", "Get Access Token"),), Flow.AUTHENTICATE),

@@ -32,6 +32,7 @@ class Row:
     action: str
     outcome: str
     principal: str
+    acting_user: str
     patient_id: str | None
     request_id: str
     governance_only: bool
@@ -47,6 +48,7 @@ class Row:
             self.action,
             self.outcome,
             self.principal,
+            self.acting_user,
             self.patient_id,
             self.request_id,
             self.governance_only,
@@ -56,8 +58,8 @@ class Row:
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-_COLUMNS = """e.id, e.position, e.recorded, e.kind, e.action, e.outcome, e.principal, e.patient_id, e.request_id,
-              e.governance_only, e.entities, e.body"""
+_COLUMNS = """e.id, e.position, e.recorded, e.kind, e.action, e.outcome, e.principal, e.acting_user, e.patient_id,
+              e.request_id, e.governance_only, e.entities, e.body"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ async def extend(conn: Connection) -> int:
     """Chains the audit rows that are committed and not yet chained; how many. Only the sequencer calls it."""
     rows = conn.cursor(row_factory=class_row(Row))
     await rows.execute(
-        f"SELECT {_COLUMNS} FROM audit_unchained u JOIN audit_event e USING (position) ORDER BY position LIMIT %s",  # noqa: S608
+        f"SELECT {_COLUMNS} FROM audit_unchained u JOIN audit_event e USING (position) ORDER BY position LIMIT %s",
         (_BATCH,),
     )
     fresh = await rows.fetchall()
@@ -105,7 +107,7 @@ async def verify(conn: Connection) -> Verification:
     async with conn.cursor(name="audit_verify") as walk:
         await walk.execute(
             f"""SELECT c.seq, c.audit_id, c.hash, {_COLUMNS}
-                FROM audit_chain c LEFT JOIN audit_event e ON e.id = c.audit_id ORDER BY c.seq"""  # noqa: S608
+                FROM audit_chain c LEFT JOIN audit_event e ON e.id = c.audit_id ORDER BY c.seq"""
         )
         async for seq, audit_id, recorded_hash, *content in walk:
             if seq != expected:

@@ -105,7 +105,7 @@ class Hint:
 @contextlib.asynccontextmanager
 async def listening(database: Database, channel: str) -> AsyncIterator[tuple[Connection, Hint]]:
     """A connection of its own, outside the pool, that listens on `channel`."""
-    conn = await psycopg.AsyncConnection.connect(database.url, autocommit=True)
+    conn = await psycopg.AsyncConnection.connect(database.url, autocommit=True, application_name="wetread-listener")
     async with conn:
         await conn.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
         yield conn, Hint(conn)

@@ -23,15 +23,17 @@ def upgrade() -> None:
             action          text NOT NULL CHECK (action IN ('C', 'R', 'U', 'D', 'E')),
             outcome         text NOT NULL CHECK (outcome IN ('0', '4', '8', '12')),
             principal       text NOT NULL,
+            acting_user     text NOT NULL,
             patient_id      text,
             request_id      text NOT NULL,
             governance_only boolean NOT NULL,
             entities        text[] NOT NULL,
             body            text NOT NULL
         );
-        CREATE INDEX audit_event_recorded ON audit_event (recorded, position);
-        CREATE INDEX audit_event_patient ON audit_event (patient_id, recorded) WHERE patient_id IS NOT NULL;
-        CREATE INDEX audit_event_entities ON audit_event USING gin (entities);
+        CREATE INDEX audit_event_by_time ON audit_event (recorded);
+        CREATE INDEX audit_event_by_patient ON audit_event (patient_id, position) WHERE patient_id IS NOT NULL;
+        CREATE INDEX audit_event_by_principal ON audit_event (principal, position);
+        CREATE INDEX audit_event_by_entity ON audit_event USING gin (entities);
 
         -- The chain lies beside the rows, so that an audit row is never touched again, not even by us.
         CREATE TABLE audit_chain (
