@@ -1,0 +1,278 @@
+"""The DICOM listener: C-ECHO, and C-STORE of any storage SOP class, stored as received, byte for byte.
+
+pynetdicom speaks the upper layer, in threads of its own; one association, one thread. A C-STORE is answered with 0000
+after the blob is flushed and the index row is committed, and never before.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE, _config, evt
+from pynetdicom.transport import ThreadedAssociationServer
+
+from wetread.archive import quarantine
+from wetread.archive.instances import store
+from wetread.errors import InvalidInput, Misconfigured, WetreadError
+from wetread.inbound.dicom_negotiation import VERIFICATION, AllowedPeer, granted, is_admitted
+from wetread.store.blobs import LocalBlobs
+from wetread.store.database import SyncConnection, SyncDatabase
+from wetread.wire.dicom import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, facts, part10_header
+
+logger = logging.getLogger(__name__)
+
+_PDU_BYTES = 128 * 1024
+_LARGEST_PDU = 16 * 1024 * 1024
+"""We announce 128 KiB; a peer that sends more than this in one PDU is not negotiating, it is filling our memory."""
+_READ_BYTES = 1024 * 1024
+_SUCCESS = 0x0000
+_PROCESSING_FAILURE = 0x0110
+
+
+class _Mismatch(InvalidInput):
+    """The command names another instance than the data set does (PS3.4 table B.2-1)."""
+
+    dimse_status = 0xA900
+
+
+@dataclass(frozen=True, slots=True)
+class DimseEvent:
+    """What an auditor is told. `received`: the first instance of a study on an association; `rejected`: an association
+    turned away; `refused`: an instance that was not stored, with the error's code as the reason."""
+
+    kind: Literal["received", "rejected", "refused"]
+    calling_ae: str
+    called_ae: str
+    address: str
+    study_instance_uid: str = ""
+    reason: str = ""
+
+
+Audit = Callable[[SyncConnection, DimseEvent], None]
+"""Writes the audit row in the transaction that it is handed: for `received`, that of the instance itself."""
+
+_Event: TypeAlias = Any
+"""pynetdicom's Event; which attributes it has depends on the event."""
+
+
+class DicomListener:
+    """Listens on one address. `port` 0 takes a free one, which `port` then tells.
+
+    `allow` admits peers by network and AE title, empty admits all. Beyond `max_associations` a peer is told to come
+    back later. An association that says nothing for `idle_timeout_s` is closed; an instance beyond
+    `limit_bytes` aborts it. The database's pool should hold a connection for each association that may store at once.
+    """
+
+    def __init__(
+        self,
+        ae_title: str,
+        host: str,
+        port: int,
+        database: SyncDatabase,
+        blobs: LocalBlobs,
+        *,
+        allow: Sequence[AllowedPeer] = (),
+        max_associations: int = 32,
+        idle_timeout_s: float = 60.0,
+        limit_bytes: int = 1024 * 1024 * 1024,
+        tls: ssl.SSLContext | None = None,
+        audit: Audit | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._database = database
+        self._blobs = blobs
+        self._allow = tuple(allow)
+        self._limit_bytes = limit_bytes
+        self._idle_timeout_s = idle_timeout_s
+        self._tls = tls
+        self._audit = audit
+        self._ae = AE(ae_title)
+        self._ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        self._ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        self._ae.maximum_pdu_size = _PDU_BYTES
+        self._ae.maximum_associations = max_associations
+        self._ae.network_timeout = idle_timeout_s
+        self._ae.add_supported_context(VERIFICATION)
+        self._server: ThreadedAssociationServer | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Raises Misconfigured when the address cannot be had."""
+        # Process-wide in pynetdicom: its standard handlers format every PDU for a log that nobody reads.
+        _config.LOG_HANDLER_LEVEL = "none"
+        try:
+            self._server = self._ae.make_server(
+                (self.host, self.port),
+                evt_handlers=[
+                    (evt.EVT_CONN_OPEN, self._on_open),
+                    (evt.EVT_REQUESTED, self._on_requested),
+                    (evt.EVT_PDU_RECV, self._on_pdu),
+                    (evt.EVT_C_ECHO, self._on_echo),
+                    (evt.EVT_C_STORE, self._on_store),
+                ],
+                server_class=_Server,
+                ssl_context=self._tls,
+            )
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise Misconfigured(
+                f"DICOM cannot listen on {self.host}:{self.port}: {reason}. Choose another address or port."
+            ) from None
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="dicom", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, grace_s: float = 5.0) -> None:
+        """Takes no more associations; lets those at work end for `grace_s`, then aborts them."""
+        if self._server is None or self._thread is None:
+            return
+        server, self._server = self._server, None
+        server.shutdown()
+        self._thread.join()
+        running = server.active_associations
+        for association in running:
+            association.join(grace_s / len(running))
+        for association in server.active_associations:
+            association.abort()
+        for association in running:
+            association.join(grace_s)
+
+    def _on_open(self, event: _Event) -> None:
+        """Before the first byte: no Nagle, acknowledgements at once, reads in large pieces.
+
+        A sender with Nagle on waits for our TCP acknowledgement, 40 ms each time, unless quick acknowledgement is
+        armed again before every read (the kernel takes it away).
+        """
+        wrapped = event.assoc.dul.socket
+        connection: socket.socket = wrapped.socket
+        connection.settimeout(self._idle_timeout_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wrapped.recv = lambda count: _receive(connection, count)
+
+    def _on_requested(self, event: _Event) -> None:
+        association = event.assoc
+        request = association.requestor.primitive
+        if is_admitted(self._allow, association.requestor.address, request.calling_ae_title):
+            association.acceptor.supported_contexts = granted(request.presentation_context_definition_list)
+            return
+        association.acse.send_reject(0x01, 0x01, 0x03)
+        self._tell(DimseEvent("rejected", *_parties(association), reason="calling AE title or address not allowed"))
+        association.kill()
+
+    def _on_pdu(self, event: _Event) -> None:
+        message = event.assoc.dimse.message
+        if message is not None and message.data_set is not None and message.data_set.tell() > self._limit_bytes:
+            logger.warning("DICOM: an instance of more than %d bytes; association aborted", self._limit_bytes)
+            event.assoc.abort()
+
+    def _on_echo(self, event: _Event) -> int:
+        return _SUCCESS
+
+    def _on_store(self, event: _Event) -> int | Dataset:
+        """PS3.4 B.2.3; a refusal is kept in quarantine."""
+        request = event.request
+        parties = _parties(event.assoc)
+        sop_instance_uid = str(request.AffectedSOPInstanceUID)
+        header = part10_header(
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+            source_ae=parties[0],
+        )
+        data = b"".join((header, request.DataSet.getvalue() if request.DataSet else b""))
+        try:
+            self._store(data, event, parties)
+        except WetreadError as error:
+            self._keep_refused(data, error, parties, sop_instance_uid)
+            return _status(error.dimse_status, error.message)
+        except Exception as error:
+            # Its message may hold patient data, and so may the values in its frames.
+            places = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("DICOM: C-STORE failed with %s\n%s", type(error).__name__, places)
+            return _status(_PROCESSING_FAILURE, "internal error; see the log")
+        return _SUCCESS
+
+    def _store(self, data: bytes, event: _Event, parties: tuple[str, str, str]) -> None:
+        found = facts(data)
+        if found.sop_instance_uid != str(event.request.AffectedSOPInstanceUID).strip(" \0"):
+            raise _Mismatch("command and data set differ in SOPInstanceUID", location="SOPInstanceUID")
+        if found.sop_class_uid != str(event.request.AffectedSOPClassUID).strip(" \0"):
+            raise _Mismatch("command and data set differ in SOPClassUID", location="SOPClassUID")
+        studies: set[str] = event.assoc.__dict__.setdefault("wetread_studies", set())
+        with self._database.transaction() as conn:
+            store(conn, self._blobs, found, data, source=parties[0])
+            if self._audit is not None and found.study_instance_uid not in studies:
+                self._audit(conn, DimseEvent("received", *parties, found.study_instance_uid))
+        studies.add(found.study_instance_uid)
+
+    def _keep_refused(
+        self, data: bytes, error: WetreadError, parties: tuple[str, str, str], sop_instance_uid: str
+    ) -> None:
+        try:
+            with self._database.transaction() as conn:
+                quarantine.refuse(conn, self._blobs, data, error, source=parties[0], sop_instance_uid=sop_instance_uid)
+                if self._audit is not None:
+                    self._audit(conn, DimseEvent("refused", *parties, reason=error.code))
+        except WetreadError as another:
+            logger.error("DICOM: refused an instance (%s) and could not keep it (%s)", error.code, another.code)
+
+    def _tell(self, event: DimseEvent) -> None:
+        if self._audit is None:
+            return
+        with suppress(WetreadError), self._database.transaction() as conn:
+            self._audit(conn, event)
+
+
+class _Server(ThreadedAssociationServer):
+    """Leaves the TLS handshake to the association's own thread: a silent caller must not hold up the next."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        listening: socket.socket = self.socket
+        connection, address = listening.accept()
+        if self.ssl_context:
+            connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
+
+def _receive(connection: socket.socket, count: int) -> bytearray:
+    """Exactly `count` bytes, or fewer when the peer has closed. Raises OSError on a PDU beyond all measure."""
+    if count > _LARGEST_PDU:
+        raise OSError(f"a PDU of {count} bytes was announced")
+    buffer = bytearray(count)
+    view, filled = memoryview(buffer), 0
+    while filled < count:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        read = connection.recv_into(view[filled : filled + _READ_BYTES])
+        if not read:
+            view.release()
+            del buffer[filled:]
+            return buffer
+        filled += read
+    return buffer
+
+
+def _parties(association: Any) -> tuple[str, str, str]:
+    """Calling AE title, called AE title, address of the caller."""
+    request = association.requestor.primitive
+    return request.calling_ae_title.strip(), request.called_ae_title.strip(), association.requestor.address
+
+
+def _status(status: int, comment: str) -> Dataset:
+    """With Error Comment (0000,0902), which is LO: 64 characters."""
+    response = Dataset()
+    response.Status = status
+    response.ErrorComment = comment.replace("\\", "/")[:64]
+    return response
