@@ -12,7 +12,7 @@ from wetread.domain.identity import authority_uri
 from wetread.domain.keys import fhir_id
 from wetread.mapping.paths import Context, Datum
 from wetread.mapping.site import Site
-from wetread.mapping.times import fhir_date, fhir_date_time
+from wetread.mapping.times import fhir_date, fhir_date_time, in_order
 
 if TYPE_CHECKING:
     from wetread.mapping.maps import Maps
@@ -122,7 +122,7 @@ def entity_identifier(datum: Datum, scope: Scope) -> dict[str, Any] | None:
 def _period(datum: Datum, start: int, end: int) -> dict[str, Any]:
     period = {"start": fhir_date(datum.part(start)), "end": fhir_date(datum.part(end))}
     kept = {key: value for key, value in period.items() if value}
-    if len(kept) == 2 and str(kept["start"]) > str(kept["end"]):
+    if len(kept) == 2 and not in_order(kept["start"], kept["end"]):
         return {}
     return {"period": kept} if kept else {}
 

@@ -10,6 +10,7 @@ from typing import Any
 from wetread.mapping.datatypes import CONVERTERS, Scope
 from wetread.mapping.maps import Element, ResourceMap, Rule
 from wetread.mapping.paths import Context, Datum, Path
+from wetread.mapping.times import in_order
 
 ORIGINAL_CODE = "https://wetread.org/fhir/StructureDefinition/original-code"
 """Extension (valueString): the sender's code, where a required binding forced another one. See docs/mapping.md."""
@@ -36,7 +37,7 @@ def build(resource_map: ResourceMap, scope: Scope, resource_id: str) -> dict[str
             values = [deepcopy(rule.if_new) for rule in element.rules if rule.if_new is not None]
         if values:
             _put(resource, element, values if element.repeats else values[0])
-    return resource
+    return _sound(resource)
 
 
 def nulls(resource_map: ResourceMap, context: Context) -> Nulls:
@@ -67,7 +68,18 @@ def lay_over(
         for other in resource_map.elements:
             if other.unless == element.path[0]:
                 result.pop(other.path[0], None)
-    return result
+    return _sound(result)
+
+
+def _sound(resource: dict[str, Any]) -> dict[str, Any]:
+    """Keeps two R4 invariants that no map can express: per-1 (a period does not end before it starts; the end goes) and
+    prr-1 (orderDetail needs a code)."""
+    period = resource.get("period")
+    if isinstance(period, dict) and {"start", "end"} <= period.keys() and not in_order(period["start"], period["end"]):
+        resource["period"] = {key: value for key, value in period.items() if key != "end"}
+    if resource["resourceType"] == "ServiceRequest" and "code" not in resource:
+        resource.pop("orderDetail", None)
+    return resource
 
 
 def _null(rule: Rule, context: Context) -> bool:

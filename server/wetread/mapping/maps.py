@@ -324,7 +324,7 @@ def _resource_map(source: _Source, codes: Mapping[str, CodeMap]) -> ResourceMap:
 
 
 _ELEMENT_KEY = re.compile(r"_?[a-z][A-Za-z0-9]*(\.[a-z][A-Za-z0-9]*)*(\[\])?")
-_RULE_KEYS = frozenset(
+RULE_KEYS = frozenset(
     {"from", "each", "combine", "value", "take", "as", "codes", "under", "default", "if-new", "match", "once", "unless"}
 )
 
@@ -337,7 +337,7 @@ def _element(source: _Source, codes: Mapping[str, CodeMap], key: str, body: Any)
     for one in bodies:
         if not isinstance(one, Mapping):
             source.wrong("expected a rule, e.g. {from: PID-7, as: date}", *where)
-        source.only(one, _RULE_KEYS, *where)
+        source.only(one, RULE_KEYS, *where)
     repeats = key.endswith("[]")
     match: tuple[str, ...] = ()
     for one in bodies:

@@ -295,9 +295,6 @@ def _order(scope: Scope, part: _Part, occurrence: int, replaced: OrderNumber | N
         "replaces": {"identifier": facts.typed(replaced)} if replaced and action is OrderAction.REPLACE else None,
     }
     request_map, task_map = scope.maps.resources["ServiceRequest"], scope.maps.resources["Task"]
-    request = engine.build(request_map, scope, request_id)
-    if "code" not in request:
-        request.pop("orderDetail", None)  # R4 invariant prr-1
     return MappedOrder(
         control=control,
         action=action,
@@ -313,7 +310,7 @@ def _order(scope: Scope, part: _Part, occurrence: int, replaced: OrderNumber | N
         patient_class=facts.patient_class(scope),
         ordering_location=facts.fact_text(scope, "ordering-location"),
         cancel_reason=facts.cancel_reason(scope),
-        service_request=request,
+        service_request=engine.build(request_map, scope, request_id),
         task=engine.build(task_map, scope, fhir_id("Task", "ai-reading", *key)),
         service_request_map=request_map,
         task_map=task_map,

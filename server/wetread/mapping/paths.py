@@ -12,6 +12,8 @@ _POINT = r"([A-Z][A-Z0-9]{2})-([1-9]\d?)(?:\.([1-9]\d?))?(?:\.([1-9]\d?))?"
 _PATH = re.compile(rf"{_POINT}(?: where \1-([1-9]\d?)(?:\.([1-9]\d?))? is (\S.*))?")
 
 _NULL = '""'
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""What a FHIR string may not hold (R4 datatypes.html 2.24.0.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class Datum:
             component, subcomponent = number, sub
         if subcomponent == 0:
             return ""
-        text = self.segment.value(self.field, component, subcomponent, self.repetition).strip()
+        text = self.segment.value(self.field, component, subcomponent, self.repetition)
+        text = (text if text.isprintable() else _CONTROL.sub("", text)).strip()
         return "" if text == _NULL else text
 
     @property

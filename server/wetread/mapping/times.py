@@ -53,6 +53,14 @@ def fhir_date_time(text: str, zone: ZoneInfo) -> str | None:
     return stamp[:19] + (found["fraction"] or "") + stamp[19:]
 
 
+def in_order(start: str, end: str) -> bool:
+    """Whether a FHIR date or dateTime is not after another, as far as both are precise (R4 invariant per-1)."""
+    if "T" in start and "T" in end:
+        return datetime.fromisoformat(start) <= datetime.fromisoformat(end)
+    known = min(len(start), len(end), 10)
+    return start[:known] <= end[:known]
+
+
 def _offset(sign: str | None, zone: str | None) -> timezone | None:
     if not sign or not zone:
         return None

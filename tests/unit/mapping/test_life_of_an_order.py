@@ -169,6 +169,15 @@ def test_an_order_number_of_another_patient_is_a_conflict(stored: State, order: 
         apply_order(*stored, order("XO", mrn="8"))
 
 
+def test_a_null_in_a_change_deletes_what_was_said(order: Order) -> None:
+    detailed = apply_order(None, None, order("NW", obr="CT1^CT head^L" + "|" * 9 + "Fall from a ladder"))
+    assert detailed[0]["reasonCode"] == [{"text": "Fall from a ladder"}]
+    changed = apply_order(*detailed, order("XO", obr="CT1^CT head^L" + "|" * 9 + '""'))
+    assert "reasonCode" not in changed[0]
+    silent = apply_order(*detailed, order("XO"))
+    assert silent[0]["reasonCode"] == detailed[0]["reasonCode"]
+
+
 def test_doing_it_twice_changes_nothing(stored: State, order: Order) -> None:
     assert apply_order(*stored, order("NW")) == stored
     held = apply_order(*stored, order("HD"))

@@ -121,6 +121,17 @@ def test_the_event_gives_the_status_of_the_visit(
     assert encounter["identifier"][0]["type"]["coding"][0]["code"] == "VN"
 
 
+def test_a_visit_that_would_end_before_it_starts_has_no_end(mapped: Callable[[str], Mapped]) -> None:
+    encounter = mapped("adt-a01-simhospital").encounter
+    assert encounter is not None
+    assert encounter["period"] == {"start": "2019-03-09T13:01:56+01:00"}
+
+
+def test_control_characters_do_not_reach_fhir(write: Callable[..., hl7.Message], maps: Maps, site: Site) -> None:
+    patient = map_message(write("ADT^A04", "PID|1||7^^^HOSP^MR||D\\X00\\oe^Ja\\X07\\ne"), maps, site).patient
+    assert patient["name"] == [{"family": "Doe", "given": ["Jane"]}]
+
+
 def test_a_visit_without_number_makes_no_encounter(mapped: Callable[[str], Mapped]) -> None:
     result = mapped("orm-o01-chest")
     assert result.encounter is None
