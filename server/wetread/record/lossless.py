@@ -1,0 +1,85 @@
+"""JSON without loss: decimals keep their digits (FHIR R4 2.24.0.1: the precision of a decimal is significant)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from wetread.errors import InvalidInput
+
+_NOT_TEXT = "a string holds a NUL or an unpaired surrogate, which is not text (FHIR R4 2.24.0.1)"
+
+
+def parse(text: str) -> dict[str, Any]:
+    """A JSON object, with numbers as int and Decimal. Raises InvalidInput; a key given twice is refused."""
+    try:
+        value = json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_members)
+    except json.JSONDecodeError as error:
+        message = f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        raise InvalidInput(message) from error
+    except RecursionError as error:
+        raise InvalidInput("the JSON is nested too deeply") from error
+    except ValueError as error:
+        raise InvalidInput("not JSON: an integer has too many digits") from error
+    if not isinstance(value, dict):
+        raise InvalidInput("not a FHIR resource: expected a JSON object")
+    if "\\u" in text or "\x00" in text:
+        _require_text(value)
+    return value
+
+
+def dump(value: Any) -> str:
+    """Compact JSON; Decimals keep their digits."""
+    match value:
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case Mapping():
+            return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{dump(v)}" for k, v in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(dump, value)) + "]"
+        case Decimal():
+            return str(value)
+        case _:
+            return json.dumps(value, allow_nan=False)
+
+
+def canonical(value: Any) -> str:
+    """`dump` with sorted keys: equal for equal content, whatever the order of members."""
+    return dump(_sorted(value))
+
+
+def _sorted(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {k: _sorted(value[k]) for k in sorted(value)}
+        case list() | tuple():
+            return [_sorted(v) for v in value]
+        case _:
+            return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidInput(f"not JSON: {name} is not a JSON number")
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise InvalidInput("a JSON object names one member twice; readers would disagree on which one counts")
+    return members
+
+
+def _require_text(value: Any) -> None:
+    match value:
+        case str():
+            if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
+                raise InvalidInput(_NOT_TEXT)
+        case dict():
+            for key, member in value.items():
+                _require_text(key)
+                _require_text(member)
+        case list():
+            for member in value:
+                _require_text(member)

@@ -1,0 +1,249 @@
+"""Resources and their versions. Every committed version writes its history row, its index and one event, together.
+
+What is stored and served is the text that was accepted; only `id`, `meta.versionId` and `meta.lastUpdated` are ours.
+Content is not validated here: faces call `validate.check` before they open a transaction.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl
+
+from psycopg.rows import class_row
+
+from wetread.domain.reader import Reader
+from wetread.errors import Gone, InvalidInput, NotFound, PreconditionFailed, Unsupported
+from wetread.record import index, lossless, query, splice
+from wetread.record.parameters import resource_types
+from wetread.store.database import Connection
+
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of one resource. `body` is its JSON text; empty for a deletion."""
+
+    resource_type: str
+    id: str
+    version_id: int
+    last_updated: datetime
+    body: str
+    deleted: bool
+
+    def resource(self) -> dict[str, Any]:
+        """The body parsed without loss: decimals are `Decimal`."""
+        return lossless.parse(self.body)
+
+
+async def put(conn: Connection, resource: Mapping[str, Any] | str, *, if_match: int | None = None) -> Version:
+    """Creates or updates a resource under its own id.
+
+    Content that equals the current version's, `meta.versionId` and `meta.lastUpdated` apart, writes nothing and gives
+    the current version: doing a step twice is safe. Raises InvalidInput, Unsupported for a type not stored here, and
+    PreconditionFailed where `if_match` is not the current version.
+    """
+    text, content = _accepted(resource)
+    resource_type, resource_id = content["resourceType"], content.get("id")
+    if not isinstance(resource_id, str) or not _ID.fullmatch(resource_id):
+        raise InvalidInput("a resource needs an id of 1 to 64 letters, digits, - or .", location=f"{resource_type}.id")
+    current = await _locked(conn, resource_type, resource_id)
+    if current is None and if_match is None:
+        created = await _insert(conn, text, content, resource_id)
+        if created is not None:
+            return created
+        current = await _locked(conn, resource_type, resource_id)  # someone else created it meanwhile
+    if if_match is not None and (current is None or current.version_id != if_match):
+        raise PreconditionFailed("the resource has another current version than If-Match names; read it again")
+    assert current is not None  # noqa: S101
+    if not current.deleted and _essence(lossless.parse(current.body)) == _essence(content):
+        return current
+    return await _replace(conn, current, text, content)
+
+
+async def create(
+    conn: Connection, resource: Mapping[str, Any] | str, *, if_none_exist: str | None = None, reader: Reader
+) -> tuple[Version, bool]:
+    """Creates a resource under a new id; true when it did.
+
+    With `if_none_exist` (a query string, FHIR R4 3.1.0.8.1) one match gives that resource and false, and several raise
+    PreconditionFailed. Two transactions with the same query wait for one another, so only one of them creates.
+    """
+    text, content = _accepted(resource)
+    if if_none_exist is not None:
+        params = sorted(parse_qsl(if_none_exist, keep_blank_values=True))
+        if not params:
+            raise InvalidInput("If-None-Exist needs at least one search parameter")
+        await _wait_turn(conn, content["resourceType"], *(f"{name}={value}" for name, value in params))
+        matches = await find(conn, reader, content["resourceType"], params)
+        if len(matches) > 1:
+            raise PreconditionFailed("If-None-Exist matches more than one resource; make the search more specific")
+        if matches:
+            return matches[0], False
+    created = await _insert(conn, text, content, str(uuid.uuid4()))
+    assert created is not None  # noqa: S101
+    return created, True
+
+
+async def delete(conn: Connection, resource_type: str, resource_id: str, *, if_match: int | None = None) -> Version:
+    """Marks a resource deleted, as a version of its own; one already deleted stays as it is. Raises NotFound."""
+    _require_stored(resource_type)
+    current = await _locked(conn, resource_type, resource_id)
+    if current is None:
+        raise _not_found(resource_type)
+    if if_match is not None and current.version_id != if_match:
+        raise PreconditionFailed("the resource has another current version than If-Match names; read it again")
+    return current if current.deleted else await _replace(conn, current, "", None)
+
+
+async def read(conn: Connection, reader: Reader, resource_type: str, resource_id: str) -> Version:
+    """The current version. Raises Forbidden, NotFound, Gone."""
+    reader.require("r", resource_type)
+    version = await _one(conn, _SELECT, (resource_type, resource_id))
+    return _present(version, resource_type)
+
+
+async def vread(conn: Connection, reader: Reader, resource_type: str, resource_id: str, version_id: int) -> Version:
+    """One version. Raises Forbidden, NotFound, and Gone for the version that is a deletion."""
+    reader.require("r", resource_type)
+    version = await _one(conn, _SELECT_VERSION, (resource_type, resource_id, version_id))
+    return _present(version, resource_type)
+
+
+async def find(
+    conn: Connection, reader: Reader, resource_type: str, params: Sequence[tuple[str, str]]
+) -> list[Version]:
+    """All current resources that match every parameter, oldest first. Raises Forbidden, and InvalidInput for a
+    parameter that the type has not."""
+    reader.require("s", resource_type)
+    _require_stored(resource_type)
+    where = query.all_of(query.condition(resource_type, name, value) for name, value in params)
+    async with conn.cursor(row_factory=class_row(Version)) as cursor:
+        await cursor.execute(_FIND + "(" + where.sql + ") ORDER BY r.key", (resource_type, *where.args))
+        return await cursor.fetchall()
+
+
+_SELECT = """
+    SELECT resource_type, id, version_id, last_updated, body, deleted FROM resource WHERE resource_type = %s AND id = %s
+"""
+_SELECT_VERSION = """
+    SELECT resource_type, id, version_id, last_updated, body, deleted FROM resource_version
+    WHERE resource_type = %s AND id = %s AND version_id = %s
+"""
+_FIND = """
+    SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted FROM resource r
+    WHERE r.resource_type = %s AND NOT r.deleted AND
+"""
+_INSERT = """
+    WITH made AS (
+        INSERT INTO resource (resource_type, id, version_id, last_updated, deleted, body)
+        VALUES (%(resource_type)s, %(id)s, %(version_id)s, %(last_updated)s, %(deleted)s, %(body)s)
+        ON CONFLICT DO NOTHING
+        RETURNING *
+    )
+"""
+_UPDATE = """
+    WITH made AS (
+        UPDATE resource SET version_id = %(version_id)s, last_updated = %(last_updated)s, deleted = %(deleted)s,
+            body = %(body)s
+        WHERE resource_type = %(resource_type)s AND id = %(id)s
+        RETURNING *
+    )
+"""
+_RECORD = """
+    , kept AS (
+        INSERT INTO resource_version (resource_type, id, version_id, last_updated, deleted, body)
+        SELECT resource_type, id, version_id, last_updated, deleted, body FROM made
+    ), told AS (
+        INSERT INTO event (resource_type, resource_id, version_id, kind)
+        SELECT resource_type, id, version_id, %(kind)s FROM made
+    )
+    SELECT key FROM made
+"""
+
+
+def _accepted(resource: Mapping[str, Any] | str) -> tuple[str, dict[str, Any]]:
+    text = resource if isinstance(resource, str) else lossless.dump(resource)
+    content = lossless.parse(text)
+    _require_stored(content.get("resourceType"))
+    if not isinstance(content.get("meta", {}), dict):
+        raise InvalidInput("meta is an object", location=f"{content['resourceType']}.meta")
+    return text, content
+
+
+def _require_stored(resource_type: Any) -> None:
+    if not isinstance(resource_type, str) or resource_type not in resource_types():
+        raise Unsupported("this server stores no resource of that type; see GET metadata", location="resourceType")
+
+
+def _not_found(resource_type: str) -> NotFound:
+    return NotFound(f"no such {resource_type}" if resource_type in resource_types() else "no such resource type here")
+
+
+def _present(version: Version | None, resource_type: str) -> Version:
+    if version is None:
+        raise _not_found(resource_type)
+    if version.deleted:
+        raise Gone(f"this {resource_type} was deleted; its history is still there")
+    return version
+
+
+def _essence(content: Mapping[str, Any]) -> str:
+    """What a version says, apart from what the server adds to it."""
+    meta = {k: v for k, v in content.get("meta", {}).items() if k not in ("versionId", "lastUpdated")}
+    rest = {k: v for k, v in content.items() if k not in ("meta", "id")}
+    return lossless.canonical({**rest, "meta": meta} if meta else rest)
+
+
+async def _one(conn: Connection, sql: str, args: tuple[Any, ...]) -> Version | None:
+    async with conn.cursor(row_factory=class_row(Version)) as cursor:
+        await cursor.execute(sql, args)
+        return await cursor.fetchone()
+
+
+async def _locked(conn: Connection, resource_type: str, resource_id: str) -> Version | None:
+    return await _one(conn, _SELECT + " FOR UPDATE", (resource_type, resource_id))
+
+
+async def _wait_turn(conn: Connection, *condition: str) -> None:
+    """Holds, until the transaction ends, the one turn at creating under this condition."""
+    await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 3))", ("\x1f".join(condition),))
+
+
+async def _insert(conn: Connection, text: str, content: dict[str, Any], resource_id: str) -> Version | None:
+    """Version 1; None when another transaction has made the resource."""
+    now = _now()
+    body = splice.with_identity(text, resource_id, 1, now)
+    version = Version(content["resourceType"], resource_id, 1, now, body, deleted=False)
+    return version if await _record(conn, _INSERT, version, "create", content) else None
+
+
+async def _replace(conn: Connection, current: Version, text: str, content: dict[str, Any] | None) -> Version:
+    """The next version; `content` None is a deletion."""
+    version_id = current.version_id + 1
+    at = max(_now(), current.last_updated + timedelta(milliseconds=1))
+    body = splice.with_identity(text, current.id, version_id, at) if content is not None else ""
+    version = Version(current.resource_type, current.id, version_id, at, body, deleted=content is None)
+    kind = "delete" if content is None else "create" if current.deleted else "update"
+    await _record(conn, _UPDATE, version, kind, content)
+    return version
+
+
+async def _record(conn: Connection, change: str, version: Version, kind: str, content: dict[str, Any] | None) -> bool:
+    entries = index.extract(content) if content is not None else index.Entries()
+    row = {name: getattr(version, name) for name in Version.__slots__}
+    key = await (await conn.execute(change + _RECORD, {**row, "kind": kind})).fetchone()
+    if key is None:
+        return False
+    await index.write(conn, key[0], version.resource_type, entries, replace=version.version_id > 1)
+    return True
+
+
+def _now() -> datetime:
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
