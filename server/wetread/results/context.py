@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from wetread.domain.codes import Coded
+from wetread.domain.finding import Finding
 from wetread.domain.identity import AccessionNumber
+from wetread.results.vocabulary import ANATOMICAL_STRUCTURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +44,11 @@ class ObjectRef:
     sop_instance_uid: str
     sop_class_uid: str
     series_instance_uid: str
+
+
+def body_site(finding: Finding, context: ReadingContext) -> Coded | None:
+    """Where a finding is, the same in every document: its own site, the structure it outlines, or the study's."""
+    segment = finding.segment
+    if finding.body_site is None and segment and segment.category.code in ANATOMICAL_STRUCTURES:
+        return segment.type
+    return finding.body_site or context.body_site

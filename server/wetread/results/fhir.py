@@ -2,21 +2,20 @@
 
 R4 4.0.1 decides: Observation and DiagnosticReport have no Device as performer, Observation.derivedFrom and partOf may
 both name an ImagingStudy. Labels and roles follow the HL7 AI Transparency on FHIR guide (hl7.fhir.uv.aitransparency
-1.0.0); numbers are Decimal, so that `json_bytes` writes the digits the model gave.
+1.0.0). Numbers are Decimal and keep the digits that the model gave; `record.lossless` writes them so.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from wetread.domain.codes import ABSENT, PRESENT, UCUM, Coded
+from wetread.domain.codes import ABSENT, DCM, PRESENT, UCUM, Coded
 from wetread.domain.finding import Finding, Measurement, Reading
 from wetread.results import identity, vocabulary
-from wetread.results.context import ObjectRef, ReadingContext
+from wetread.results.context import ObjectRef, ReadingContext, body_site
 from wetread.results.narrative import (
     caveats,
     conclusion,
@@ -69,23 +68,6 @@ def documents(
     )
 
 
-def json_bytes(value: Any) -> bytes:
-    """A resource as UTF-8 JSON; a Decimal keeps its digits (FHIR R4 2.24.0.1: precision is significant)."""
-    return _json(value).encode()
-
-
-def _json(value: Any) -> str:
-    match value:
-        case Decimal():
-            return f"{value:f}"
-        case dict():
-            return "{" + ",".join(f"{json.dumps(k)}:{_json(v)}" for k, v in value.items()) + "}"
-        case list() | tuple():
-            return "[" + ",".join(map(_json, value)) + "]"
-        case _:
-            return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
 def device(reading: Reading, context: ReadingContext) -> Resource:
     """The model as an AI-Device. Says nothing of the run, so every reading of a model writes the same content."""
     model = reading.model
@@ -97,6 +79,7 @@ def device(reading: Reading, context: ReadingContext) -> Resource:
         "resourceType": "Device",
         "id": context.device_id,
         "meta": _meta(reading, context, ai_asserted=False),
+        "text": _narrative(f"AI model {model_label(model)}.", *notes),
         "identifier": [{"system": MODEL_DIGEST_SYSTEM, "value": model.digest}],
         "status": "active",
         "manufacturer": plain(model.manufacturer),
@@ -118,6 +101,7 @@ def _observation(reading: Reading, context: ReadingContext, finding: Finding, se
         # R4 has no resource for a DICOM segmentation; Media is the target of derivedFrom that stands nearest.
         derived_from.append({"type": "Media", "identifier": _dicom_uid(seg.sop_instance_uid), "display": "DICOM SEG"})
     value = _value(finding)
+    site = body_site(finding, context)
     notes = [measurement_text(m) for m in finding.measurements if m.method] + list(caveats(reading, demo=context.demo))
     resource = {
         "resourceType": "Observation",
@@ -140,7 +124,7 @@ def _observation(reading: Reading, context: ReadingContext, finding: Finding, se
         **value,
         "interpretation": _interpretation(finding, reading),
         "note": [{"text": text} for text in notes],
-        "bodySite": _body_site(finding, context),
+        "bodySite": _concept(site) if site else None,
         "method": _concept(vocabulary.AI_READING),
         "device": {"reference": f"Device/{context.device_id}"},
         "derivedFrom": derived_from,
@@ -165,7 +149,10 @@ def _report(reading: Reading, context: ReadingContext, sr: ObjectRef | None) -> 
         "identifier": identifiers,
         "basedOn": _references("ServiceRequest", context.service_request_id),
         "status": "preliminary",
-        "category": [{"coding": [{"system": f"{_HL7}/v2-0074", "code": "RAD", "display": "Radiology"}]}],
+        "category": [
+            {"coding": [{"system": f"{_HL7}/v2-0074", "code": "RAD", "display": "Radiology"}]},
+            *([{"coding": [{"system": DCM, "code": context.modality}]}] if context.modality else []),
+        ],
         "code": {"coding": [_coding(c) for c in (*procedure, vocabulary.IMAGING_STUDY)]},
         "subject": {"reference": f"Patient/{context.patient_id}"},
         "encounter": _reference("Encounter", context.encounter_id),
@@ -201,6 +188,7 @@ def _provenance(reading: Reading, context: ReadingContext) -> Resource:
         "resourceType": "Provenance",
         "id": identity.provenance_id(reading),
         "meta": _meta(reading, context),
+        "text": _narrative(f"Read by {model_label(reading.model)} at {read_at}."),
         "target": [{"reference": t} for t in (*targets, f"DiagnosticReport/{identity.report_id(reading)}")],
         "occurredDateTime": read_at,
         "recorded": read_at,
@@ -262,13 +250,6 @@ def _interpretation(finding: Finding, reading: Reading) -> list[Resource]:
         codes.append(("AA", "Critical abnormal"))
     system = f"{_HL7}/v3-ObservationInterpretation"
     return [{"coding": [{"system": system, "code": code, "display": display}]} for code, display in codes]
-
-
-def _body_site(finding: Finding, context: ReadingContext) -> Resource | None:
-    site = finding.body_site or context.body_site
-    if not site and finding.segment and finding.segment.category.code == vocabulary.ANATOMICAL_STRUCTURE.code:
-        site = finding.segment.type
-    return _concept(site) if site else None
 
 
 def _meta(reading: Reading, context: ReadingContext, *, ai_asserted: bool = True) -> Resource:

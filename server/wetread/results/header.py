@@ -112,6 +112,8 @@ def _normalised(source: pydicom.Dataset) -> Dataset:
         elif keyword in _TYPE_2:
             setattr(header, keyword, "")
     header.PatientName = ""
+    if "WindowCenter" in header and "VOILUTSequence" in header:
+        del header.VOILUTSequence  # Alternatives to show the image by (PS3.3 C.11.2); one must be chosen.
     if any(spacing <= 0 for spacing in header.get("PixelSpacing", [])):
         del header.PixelSpacing  # Zero is how some say unknown.
     if header.PatientSex not in ("M", "F", "O"):

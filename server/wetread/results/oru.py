@@ -7,6 +7,7 @@ through hl7apy, which drops trailing parts and escapes again what was escaped.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hl7apy.core import Group, Message, Segment
@@ -16,7 +17,7 @@ from wetread.domain.finding import Finding, Measurement, Reading
 from wetread.domain.identity import PatientIdentifier, PatientIdentity
 from wetread.errors import InvalidInput
 from wetread.results import vocabulary
-from wetread.results.context import ReadingContext
+from wetread.results.context import ReadingContext, body_site
 from wetread.results.narrative import caveats, model_label, model_name, plain
 from wetread.wire import hl7
 
@@ -60,7 +61,8 @@ class _Alert:
         self._context = context
         self._order = order
         self._group = _group_of(order, context) if order else None
-        self._delimiters = order.delimiters if order else hl7.Delimiters()
+        # The truncation character is of 2.7; a 2.5.1 receiver would not undo its escape.
+        self._delimiters = replace(order.delimiters, truncation="") if order else hl7.Delimiters()
         self._echoes: list[str] = []
         self._observations = 0
 
@@ -189,8 +191,9 @@ class _Alert:
         named = self._observation(group, "CWE", self._section(), self._coded(finding.code), sub_id)
         if finding.critical and finding.present:
             named.obx_8 = "AA"
-        if finding.body_site:
-            self._observation(group, "CWE", self._coded(_FINDING_SITE), self._coded(finding.body_site), sub_id)
+        site = body_site(finding, self._context)
+        if site:
+            self._observation(group, "CWE", self._coded(_FINDING_SITE), self._coded(site), sub_id)
         if finding.laterality:
             self._observation(group, "CWE", self._coded(vocabulary.LATERALITY), self._coded(finding.laterality), sub_id)
         if finding.probability is not None:

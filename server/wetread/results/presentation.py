@@ -11,7 +11,7 @@ from highdicom.color import CIELabColor
 from pydicom.dataset import Dataset
 
 from wetread.domain.finding import Finding, Reading
-from wetread.errors import InvalidInput
+from wetread.errors import InvalidInput, Unsupported
 from wetread.results import identity
 from wetread.results.context import ReadingContext
 from wetread.results.header import normalised
@@ -25,8 +25,8 @@ _COLOUR = CIELabColor.from_rgb(255, 196, 0)
 def presentation(reading: Reading, context: ReadingContext, sources: Sequence[pydicom.Dataset]) -> pydicom.Dataset:
     """One GSPS with a text annotation on every image, and an outline where a finding has one.
 
-    A finding with a key image is written there, others on every image. Raises InvalidInput for colour images
-    (a GSPS may refer to monochrome ones only) and where there is no finding.
+    A finding with a key image is written there, others on every image. Raises InvalidInput for colour images (a GSPS
+    may refer to monochrome ones only) and where there is no finding, Unsupported for multi-frame images of old IODs.
     """
     headers = normalised(sources, reading)
     if not reading.findings:
@@ -34,15 +34,18 @@ def presentation(reading: Reading, context: ReadingContext, sources: Sequence[py
     if any(h.get("SamplesPerPixel", 1) != 1 for h in headers):
         raise InvalidInput("a grayscale presentation state cannot refer to colour images (PS3.3 C.11.10)")
     layer = hd.GraphicLayer("AI", order=1, description=NOT_FOR_DIAGNOSIS, display_color=_COLOUR)
-    state = hd.GrayscaleSoftcopyPresentationState(
-        referenced_images=headers,
-        content_label="AI_FINDINGS",
-        content_description=NOT_FOR_DIAGNOSIS,
-        graphic_layers=[layer],
-        graphic_annotations=[_annotation(reading, context, header, layer) for header in headers],
-        contributing_equipment=[processing_equipment(reading, context)],
-        **common(reading, context, "presentation"),
-    )
+    try:
+        state = hd.GrayscaleSoftcopyPresentationState(
+            referenced_images=headers,
+            content_label="AI_FINDINGS",
+            content_description=NOT_FOR_DIAGNOSIS,
+            graphic_layers=[layer],
+            graphic_annotations=[_annotation(reading, context, header, layer) for header in headers],
+            contributing_equipment=[processing_equipment(reading, context)],
+            **common(reading, context, "presentation"),
+        )
+    except (ValueError, AttributeError) as error:
+        raise Unsupported("no presentation state can refer to images of this kind (multi-frame of old IODs)") from error
     state.Laterality = ""  # General Series (PS3.3 C.7.3.1): 2C, and the body part is not told.
     return stamped(state, reading, sources[0])
 

@@ -21,7 +21,7 @@ from wetread.domain.finding import Finding, Reading
 from wetread.domain.finding import Measurement as MeasuredValue
 from wetread.errors import InvalidInput
 from wetread.results import identity, vocabulary
-from wetread.results.context import ReadingContext
+from wetread.results.context import ReadingContext, body_site
 from wetread.results.header import normalised
 from wetread.results.instance import common, concept, processing_equipment, stamped
 from wetread.results.narrative import model_label, model_name, plain
@@ -50,7 +50,7 @@ def sr(
     report = hd.MeasurementReport(
         observation_context=hd.ObservationContext(observer_device_context=_observer(reading, context)),
         procedure_reported=concept(context.procedure or vocabulary.IMAGING_STUDY),
-        imaging_measurements=[_group(reading, finding, headers, seg) for finding in reading.findings],
+        imaging_measurements=[_group(reading, context, finding, headers, seg) for finding in reading.findings],
     )
     document = hd.Comprehensive3DSR(
         evidence=[*headers, seg] if seg is not None else headers,
@@ -81,7 +81,14 @@ def _observer(reading: Reading, context: ReadingContext) -> hd.ObserverContext:
     )
 
 
-def _group(reading: Reading, finding: Finding, headers: Sequence[Dataset], seg: pydicom.Dataset | None) -> _Group:
+def _group(
+    reading: Reading,
+    context: ReadingContext,
+    finding: Finding,
+    headers: Sequence[Dataset],
+    seg: pydicom.Dataset | None,
+) -> _Group:
+    site = body_site(finding, context)
     shared: dict[str, Any] = {
         "tracking_identifier": hd.TrackingIdentifier(
             uid=identity.tracking_uid(reading, finding), identifier=identity.tracking_id(reading, finding)
@@ -90,9 +97,9 @@ def _group(reading: Reading, finding: Finding, headers: Sequence[Dataset], seg: 
         "finding_type": None if finding.present is False else concept(finding.code),
         "finding_category": concept(finding.segment.category) if finding.segment else None,
         "algorithm_id": _algorithm(reading, finding),
-        "finding_sites": _sites(finding),
+        "finding_sites": _sites(finding, site),
         "measurements": _measurements(finding),
-        "qualitative_evaluations": _evaluations(finding),
+        "qualitative_evaluations": _evaluations(finding, site),
     }
     if finding.segment and seg is not None:
         referenced = _referenced_segment(seg, segment_numbers(reading)[finding.segment.number], headers)
@@ -125,20 +132,20 @@ def _algorithm(reading: Reading, finding: Finding) -> hd.AlgorithmIdentification
     )
 
 
-def _sites(finding: Finding) -> list[hd.FindingSite] | None:
-    if finding.body_site is None:
+def _sites(finding: Finding, site: Coded | None) -> list[hd.FindingSite] | None:
+    if site is None:
         return None
     laterality = concept(finding.laterality) if finding.laterality else None
-    return [hd.FindingSite(concept(finding.body_site), laterality=laterality)]
+    return [hd.FindingSite(concept(site), laterality=laterality)]
 
 
-def _evaluations(finding: Finding) -> list[hd.QualitativeEvaluation]:
+def _evaluations(finding: Finding, site: Coded | None) -> list[hd.QualitativeEvaluation]:
     """Present or absent under the finding's own code, so that a negative is said and not left out (IHE AIR)."""
     evaluations = []
     if finding.present is not None:
         verdict = PRESENT if finding.present else ABSENT
         evaluations.append(hd.QualitativeEvaluation(concept(finding.code), concept(verdict)))
-    if finding.laterality and finding.body_site is None:
+    if finding.laterality and site is None:
         evaluations.append(hd.QualitativeEvaluation(concept(vocabulary.LATERALITY), concept(finding.laterality)))
     return evaluations
 

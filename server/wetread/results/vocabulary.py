@@ -15,7 +15,8 @@ STUDY_INSTANCE_UID = Coded("113014", DCM, "DICOM Study")
 """OBX-3 of the Study Instance UID in IHE results messages (RAD-132)."""
 ARTIFICIAL_INTELLIGENCE = Coded("123110", DCM, "Artificial Intelligence")
 LATERALITY = Coded("272741003", SCT, "Laterality")
-ANATOMICAL_STRUCTURE = Coded("123037004", SCT, "Anatomical Structure")
+ANATOMICAL_STRUCTURES = frozenset({"91723000", "123037004"})
+"""SNOMED codes of the category Anatomical Structure (PS3.16 CID 7150), now and in earlier editions."""
 IMAGING_STUDY = Coded("18748-4", LOINC, "Diagnostic imaging study")
 PROCEDURE_FINDINGS = Coded("59776-5", LOINC, "Procedure findings Narrative")
 AI_READING = Coded("ai-reading", WETREAD, "AI reading of an imaging study")

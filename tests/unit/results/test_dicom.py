@@ -117,13 +117,15 @@ def test_a_multi_frame_source_carries_one_mask_frame_per_frame(
     assert_sound(sr(reading, context, sources, segmentation), tmp_path)
 
 
-def test_frames_without_a_place_cannot_be_segmented(
+def test_frames_without_a_place_can_be_reported_but_not_drawn_on(
     headers_of: HeadersOf, bleed: Finding, make_reading: Any, make_context: Any
 ) -> None:
     sources = headers_of("mr_enhanced_header.dcm")
     mask = np.zeros((10, 64, 64), dtype=np.bool_)
     with pytest.raises(Unsupported, match="where their frames lie"):
         seg(make_reading(sources, bleed), make_context(sources), sources, {1: mask})
+    with pytest.raises(Unsupported, match="no presentation state"):
+        presentation(make_reading(sources, bleed), make_context(sources), sources)
 
 
 def test_the_seg_holds_the_mask_frame_for_frame_on_its_sources(head: Any) -> None:
@@ -263,6 +265,8 @@ def test_uids_and_codes_are_the_same_in_fhir_and_dicom(head: Any) -> None:
         tracking = items(group, "112040")[0].UID
         assert observation["identifier"][0]["value"] == f"urn:oid:{tracking}"
         assert segment.TrackingUID == tracking
+        site = items(group, "363698007")[0].ConceptCodeSequence[0].CodeValue
+        assert observation["bodySite"]["coding"][0]["code"] == site
         assert observation["code"]["coding"][0]["code"] == items(group, "121071")[0].ConceptCodeSequence[0].CodeValue
     verdict = items(groups(report)[0], "1386000")[0].ConceptCodeSequence[0].CodeValue
     assert made.observations[0]["valueCodeableConcept"]["coding"][0]["code"] == verdict

@@ -186,6 +186,15 @@ def test_the_delimiters_of_the_order_are_kept_for_its_echoes(reading: Reading, c
     assert message.header.value(12) == "2.5.1"
 
 
+def test_the_truncation_character_of_a_newer_order_is_not_escaped_for_a_2_5_1_receiver(
+    reading: Reading, context: ReadingContext
+) -> None:
+    newer = ORDER.replace("^~\\&|", "^~\\&#|", 1).replace("2.3.1", "2.7")
+    text = built(reading, context, order=newer, link="https://x.example/v#1").decode()
+    assert text.startswith("MSH|^~\\&|")
+    assert "https://x.example/v#1^" in text
+
+
 def test_the_same_alert_is_the_same_bytes(reading: Reading, context: ReadingContext) -> None:
     assert built(reading, context) == built(reading, context)
 
