@@ -240,7 +240,7 @@ class _Server(ThreadedAssociationServer):
     daemon_threads = True
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        listening: socket.socket = self.socket
+        listening: Any = self.socket
         connection, address = listening.accept()
         if self.ssl_context:
             connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
