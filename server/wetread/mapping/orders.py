@@ -193,7 +193,7 @@ def _encounter(scope: Scope) -> dict[str, Any] | None:
 @dataclass(frozen=True, slots=True)
 class _Part:
     """The segments of one order, and its placer and filler numbers. `twin`: another OBR under the same ORC has the same
-    numbers, and only the accession number tells the two apart."""
+    numbers, and only the accession number tells the two apart: it alone identifies the order then."""
 
     segments: tuple[hl7.Segment, ...]
     numbers: tuple[OrderNumber, ...]
@@ -274,12 +274,12 @@ def _order(scope: Scope, part: _Part, occurrence: int, replaced: OrderNumber | N
         )
     facts.check_numbers(scope)
     uid, modality, priority = facts.study_instance_uid(scope), facts.modality(scope), facts.priority(scope)
-    status = facts.request_status(scope, reports_status=action is OrderAction.STATUS) or _STATUS_OF_ACTION.get(
-        action, ""
-    )
+    stated_status = facts.request_status(scope, reports_status=action is OrderAction.STATUS)
+    status = stated_status or _STATUS_OF_ACTION.get(action, "")
     key = (numbers[0].type, numbers[0].system, numbers[0].value)
     request_id = fhir_id("ServiceRequest", *key)
-    by_type = {number.type: number for number in (*part.numbers, *numbers)}
+    by_type = {number.type: number for number in numbers}
+    as_sent = {number.type: number.as_sent for number in part.numbers}
     scope.prepared = {
         **scope.prepared,
         "service-request": {"reference": f"ServiceRequest/{request_id}"},
@@ -300,8 +300,8 @@ def _order(scope: Scope, part: _Part, occurrence: int, replaced: OrderNumber | N
         action=action,
         order_key=key,
         numbers=numbers,
-        placer=by_type["PLAC"].as_sent if "PLAC" in by_type else "",
-        filler=by_type["FILL"].as_sent if "FILL" in by_type else "",
+        placer=as_sent.get("PLAC", ""),
+        filler=as_sent.get("FILL", ""),
         accession=accession,
         study_instance_uid=uid,
         status=status,

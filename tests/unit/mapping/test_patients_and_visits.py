@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from wetread.errors import InvalidInput, Unsupported
+from wetread.mapping.engine import ORIGINAL_CODE
 from wetread.mapping.maps import Maps
 from wetread.mapping.orders import Mapped, map_message
 from wetread.mapping.site import Site
@@ -153,3 +156,9 @@ def test_a_message_of_another_kind_is_not_mapped_here(
     with pytest.raises(Unsupported) as refused:
         map_message(sample("adt-a40-ris"), maps, site)
     assert refused.value.location == "MSH^1^9"
+
+
+def test_the_extension_that_keeps_a_code_is_defined_where_conformance_is_shipped() -> None:
+    file = Path(__file__).parents[3] / "conformance" / "structuredefinition-original-code.json"
+    definition = json.loads(file.read_text(encoding="utf-8"))
+    assert definition["url"] == ORIGINAL_CODE

@@ -124,6 +124,7 @@ def test_two_obrs_that_only_their_accession_tells_apart_are_two_orders(
     assert [o.accession.value for o in (first, second) if o.accession] == ["ACC1", "ACC2"]
     assert first.service_request["id"] != second.service_request["id"]
     assert first.placer == second.placer == "A1^HIS"
+    assert identifiers(second.service_request).keys() == {"ACSN"}
 
 
 def test_oracle_repeats_one_requester_under_many_numbers(mapped: Callable[[str], Mapped]) -> None:
