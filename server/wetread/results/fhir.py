@@ -276,11 +276,11 @@ def _dicom_uid(uid: str) -> Resource:
 
 
 def _coding(coded: Coded) -> Resource:
-    return {"system": coded.system, "code": coded.code, "display": plain(coded.display)}
+    return _present({"system": coded.system, "code": plain(coded.code), "display": plain(coded.display)})
 
 
 def _concept(coded: Coded) -> Resource:
-    return {"coding": [_coding(coded)], "text": plain(coded.display)}
+    return _present({"coding": [_coding(coded)], "text": plain(coded.display)})
 
 
 def _ratio(value: Decimal) -> Resource:

@@ -22,11 +22,25 @@ from wetread.results.header import patient_name
 from wetread.results.narrative import NOT_FOR_CLINICAL_USE, model_label, model_name, plain
 
 SERIES_NUMBER = {"sr": 9000, "seg": 9001, "presentation": 9002}
-_LONG_STRING = 64
+_LOCAL_SCHEME = "99LOCAL"
+
+
+def long_string(text: str, length: int = 64) -> str:
+    """Text as the one value of an LO (PS3.5 6.2): one line, without the backslash.
+
+    At most 64 characters are allowed; 64 bytes of UTF-8 please the readers that count those.
+    """
+    line = " ".join(plain(text).replace("\\", "/").split())
+    return line.encode()[:length].decode(errors="ignore").strip()
 
 
 def concept(coded: Coded) -> CodedConcept:
-    return CodedConcept(coded.code, coded.scheme, plain(coded.display)[:_LONG_STRING])
+    """A code for a DICOM sequence; of a system without a DICOM designator (a site's procedure codes), a local one."""
+    try:
+        scheme = coded.scheme
+    except KeyError:
+        scheme = _LOCAL_SCHEME
+    return CodedConcept(long_string(coded.code), scheme, long_string(coded.display or coded.code))
 
 
 def common(reading: Reading, context: ReadingContext, kind: str) -> dict[str, Any]:
@@ -37,13 +51,13 @@ def common(reading: Reading, context: ReadingContext, kind: str) -> dict[str, An
     return {
         "series_instance_uid": identity.series_uid_of(sop_instance_uid),
         "series_number": SERIES_NUMBER[kind],
-        "series_description": f"{prefix}AI {model_label(model)}"[:_LONG_STRING],
+        "series_description": long_string(f"{prefix}AI {model_label(model)}"),
         "sop_instance_uid": sop_instance_uid,
         "instance_number": 1,
-        "manufacturer": plain(model.manufacturer)[:_LONG_STRING],
-        "manufacturer_model_name": model_name(model)[:_LONG_STRING],
-        "software_versions": plain(model.version)[:_LONG_STRING],
-        "device_serial_number": model.digest[:_LONG_STRING],
+        "manufacturer": long_string(model.manufacturer),
+        "manufacturer_model_name": long_string(model_name(model)),
+        "software_versions": long_string(model.version),
+        "device_serial_number": long_string(model.digest),
         "specific_character_set": "ISO_IR 192",
         "coding_schemes": [
             CodingSchemeIdentificationItem("99WETREAD", name="Wetread", responsible_organization="Wetread")
@@ -56,12 +70,12 @@ def processing_equipment(reading: Reading, context: ReadingContext) -> Contribut
     model = reading.model
     caveat = f" {NOT_FOR_CLINICAL_USE}" if model.not_for_clinical_use else ""
     item = ContributingEquipment(
-        manufacturer=plain(model.manufacturer)[:_LONG_STRING],
+        manufacturer=long_string(model.manufacturer),
         purpose_of_reference=codes.DCM.ProcessingEquipment,
-        manufacturer_model_name=model_name(model)[:_LONG_STRING],
-        software_versions=plain(model.version)[:_LONG_STRING],
-        device_serial_number=model.digest[:_LONG_STRING],
-        institution_name=plain(context.organization)[:_LONG_STRING] or None,
+        manufacturer_model_name=long_string(model_name(model)),
+        software_versions=long_string(model.version),
+        device_serial_number=long_string(model.digest),
+        institution_name=long_string(context.organization) or None,
         contribution_datetime=reading.read_at,
         contribution_description=f"AI model {model_label(model)}.{caveat}",
     )

@@ -242,7 +242,11 @@ class _Alert:
         )
 
     def _coded(self, coded: Coded) -> str:
-        return self._components(coded.code, coded.display, coded.hl7_system)
+        try:
+            system = coded.hl7_system
+        except KeyError:
+            system = "L"  # Table 0396: local general code
+        return self._components(coded.code, coded.display, system)
 
     def _components(self, *texts: str) -> str:
         return self._delimiters.component.join(map(self._text, texts))

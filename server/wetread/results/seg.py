@@ -19,8 +19,8 @@ from wetread.errors import InvalidInput, Unsupported
 from wetread.results import identity
 from wetread.results.context import ReadingContext
 from wetread.results.header import normalised
-from wetread.results.instance import common, concept, processing_equipment, stamped
-from wetread.results.narrative import NOT_FOR_CLINICAL_USE, model_label, model_name, plain
+from wetread.results.instance import common, concept, long_string, processing_equipment, stamped
+from wetread.results.narrative import NOT_FOR_CLINICAL_USE, model_label, model_name
 
 
 def seg(
@@ -87,19 +87,19 @@ def _description(reading: Reading, finding: Finding, segment: Segment) -> hd.Seg
     model = reading.model
     return hd.SegmentDescription(
         segment_number=segment_numbers(reading)[segment.number],
-        segment_label=plain(segment.label)[:64],
+        segment_label=long_string(segment.label),
         segmented_property_category=concept(segment.category),
         segmented_property_type=concept(segment.type),
         algorithm_type=hd.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
-            name=model_name(model)[:64],
+            name=long_string(model_name(model)),
             family=codes.DCM.ArtificialIntelligence,
-            version=plain(model.version)[:64],
-            source=plain(model.manufacturer)[:64],
+            version=long_string(model.version),
+            source=long_string(model.manufacturer),
             parameters=_parameters(reading, finding),
         ),
         tracking_uid=identity.tracking_uid(reading, finding),
-        tracking_id=identity.tracking_id(reading, finding)[:64],
+        tracking_id=identity.tracking_id(reading, finding),
         anatomic_regions=[concept(finding.body_site)] if finding.body_site else None,
         display_color=CIELabColor.from_rgb(*segment.colour),
     )
@@ -119,7 +119,7 @@ def _parameters(reading: Reading, finding: Finding) -> dict[str, str]:
 
 def _content_description(reading: Reading) -> str:
     caveat = f" {NOT_FOR_CLINICAL_USE}" if reading.model.not_for_clinical_use else ""
-    return f"{model_label(reading.model)[: 64 - len(caveat)]}{caveat}"
+    return long_string(model_label(reading.model), 64 - len(caveat)) + caveat
 
 
 def _settle_dimension_uid(segmentation: Dataset, reading: Reading) -> None:

@@ -23,7 +23,7 @@ from wetread.errors import InvalidInput
 from wetread.results import identity, vocabulary
 from wetread.results.context import ReadingContext, body_site
 from wetread.results.header import normalised
-from wetread.results.instance import common, concept, processing_equipment, stamped
+from wetread.results.instance import common, concept, long_string, processing_equipment, stamped
 from wetread.results.narrative import model_label, model_name, plain
 from wetread.results.seg import segment_numbers
 
@@ -58,7 +58,7 @@ def sr(
         is_complete=True,
         is_final=False,
         is_verified=False,
-        institution_name=plain(context.organization)[:64] or None,
+        institution_name=long_string(context.organization) or None,
         previous_versions=_predecessors(context),
         requested_procedures=_requested(context),
         contributing_equipment=[processing_equipment(reading, context)],
@@ -218,10 +218,15 @@ def _requested(context: ReadingContext) -> list[Dataset] | None:
     request = Dataset()
     request.StudyInstanceUID = context.study_instance_uid
     request.ReferencedStudySequence = []
-    request.AccessionNumber = context.accession.value
+    request.AccessionNumber = _short_string(context.accession.value)
     request.PlacerOrderNumberImagingServiceRequest = ""
     request.FillerOrderNumberImagingServiceRequest = ""
     request.RequestedProcedureID = ""
-    request.RequestedProcedureDescription = plain(context.procedure.display)[:64] if context.procedure else ""
+    request.RequestedProcedureDescription = long_string(context.procedure.display) if context.procedure else ""
     request.RequestedProcedureCodeSequence = [concept(context.procedure)] if context.procedure else []
     return [request]
+
+
+def _short_string(text: str) -> str:
+    """An SH (PS3.5 6.2), or empty: half an accession number would be another one."""
+    return text if len(text) <= 16 and "\\" not in text else ""

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 from wetread.domain.codes import SCT, Coded
 from wetread.domain.finding import Finding, Segment
+from wetread.domain.identity import AccessionNumber
 from wetread.errors import InvalidInput, Unsupported
 from wetread.results.fhir import documents
 from wetread.results.instance import part10, reference
@@ -387,6 +388,23 @@ def test_the_presentation_state_writes_finding_and_caveat_on_the_image(
 def test_the_order_is_referenced_by_its_accession_number(head: Any) -> None:
     *_, report = head
     assert report.ReferencedRequestSequence[0].AccessionNumber == "ACC-1"
+
+
+def test_a_sites_own_procedure_code_and_long_names_do_not_break_the_objects(
+    head_ct: list[Dataset], bleed: Finding, make_reading: Any, make_context: Any, tmp_path: Path
+) -> None:
+    procedure = Coded("CT\\HEAD", "urn:wetread:codes:ris", "CT of the head\\neck, " + "without contrast " * 6)
+    reading = make_reading(head_ct, bleed, model_name="m" * 80)
+    context = make_context(
+        head_ct, procedure=procedure, organization="Klinik\\Süd " * 9, accession=AccessionNumber("1" * 20)
+    )
+    segmentation = seg(reading, context, head_ct, {1: head_masks(head_ct)[1]})
+    report = sr(reading, context, head_ct, segmentation)
+    assert_sound(segmentation, tmp_path)
+    assert_sound(report, tmp_path)
+    reported = next(i for i in report.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "121058")
+    assert reported.ConceptCodeSequence[0].CodingSchemeDesignator == "99LOCAL"
+    assert report.ReferencedRequestSequence[0].AccessionNumber == ""
 
 
 def test_sources_that_were_not_read_are_refused(head: Any) -> None:

@@ -121,6 +121,11 @@ def test_without_an_order_the_patient_and_the_study_speak(reading: Reading, cont
     assert message.first("PV1") is None
 
 
+def test_a_sites_own_procedure_code_is_a_local_code(reading: Reading, context: ReadingContext) -> None:
+    local = replace(context, procedure=Coded("CTH", "urn:wetread:codes:ris", "CT head"))
+    assert only(hl7.parse(built(reading, local, order=None)), "OBR").raw(4) == "CTH^CT head^L"
+
+
 def test_the_critical_finding_is_coded_and_flagged_aa(reading: Reading, context: ReadingContext) -> None:
     flagged = [s for s in hl7.parse(built(reading, context)).all("OBX") if s.value(8)]
     assert len(flagged) == 1
