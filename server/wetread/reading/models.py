@@ -52,6 +52,8 @@ def load_packages(*folders: Path) -> dict[str, ModelPackage]:
     """
     packages: dict[str, ModelPackage] = {}
     for folder in folders:
+        if not folder.is_dir():
+            raise Misconfigured(f"{folder}: there is no such folder of model packages")
         for manifest_file in sorted(folder.glob("*/manifest.json")):
             package = _load(manifest_file)
             if package.name in packages:

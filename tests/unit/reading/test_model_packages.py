@@ -113,6 +113,11 @@ def test_tensors_outside_the_hashed_file_are_refused(
     assert location in refused.value.message
 
 
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="no such folder"):
+        load_packages(tmp_path / "models")
+
+
 def test_two_packages_of_one_name_are_refused(make_package: Maker) -> None:
     first = make_package("brain-tissue-gwm-tiny", folder="one")
     second = make_package("brain-tissue-gwm-tiny", folder="two")
