@@ -121,7 +121,7 @@ class _Alert:
             pid.pid_7 = self._text(patient.birth_date.replace("-", ""))
             pid.pid_8 = self._text(patient.sex)
         visit = self._order.first("PV1") if self._order else None
-        if visit:
+        if visit and any(visit.raw(number) for number in (2, 3, 19)):
             pv1 = group.add_group("ORU_R01_VISIT").add_segment("PV1")
             for number in (2, 3, 19):
                 self._echo_field(pv1, visit, number)
