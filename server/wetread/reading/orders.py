@@ -111,10 +111,8 @@ async def by_id(conn: Connection, service_request_id: str) -> Order | None:
 
 
 async def by_numbers(conn: Connection, numbers: Sequence[OrderNumber]) -> Order | None:
-    """The stored order that has any of these placer or filler numbers; accession numbers do not name an order."""
+    """The stored order that has any of these numbers, asked in their order."""
     for number in numbers:
-        if number.type == "ACSN":
-            continue
         row = await (
             await conn.execute(
                 "SELECT service_request_id FROM order_number WHERE type = %s AND system = %s AND value = %s",

@@ -69,7 +69,7 @@ async def add(
     )
     if added.rowcount == 1:
         await work.enqueue(
-            conn, DELIVER, {"delivery_id": identity}, lane=f"destination:{destination.name}", priority=priority
+            conn, DELIVER, {"delivery_id": identity}, lane=f"destination:{destination.name}"
         )
 
 

@@ -15,6 +15,7 @@ from wetread.domain.reader import Reader
 from wetread.domain.study import Arrived, MatchState, StudyState
 from wetread.errors import NotFound
 from wetread.reading.orders import IDENTITY
+from wetread.record import audit
 from wetread.store.database import Connection
 
 
@@ -191,6 +192,19 @@ async def sickest(conn: Connection, reader: Reader, limit: int) -> list[Study]:
     """The worklist's order: critical first, then by priority, then who has waited longest. Raises Forbidden."""
     reader.require("s", "ImagingStudy")
     return await _many(conn, "ORDER BY critical DESC, priority DESC, first_at, study_instance_uid LIMIT %s", (limit,))
+
+
+def audit_entry(kind: str, study: Study, detail: dict[str, str]) -> audit.AuditEntry:
+    """What Wetread did with a study, for the audit record."""
+    return audit.AuditEntry(
+        kind=kind,
+        action="C" if kind == "instance-stored" else "U",
+        outcome="0",
+        principal="wetread",
+        patient_id=study.patient_id,
+        entities=(audit.Entity(f"ImagingStudy/{study.id}", identifier=f"urn:oid:{study.study_instance_uid}"),),
+        detail=detail,
+    )
 
 
 async def _one(conn: Connection, column: LiteralString, value: str) -> Study | None:
