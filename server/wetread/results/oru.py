@@ -43,7 +43,8 @@ def alert(
 
     `sending` and `receiving` are (application, facility); `control_id` is MSH-10 (at most 20 characters); `link` leads
     a person to the study. PID, order numbers, procedure and accession are those of `order`, exactly as received and
-    with its delimiters; `patient` and `context` speak where there is no order. Absent findings are not in an alert.
+    with its delimiters; `patient` and `context` speak where there is no order. An alert tells present findings with
+    their measurements, nothing else: the report has the rest.
     Raises InvalidInput where the reading may not alert: no present critical finding, or a phase that is not active.
     """
     if not (reading.phase.may_alert and any(f.critical and f.present for f in reading.findings)):
@@ -183,13 +184,12 @@ class _Alert:
 
     def _findings(self, group: Group) -> None:
         """Each finding's OBX share an OBX-4; the first of them names it, with AA where it is critical (table 0078)."""
-        told = [f for f in self._reading.findings if f.present is not False]
-        for number, finding in enumerate(told, 1):
+        for number, finding in enumerate((f for f in self._reading.findings if f.present), 1):
             self._finding(group, finding, str(number))
 
     def _finding(self, group: Group, finding: Finding, sub_id: str) -> None:
         named = self._observation(group, "CWE", self._section(), self._coded(finding.code), sub_id)
-        if finding.critical and finding.present:
+        if finding.critical:
             named.obx_8 = "AA"
         site = body_site(finding, self._context)
         if site:
