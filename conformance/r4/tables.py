@@ -145,7 +145,15 @@ def texts() -> dict[str, str]:
         "required-codes.json": required_codes(package),
         "shared-types.json": shared_types(package),
     }
-    return {name: json.dumps(table, indent=0, ensure_ascii=False) + "\n" for name, table in tables.items()}
+    return {name: _lines(table) + "\n" for name, table in tables.items()}
+
+
+def _lines(value: Any, depth: int = 2) -> str:
+    """JSON with a line for each member down to `depth`, so that a difference can be read."""
+    if depth == 0 or not isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    members = (f"{json.dumps(key)}: {_lines(member, depth - 1)}" for key, member in value.items())
+    return "{\n" + ",\n".join(members) + "\n}" if value else "{}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,49 @@
+"""Whom a resource is about (FHIR R4 compartmentdefinition-patient.html)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from wetread.record import paths
+from wetread.record.index import reference_parts
+from wetread.record.parameters import parameters_of
+from wetread.record.resources import Version
+from wetread.store.database import Connection
+
+_PARAMETERS = ("patient", "subject")
+_SELECT = """
+    SELECT DISTINCT i.target_id FROM index_reference i JOIN resource r ON r.key = i.resource_key
+    WHERE r.resource_type = %s AND r.id = ANY (%s) AND i.param = ANY (%s) AND i.target_type = 'Patient'
+        AND i.target_id <> '' AND i.url = ''
+    ORDER BY 1
+"""
+
+
+def patient_of(content: Mapping[str, Any]) -> str | None:
+    """The id of the one patient whom a resource names as its patient or subject; None where none or several."""
+    resource_type = content.get("resourceType", "")
+    if resource_type == "Patient":
+        return str(content["id"]) if "id" in content else None
+    own = parameters_of(resource_type)
+    found = {
+        parts.target_id
+        for name in _PARAMETERS
+        if name in own
+        for node in paths.compiled(own[name].expression)(dict(content))
+        if isinstance(node.value, dict)
+        for parts in (reference_parts(str(node.value.get("reference", ""))),)
+        if parts.target_type == "Patient" and not parts.url
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+async def patients_of(conn: Connection, versions: Sequence[Version]) -> tuple[str, ...]:
+    """The ids of the patients whom these current versions, all of one type, are about."""
+    if not versions:
+        return ()
+    ids: Iterable[str] = [v.id for v in versions]
+    if versions[0].resource_type == "Patient":
+        return tuple(ids)
+    rows = await conn.execute(_SELECT, (versions[0].resource_type, list(ids), list(_PARAMETERS)))
+    return tuple([str(row[0]) async for row in rows])
