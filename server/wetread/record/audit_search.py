@@ -10,18 +10,19 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound
+from wetread.record import index
 from wetread.record.audit_kinds import kinds_with
 from wetread.store.database import Connection
 
 _MAY_SEE_ALL = frozenset({"governance", "administrator"})
 _DEFAULT_COUNT = 50
 _MOST = 1000
+_PREFIXES = frozenset({"eq", "ne", "gt", "lt", "ge", "le", "sa", "eb"})
 _NOT_FILTERS = frozenset({"_count", "_page", "_sort", "_total", "_format", "_pretty"})
 
 
@@ -158,14 +159,14 @@ def _by_code(column: str) -> Callable[[str], _Condition]:
     return lambda value: _Condition(f"{column} = %s", (value.rpartition("|")[2],))
 
 
-_DATE = re.compile(
-    r"(?P<prefix>eq|ne|gt|lt|ge|le|sa|eb)?(?P<year>\d{4})(-(?P<month>\d\d)(-(?P<day>\d\d)"
-    r"(T(?P<hour>\d\d):(?P<minute>\d\d)(:(?P<second>\d\d)(?P<fraction>\.\d{1,6})?)?(?P<zone>Z|[+-]\d\d:\d\d)?)?)?)?"
-)
-
-
 def _by_date(value: str) -> _Condition:
-    low, high, prefix = _window(value)
+    prefix, text = (value[:2], value[2:]) if value[:2] in _PREFIXES else ("eq", value)
+    try:
+        low, high = index.date_range(text)
+    except ValueError as error:
+        raise InvalidInput(
+            "a date is expected: [prefix]YYYY[-MM[-DD[Thh:mm[:ss[.fff]][zone]]]]", location="date"
+        ) from error
     if prefix in ("gt", "sa"):
         return _Condition("recorded >= %s", (high,))
     if prefix in ("lt", "eb"):
@@ -176,29 +177,6 @@ def _by_date(value: str) -> _Condition:
         return _Condition("recorded < %s", (high,))
     inside = _Condition("recorded >= %s AND recorded < %s", (low, high))
     return inside if prefix == "eq" else _Condition(f"NOT ({inside.sql})", inside.values)
-
-
-def _window(value: str) -> tuple[datetime, datetime, str]:
-    """What a FHIR date of any precision spans (R4 search 3.1.1.4.7), upper end excluded; UTC where it names no zone."""
-    found = _DATE.fullmatch(value)
-    if not found:
-        raise InvalidInput("a date is expected: [prefix]YYYY[-MM[-DD[Thh:mm[:ss[.fff]][zone]]]]", location="date")
-    part = {name: int(found[name]) for name in ("year", "month", "day", "hour", "minute", "second") if found[name]}
-    fraction = found["fraction"] or ""
-    zone = datetime.strptime(found["zone"].replace("Z", "+0000"), "%z").tzinfo if found["zone"] else UTC
-    try:
-        low = datetime(**{"month": 1, "day": 1, **part}, microsecond=int(fraction[1:].ljust(6, "0") or 0), tzinfo=zone)
-        if "month" not in part:
-            high = low.replace(year=low.year + 1)
-        elif "day" not in part:
-            high = low.replace(year=low.year + low.month // 12, month=low.month % 12 + 1)
-        else:
-            spans = {"day": timedelta(days=1), "minute": timedelta(minutes=1), "second": timedelta(seconds=1)}
-            finest = timedelta(seconds=10.0 ** (1 - len(fraction))) if fraction else spans[list(part)[-1]]
-            high = low + finest
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput("this date is not in the calendar", location="date") from error
-    return low, high, found["prefix"] or "eq"
 
 
 def _number(text: str, name: str) -> int:

@@ -139,7 +139,7 @@ async def test_a_reader_without_the_scope_is_refused(database: Database) -> None
 
 
 async def test_a_query_that_is_not_understood_is_refused(database: Database) -> None:
-    queries = ("colour=red", "date=yesterday", "date=2024-02-31", "date=9999", "_count=-1", "_sort=patient", "_page=x")
+    queries = ("colour=red", "date=yesterday", "date=2024-02-31", "_count=-1", "_sort=patient", "_page=x")
     for query in queries:
         with pytest.raises(InvalidInput):
             await _search(database, query)

@@ -54,4 +54,34 @@ def upgrade() -> None:
             FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
         CREATE TRIGGER audit_chain_append_only BEFORE DELETE OR TRUNCATE OR UPDATE OF seq, audit_id, hash ON audit_chain
             FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+        CREATE TABLE subscription_state (
+            id                 text COLLATE "C" PRIMARY KEY,
+            status             text NOT NULL CHECK (status IN ('requested', 'active', 'error', 'off')),
+            error              text NOT NULL DEFAULT '',
+            start              integer NOT NULL DEFAULT 1,
+            started_seq        bigint,
+            events_since_start bigint NOT NULL DEFAULT 0,
+            topic              text NOT NULL,
+            filters            jsonb NOT NULL,
+            channel            jsonb NOT NULL,
+            owner              jsonb NOT NULL,
+            ends_at            timestamptz
+        );
+        COMMENT ON COLUMN subscription_state.start IS 'counts how often a client has asked for it to start';
+        COMMENT ON COLUMN subscription_state.started_seq IS 'events above it count; null before the first handshake';
+        CREATE TABLE subscription_event (
+            subscription_id text COLLATE "C" NOT NULL REFERENCES subscription_state (id),
+            number          bigint NOT NULL,
+            seq             bigint NOT NULL,
+            resource_type   text COLLATE "C" NOT NULL,
+            resource_id     text COLLATE "C" NOT NULL,
+            version_id      integer NOT NULL,
+            kind            text NOT NULL,
+            at              timestamptz NOT NULL,
+            outcome         text NOT NULL DEFAULT 'pending' CHECK (outcome IN ('pending', 'delivered', 'dropped')),
+            settled_at      timestamptz,
+            PRIMARY KEY (subscription_id, number),
+            UNIQUE (subscription_id, seq)
+        );
     """)
