@@ -5,12 +5,15 @@ WetreadError
 │   ├── InvalidInput        400  content that breaks a rule of its standard
 │   ├── Unsupported         422  well formed, but not something this server does
 │   ├── NotFound            404
+│   ├── MethodNotAllowed    405
+│   ├── NotAcceptable       406  no form of the answer that the caller takes
 │   ├── Gone                410
 │   ├── Conflict            409  the state of the thing forbids it
 │   ├── PreconditionFailed  412  If-Match, If-None-Exist
 │   ├── Unauthorized        401
 │   ├── Forbidden           403
 │   ├── TooLarge            413
+│   ├── UnsupportedMedia    415  a body in a form that this face does not read
 │   └── Misconfigured       500  a setting or a site's file is wrong; says which key
 └── Unreachable             passing: the same input may succeed later
     ├── StoreUnavailable    503  the database or the blob store does not answer
@@ -73,6 +76,20 @@ class NotFound(Refused):
     dimse_status = 0x0112
 
 
+class MethodNotAllowed(Refused):
+    code = "method-not-allowed"
+    http_status = 405
+    fhir_issue = "not-supported"
+    hl7_error = "200"
+    dimse_status = 0x0122
+
+
+class NotAcceptable(Refused):
+    code = "not-acceptable"
+    http_status = 406
+    fhir_issue = "not-supported"
+
+
 class Gone(Refused):
     code = "gone"
     http_status = 410
@@ -115,6 +132,12 @@ class TooLarge(Refused):
     http_status = 413
     fhir_issue = "too-long"
     dimse_status = 0xA700
+
+
+class UnsupportedMedia(Refused):
+    code = "unsupported-media"
+    http_status = 415
+    fhir_issue = "not-supported"
 
 
 class Misconfigured(Refused):

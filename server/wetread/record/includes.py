@@ -74,7 +74,8 @@ _FORWARD = """
     WHERE NOT r.deleted AND (r.resource_type, r.id) IN (
         SELECT i.target_type, i.target_id FROM index_reference i
         JOIN resource s ON s.key = i.resource_key
-        WHERE i.resource_type = %(source)s AND (s.resource_type, s.id) IN (SELECT * FROM unnest(%(types)s::text[], %(ids)s::text[]))
+        WHERE i.resource_type = %(source)s
+            AND (s.resource_type, s.id) IN (SELECT * FROM unnest(%(types)s::text[], %(ids)s::text[]))
             AND (%(param)s = '' OR i.param = %(param)s) AND i.url = '' AND i.target_id <> ''
             AND (%(target)s = '' OR i.target_type = %(target)s) AND i.target_type = ANY (%(allowed)s)
     )

@@ -48,6 +48,14 @@ async def put(conn: Connection, resource: Mapping[str, Any] | str, *, if_match: 
     the current version: doing a step twice is safe. Raises InvalidInput, Unsupported for a type not stored here, and
     PreconditionFailed where `if_match` is not the current version.
     """
+    version, _ = await update(conn, resource, if_match=if_match)
+    return version
+
+
+async def update(
+    conn: Connection, resource: Mapping[str, Any] | str, *, if_match: int | None = None
+) -> tuple[Version, bool]:
+    """`put`, and whether the resource was not there before."""
     text, content = _accepted(resource)
     resource_type, resource_id = content["resourceType"], content.get("id")
     if not isinstance(resource_id, str) or not _ID.fullmatch(resource_id):
@@ -56,14 +64,14 @@ async def put(conn: Connection, resource: Mapping[str, Any] | str, *, if_match: 
     if current is None and if_match is None:
         created = await _insert(conn, text, content, resource_id)
         if created is not None:
-            return created
+            return created, True
         current = await _locked(conn, resource_type, resource_id)  # someone else created it meanwhile
     if if_match is not None and (current is None or current.version_id != if_match):
         raise PreconditionFailed("the resource has another current version than If-Match names; read it again")
     assert current is not None  # noqa: S101
     if not current.deleted and _essence(lossless.parse(current.body)) == _essence(content):
-        return current
-    return await _replace(conn, current, text, content)
+        return current, False
+    return await _replace(conn, current, text, content), current.deleted
 
 
 async def create(
@@ -76,18 +84,34 @@ async def create(
     """
     text, content = _accepted(resource)
     if if_none_exist is not None:
-        params = sorted(parse_qsl(if_none_exist, keep_blank_values=True))
-        if not params:
-            raise InvalidInput("If-None-Exist needs at least one search parameter")
-        await _wait_turn(conn, content["resourceType"], *(f"{name}={value}" for name, value in params))
-        matches = await find(conn, reader, content["resourceType"], params)
-        if len(matches) > 1:
-            raise PreconditionFailed("If-None-Exist matches more than one resource; make the search more specific")
-        if matches:
-            return matches[0], False
+        existing = await only_match(conn, reader, content["resourceType"], if_none_exist)
+        if existing is not None:
+            return existing, False
     created = await _insert(conn, text, content, str(uuid.uuid4()))
     assert created is not None  # noqa: S101
     return created, True
+
+
+async def only_match(conn: Connection, reader: Reader, resource_type: str, condition: str) -> Version | None:
+    """The one resource that a query string matches, None where none does; PreconditionFailed where several do.
+
+    Until the transaction ends nobody else gets an answer for the same condition: who finds nothing may create.
+    """
+    params = sorted(parse_qsl(condition, keep_blank_values=True))
+    if not params:
+        raise InvalidInput("a conditional interaction needs at least one search parameter")
+    await _wait_turn(conn, resource_type, *(f"{name}={value}" for name, value in params))
+    matches = await find(conn, reader, resource_type, params)
+    if len(matches) > 1:
+        raise PreconditionFailed("the condition matches more than one resource; make it more specific")
+    return matches[0] if matches else None
+
+
+async def lock(conn: Connection, identities: Sequence[tuple[str, str]]) -> None:
+    """Holds these resources, (type, id), for the rest of the transaction, in an order that cannot deadlock."""
+    if identities:
+        types, ids = zip(*identities, strict=True)
+        await conn.execute(_LOCK, (list(types), list(ids)))
 
 
 async def delete(conn: Connection, resource_type: str, resource_id: str, *, if_match: int | None = None) -> Version:
@@ -134,6 +158,10 @@ _SELECT = """
 _SELECT_VERSION = """
     SELECT resource_type, id, version_id, last_updated, body, deleted FROM resource_version
     WHERE resource_type = %s AND id = %s AND version_id = %s
+"""
+_LOCK = """
+    SELECT FROM resource WHERE (resource_type, id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+    ORDER BY resource_type, id FOR UPDATE
 """
 _FIND = """
     SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted FROM resource r
