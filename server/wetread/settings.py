@@ -251,7 +251,7 @@ def load(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Setti
 
 _DEMO: Mapping[str, Any] = {
     "study": {"quiet_s": 2.0},
-    "models": {"default_phase": "active", "spacing_mm": {"brain-extract-mindgrab": 2.0}},
+    "models": {"default_phase": "active", "spacing_mm": {"brain-extract-mindgrab": 1.5}},
     "site": {"name": "Demo Hospital", "facility": "DEMO", "processing_id": "T"},
 }
 

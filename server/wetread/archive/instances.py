@@ -110,6 +110,13 @@ async def of_study(conn: Connection, reader: Reader, study_instance_uid: str) ->
     return await _where(conn, reader, "study_instance_uid = %s", study_instance_uid)
 
 
+async def received_of_study(
+    conn: Connection, reader: Reader, study_instance_uid: str
+) -> tuple[InstanceFacts, ...]:
+    """The instances of a study that came from outside: what there is to read."""
+    return await _where(conn, reader, "origin = 'received' AND study_instance_uid = %s", study_instance_uid)
+
+
 async def of_series(conn: Connection, reader: Reader, series_instance_uid: str) -> tuple[InstanceFacts, ...]:
     """All instances of a series by instance number. Empty when there is none."""
     return await _where(conn, reader, "series_instance_uid = %s", series_instance_uid)

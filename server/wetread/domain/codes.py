@@ -26,13 +26,13 @@ class Coded:
 
     @property
     def scheme(self) -> str:
-        """The DICOM Coding Scheme Designator (0008,0102); PS3.16 table 8-1."""
-        return _SCHEME_OF_SYSTEM[self.system]
+        """The DICOM Coding Scheme Designator (0008,0102); PS3.16 table 8-1. A site's own system is `99LOCAL`."""
+        return _SCHEME_OF_SYSTEM.get(self.system, "99LOCAL")
 
     @property
     def hl7_system(self) -> str:
         """The HL7 v2 coding system name, table 0396."""
-        return _HL7_TABLE_OF_SYSTEM[self.system]
+        return _HL7_TABLE_OF_SYSTEM.get(self.system, "L")
 
 
 PRESENT = Coded("52101004", SCT, "Present")

@@ -26,7 +26,8 @@ def fhir_id(kind: str, *key: str) -> str:
 def secret_fhir_id(site_key: bytes, kind: str, *key: str) -> str:
     """A resource id from a natural key that names a patient (MRN, visit number).
 
-    An HMAC under the site's key (as UUID version 8, RFC 9562 5.8), so that a guess at the identifier cannot be checked against an id seen in a URL.
+    An HMAC under the site's key (as UUID version 8, RFC 9562 5.8), so that a guess at the identifier cannot be checked
+    against an id seen in a URL.
     """
     digest = hmac.new(site_key, _name(kind, key).encode(), hashlib.sha256).digest()
     value = int.from_bytes(digest[:16], "big")

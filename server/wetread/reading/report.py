@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from wetread.domain.identity import AccessionNumber
 from wetread.domain.keys import control_id, fhir_id
 from wetread.domain.reader import SYSTEM
 from wetread.domain.study import InstanceFacts, MatchState
+from wetread.errors import InvalidInput, Unsupported
 from wetread.governance import silent
 from wetread.mapping.site import Site
 from wetread.reading import inbox, orders, outbox, runs, studies
@@ -37,6 +39,8 @@ from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Connection, Database
 from wetread.wire import dicom, hl7
 from wetread.work.jobs import Payload, Work
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -134,13 +138,15 @@ class Report:
         headers = [dicom.read_header(file) for file in files]
         context = self._context(material, dicom.facts(files[0]))
         masks = unpack_masks(self.blobs.get(material.run.mask_key)) if material.run.mask_key else {}
-        segmentation = seg(reading, context, headers, masks) if any(m.any() for m in masks.values()) else None
+        segmentation = None
+        if any(finding.segment for finding in reading.findings):
+            segmentation = _where_possible(lambda: seg(reading, context, headers, masks))
         report = sr(reading, context, headers, segmentation)
-        made: dict[str, pydicom.Dataset] = {"sr": report}
+        made = {"sr": report}
         if segmentation is not None:
             made["seg"] = segmentation
-        elif not masks:
-            made["pr"] = presentation(reading, context, headers)
+        elif not masks and (state := _where_possible(lambda: presentation(reading, context, headers))) is not None:
+            made["pr"] = state
         is_first = material.run.sr_uid is None
         return _Documents(
             fhir=fhir.documents(
@@ -266,6 +272,15 @@ class Report:
                 )
                 if run.phase.is_released:
                     await conclude(conn, study)
+
+
+def _where_possible(make: Callable[[], pydicom.Dataset]) -> pydicom.Dataset | None:
+    """Some images carry no geometry, or colour: the results go out without this object then."""
+    try:
+        return make()
+    except (Unsupported, InvalidInput) as error:
+        logger.warning("a results object cannot be made for these images: %s", error.message)
+        return None
 
 
 class _MovedOnError(Exception):

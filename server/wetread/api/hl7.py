@@ -1,0 +1,34 @@
+"""The HTTP door for HL7v2 messages: the same intake as MLLP, the acknowledgement as the answer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from wetread.api.credentials import Authenticate
+from wetread.errors import TooLarge
+from wetread.reading.intake import Intake
+
+MEDIA_TYPE = "application/hl7-v2"
+
+
+def router(intake: Intake, authenticate: Authenticate, limit_bytes: int) -> APIRouter:
+    routes = APIRouter(tags=["hl7v2"])
+
+    @routes.post("/hl7/v2")
+    async def receive(request: Request) -> Response:
+        """One message in the body; the answer is its ACK, 200 whatever MSA-1 says, since the message was answered."""
+        reader = await authenticate(request)
+        reader.require("c", "ServiceRequest")
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit_bytes:
+                raise TooLarge(f"a message holds at most {limit_bytes} bytes")
+        peer = f"{request.client.host}:{request.client.port}" if request.client else "unknown"
+        answer = await intake.receive(bytes(body), peer=peer, listener="http", at=datetime.now(UTC))
+        return Response(answer, media_type=MEDIA_TYPE)
+
+    return routes

@@ -1,0 +1,228 @@
+"""serve, check-config, token, db: running a server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, get_args
+
+import structlog
+import structlog.typing
+import typer
+
+from wetread import app as composition
+from wetread.access.tokens import ROLES as PERSON_ROLES
+from wetread.commands.options import Config, DataDir, database_url, opened, operator, settings_of
+from wetread.errors import InvalidInput, Misconfigured
+from wetread.mapping import maps
+from wetread.processes import Child, stop_on_signals, stop_with_parent, supervise
+from wetread.reading import routing
+from wetread.record import audit
+from wetread.settings import ROLES, Role, Settings, share_dir
+from wetread.store import embedded, migrate
+
+_GROUPS: tuple[tuple[Role, ...], ...] = (("http", "mllp", "work", "notify"), ("dicom",), ("infer",))
+"""Which roles share a process: what waits on sockets and the database; DIMSE threads; the model runtime."""
+
+
+def serve(
+    config: Config = None,
+    data_dir: DataDir = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="production, or demo: shipped models active, two-second quiet period, loopback only."),
+    ] = None,
+    http_port: Annotated[int | None, typer.Option(help="HTTP port [8080].", show_default=False)] = None,
+    mllp_port: Annotated[int | None, typer.Option(help="MLLP port [2575].", show_default=False)] = None,
+    dicom_port: Annotated[int | None, typer.Option(help="DICOM port [11112].", show_default=False)] = None,
+    roles: Annotated[
+        str | None,
+        typer.Option(help=f"Comma list of {', '.join(ROLES)}. All where not given.", show_default=False),
+    ] = None,
+    child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
+    alone: Annotated[bool, typer.Option("--alone", hidden=True)] = False,
+) -> None:
+    """Run the server.
+
+    Without WETREAD_DATABASE_URL a private PostgreSQL starts in the data directory, and this process owns it. To split
+    the work over processes or hosts, give each the same database and its own --roles.
+    """
+    ports = {
+        name: {"port": port}
+        for name, port in (("http", http_port), ("mllp", mllp_port), ("dicom", dicom_port))
+        if port is not None
+    }
+    settings = settings_of(config, data_dir, profile=profile, **ports)
+    set_up_logging(settings)
+    wanted = _roles(roles)
+    if child:
+        asyncio.run(_run_child(settings, wanted, alone))
+        return
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _owned_database(settings) as url:
+        migrate.upgrade(url)
+        groups = [chosen for group in _GROUPS if (chosen := [role for role in group if role in wanted])]
+        arguments = _arguments(config, settings, profile, ports)
+        owner = settings.database_url is None
+        children = [
+            Child(
+                "+".join(group),
+                [*arguments, "--roles", ",".join(group), "--child", *(["--alone"] if owner else [])],
+                {"WETREAD_DATABASE_URL": url},
+            )
+            for group in groups
+        ]
+        raise typer.Exit(asyncio.run(_supervise(children)))
+
+
+def check_config(config: Config = None, data_dir: DataDir = None) -> None:
+    """Read settings, maps, routing rules and model packages, and say what is wrong, without starting anything."""
+    settings = settings_of(config, data_dir)
+    shipped = share_dir() / "mappings"
+    maps.load(shipped, settings.overlay_dir)
+    packages = composition.model_packages(settings)
+    rules = routing.load(shipped, settings.overlay_dir, list(packages))
+    typer.echo(f"settings, {len(packages)} models and {len(rules)} routing rules are in order")
+    if not settings.outbound.destinations:
+        typer.echo("note: no destination is named under outbound.destinations; results stay here")
+    if not settings.site.default_authority:
+        typer.echo("note: site.default_authority is empty; patient identifiers without an authority are refused")
+
+
+def token(
+    scope: Annotated[str, typer.Option(help='SMART scopes, e.g. "system/*.cruds" or "system/Observation.rs".')],
+    config: Config = None,
+    data_dir: DataDir = None,
+    expires: Annotated[str, typer.Option(help="How long it is valid: 30m, 1h, 1d.")] = "1h",
+    role: Annotated[
+        list[str] | None,
+        typer.Option(help=f"What else it opens; of {', '.join(PERSON_ROLES)}. May be given again.", show_default=False),
+    ] = None,
+) -> None:
+    """Make a signed, short-lived access token for the local operator. Its making is audited."""
+    settings = settings_of(config, data_dir)
+    for name in role or ():
+        if name not in PERSON_ROLES:
+            raise InvalidInput(f"no role is named {name!r}; known: {', '.join(PERSON_ROLES)}")
+    lifetime = _duration(expires)
+    with database_url(settings) as url:
+        issued = composition.tokens(settings).issue(operator().principal, scope, role or ["administrator"], lifetime)
+
+        async def record() -> None:
+            async with opened(url) as database, database.transaction() as conn:
+                detail = {"token": issued.token_id, "scope": scope, "expires-s": str(issued.expires_s)}
+                entry = audit.AuditEntry(
+                    kind="token-issued", action="E", outcome="0", principal=issued.principal, detail=detail
+                )
+                await audit.write(conn, entry)
+
+        asyncio.run(record())
+    typer.echo(issued.token)
+
+
+def upgrade(config: Config = None, data_dir: DataDir = None) -> None:
+    """Bring the database to this version's schema. `serve` does so too; give this a moment of its own on big sites."""
+    settings = settings_of(config, data_dir)
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _owned_database(settings) as url:
+        migrate.upgrade(url)
+    typer.echo("the database has this version's schema")
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Log lines of our own and of the libraries, in one form. Neither SQL nor payloads are ever logged."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    last = (
+        structlog.processors.JSONRenderer()
+        if settings.log.format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log.level)
+    for chatty in (
+        "procrastinate",
+        "psycopg.pool",
+        "alembic",
+        "httpx",
+        "pynetdicom",
+        "pydicom",
+        "uvicorn",
+        "highdicom",
+    ):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+async def _supervise(children: list[Child]) -> int:
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    return await supervise(children, stop)
+
+
+async def _run_child(settings: Settings, roles: tuple[Role, ...], alone: bool) -> None:
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    watching = asyncio.create_task(stop_with_parent(stop))
+    if settings.database_url is None:
+        raise Misconfigured("database_url: a child process needs the database of its parent")
+    try:
+        await composition.run_roles(settings, settings.database_url.get_secret_value(), roles, alone=alone, stop=stop)
+    finally:
+        watching.cancel()
+
+
+@contextlib.contextmanager
+def _owned_database(settings: Settings) -> Iterator[str]:
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+    else:
+        with embedded.owned(settings.data_dir) as url:
+            yield url
+
+
+def _arguments(
+    config: Path | None, settings: Settings, profile: str | None, ports: dict[str, dict[str, int]]
+) -> list[str]:
+    """The command line of a child: what the parent was given."""
+    arguments = ["serve", "--data-dir", str(settings.data_dir)]
+    if config is not None:
+        arguments += ["--config", str(config)]
+    if profile is not None:
+        arguments += ["--profile", profile]
+    for name, section in ports.items():
+        arguments += [f"--{name}-port", str(section["port"])]
+    return arguments
+
+
+def _roles(text: str | None) -> tuple[Role, ...]:
+    if text is None:
+        return ROLES
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in get_args(Role):
+            raise Misconfigured(f"--roles: no role is named {name!r}; known: {', '.join(ROLES)}")
+    return tuple(role for role in ROLES if role in names)
+
+
+def _duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d+)([smhd])", text)
+    if not found:
+        raise InvalidInput(f"not a duration: {text!r}; expected e.g. 30m, 1h, 1d")
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[found.group(2)]
+    return timedelta(**{unit: int(found.group(1))})
