@@ -6,6 +6,7 @@ caller's connection, so that it commits or rolls back as one; `perform` does one
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,16 +78,23 @@ class Request:
     entries: tuple[Entry | WetreadError, ...]
 
 
-def read(bundle: Mapping[str, Any]) -> Request:
-    """Takes a Bundle apart. Raises InvalidInput and the like; in a batch a faulty entry stands for itself."""
+async def read(text: str) -> Request:
+    """Takes a Bundle apart. Raises InvalidInput and the like; in a batch a faulty entry stands for itself.
+
+    Validation takes long, so it has a thread of its own.
+    """
+    bundle = lossless.parse(text)
     if bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
         raise InvalidInput("expected a Bundle of type batch or transaction", location="Bundle.type")
-    raw = bundle.get("entry", [])
-    if not isinstance(raw, list) or len(raw) > MOST_ENTRIES:
+    entries = bundle.get("entry", [])
+    if not isinstance(entries, list) or len(entries) > MOST_ENTRIES:
         raise InvalidInput(f"a Bundle has a list of at most {MOST_ENTRIES} entries", location="Bundle.entry")
-    is_transaction = bundle["type"] == "transaction"
+    return await asyncio.to_thread(_taken_apart, entries, bundle["type"] == "transaction")
+
+
+def _taken_apart(items: Sequence[Any], is_transaction: bool) -> Request:
     entries: list[Entry | WetreadError] = []
-    for number, item in enumerate(raw):
+    for number, item in enumerate(items):
         try:
             entries.append(_entry(number, item))
         except WetreadError as error:
@@ -115,13 +123,19 @@ def _entry(number: int, item: Any) -> Entry:
         query=found["query"] or "",
         full_url=str(item.get("fullUrl", "")),
         if_match=_if_match(request.get("ifMatch"), where),
-        if_none_exist=request.get("ifNoneExist"),
+        if_none_exist=_text(request.get("ifNoneExist"), f"{where}.request.ifNoneExist"),
     )
     if method in ("PUT", "DELETE") and (not (entry.id or entry.query) or entry.version):
         raise InvalidInput(f"{method} needs Type/id, or Type?search", location=f"{where}.request.url")
     if method == "POST" and (entry.id or entry.query):
         raise InvalidInput("POST in a Bundle creates: its url is the type", location=f"{where}.request.url")
     return replace(entry, content=_content(entry, item, where)) if method in ("POST", "PUT") else entry
+
+
+def _text(value: Any, where: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidInput("expected a string", location=where)
+    return value
 
 
 def _if_match(value: Any, where: str) -> int | None:

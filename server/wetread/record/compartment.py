@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wetread.record import paths
 from wetread.record.index import reference_parts
 from wetread.record.parameters import parameters_of
-from wetread.record.resources import Version
 from wetread.store.database import Connection
 
 _PARAMETERS = ("patient", "subject")
@@ -38,12 +37,9 @@ def patient_of(content: Mapping[str, Any]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-async def patients_of(conn: Connection, versions: Sequence[Version]) -> tuple[str, ...]:
-    """The ids of the patients whom these current versions, all of one type, are about."""
-    if not versions:
-        return ()
-    ids: Iterable[str] = [v.id for v in versions]
-    if versions[0].resource_type == "Patient":
+async def patients_of(conn: Connection, resource_type: str, ids: Sequence[str]) -> tuple[str, ...]:
+    """The ids of the patients whom the current versions of these resources are about."""
+    if resource_type == "Patient" or not ids:
         return tuple(ids)
-    rows = await conn.execute(_SELECT, (versions[0].resource_type, list(ids), list(_PARAMETERS)))
+    rows = await conn.execute(_SELECT, (resource_type, list(ids), list(_PARAMETERS)))
     return tuple([str(row[0]) async for row in rows])

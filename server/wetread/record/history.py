@@ -15,7 +15,7 @@ from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound
 from wetread.record.index import date_range
 from wetread.record.lossless import dump
-from wetread.record.resources import Version
+from wetread.record.resources import Version, require_identity
 from wetread.record.splice import instant
 from wetread.store.database import Connection
 
@@ -38,6 +38,7 @@ async def history(
 ) -> str:
     """One page of the versions, by `_count` and `_since`. Raises Forbidden, NotFound, InvalidInput."""
     reader.require("r", resource_type)
+    require_identity(resource_type, resource_id)
     given = dict(params)
     count = _number(given, "_count", _DEFAULT_COUNT, _MOST_COUNT)
     before = _number(given, "_before", 2**31 - 1, 2**31 - 1)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from wetread.errors import InvalidInput
 
+_DEEPEST = 100
 _NOT_TEXT = "a string holds a NUL or an unpaired surrogate, which is not text (FHIR R4 2.24.0.1)"
 
 
@@ -25,6 +26,8 @@ def parse(text: str) -> dict[str, Any]:
         raise InvalidInput("not JSON: an integer has too many digits") from error
     if not isinstance(value, dict):
         raise InvalidInput("not a FHIR resource: expected a JSON object")
+    if text.count("{") + text.count("[") > _DEEPEST:
+        _require_shallow(value, _DEEPEST)
     if "\\u" in text or "\x00" in text:
         _require_text(value)
     return value
@@ -69,6 +72,15 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise InvalidInput("a JSON object names one member twice; readers would disagree on which one counts")
     return members
+
+
+def _require_shallow(value: Any, levels: int) -> None:
+    if levels == 0:
+        raise InvalidInput("the JSON is nested too deeply")
+    if isinstance(value, dict | list):
+        for member in value.values() if isinstance(value, dict) else value:
+            if isinstance(member, dict | list):
+                _require_shallow(member, levels - 1)
 
 
 def _require_text(value: Any) -> None:

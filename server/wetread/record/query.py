@@ -62,6 +62,8 @@ def known(resource_type: str, name: str) -> bool:
 def condition(resource_type: str, name: str, value: str, base_url: str = "") -> Condition:
     """One search parameter as a condition on `resource r`. Raises InvalidInput: unknown, bad modifier, bad value."""
     code, _, modifier = name.partition(":")
+    if "\x00" in value:
+        raise InvalidInput("a value holds a NUL, which no resource may hold", location=code)
     if "." in name or code == "_has":
         raise InvalidInput("chained parameters and _has are not supported by this server", location=name)
     parameter = parameters_of(resource_type).get(code)

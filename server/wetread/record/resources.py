@@ -116,10 +116,10 @@ async def lock(conn: Connection, identities: Sequence[tuple[str, str]]) -> None:
 
 async def delete(conn: Connection, resource_type: str, resource_id: str, *, if_match: int | None = None) -> Version:
     """Marks a resource deleted, as a version of its own; one already deleted stays as it is. Raises NotFound."""
-    _require_stored(resource_type)
+    require_identity(resource_type, resource_id)
     current = await _locked(conn, resource_type, resource_id)
     if current is None:
-        raise _not_found(resource_type)
+        raise NotFound(f"no such {resource_type}")
     if if_match is not None and current.version_id != if_match:
         raise PreconditionFailed("the resource has another current version than If-Match names; read it again")
     return current if current.deleted else await _replace(conn, current, "", None)
@@ -128,6 +128,7 @@ async def delete(conn: Connection, resource_type: str, resource_id: str, *, if_m
 async def read(conn: Connection, reader: Reader, resource_type: str, resource_id: str) -> Version:
     """The current version. Raises Forbidden, NotFound, Gone."""
     reader.require("r", resource_type)
+    require_identity(resource_type, resource_id)
     version = await _one(conn, _SELECT, (resource_type, resource_id))
     return _present(version, resource_type)
 
@@ -135,6 +136,7 @@ async def read(conn: Connection, reader: Reader, resource_type: str, resource_id
 async def vread(conn: Connection, reader: Reader, resource_type: str, resource_id: str, version_id: int) -> Version:
     """One version. Raises Forbidden, NotFound, and Gone for the version that is a deletion."""
     reader.require("r", resource_type)
+    require_identity(resource_type, resource_id)
     version = await _one(conn, _SELECT_VERSION, (resource_type, resource_id, version_id))
     return _present(version, resource_type)
 
@@ -209,13 +211,17 @@ def _require_stored(resource_type: Any) -> None:
         raise Unsupported("this server stores no resource of that type; see GET metadata", location="resourceType")
 
 
-def _not_found(resource_type: str) -> NotFound:
-    return NotFound(f"no such {resource_type}" if resource_type in resource_types() else "no such resource type here")
+def require_identity(resource_type: str, resource_id: str) -> None:
+    """Raises NotFound for a type, or an id, that no resource here can have."""
+    if resource_type not in resource_types():
+        raise NotFound("no such resource type here; see GET metadata")
+    if not _ID.fullmatch(resource_id):
+        raise NotFound(f"no such {resource_type}")
 
 
 def _present(version: Version | None, resource_type: str) -> Version:
     if version is None:
-        raise _not_found(resource_type)
+        raise NotFound(f"no such {resource_type}")
     if version.deleted:
         raise Gone(f"this {resource_type} was deleted; its history is still there")
     return version

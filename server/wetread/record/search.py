@@ -122,7 +122,7 @@ async def search(
         *(entry(v, base_url, "include") for v in included),
         *_told_of_ignored(plan.ignored),
     ]
-    return SearchSet(_bundle(entries, total, links), await patients_of(conn, matches))
+    return SearchSet(_bundle(entries, total, links), await patients_of(conn, resource_type, [m.id for m in matches]))
 
 
 def entry(version: Version, base_url: str, mode: str) -> str:

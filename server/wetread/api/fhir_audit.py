@@ -1,0 +1,93 @@
+"""One visit to the FHIR face, and what it leaves in the audit: a row in the transaction of what was done, or, when it
+failed, a row of its own. Nothing answers before its row is committed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from starlette.requests import Request
+
+from wetread.domain.reader import Reader
+from wetread.errors import Refused, Unreachable, WetreadError
+from wetread.record.audit import AuditEntry, Entity
+from wetread.store.database import Connection, Database
+
+logger = logging.getLogger(__name__)
+
+AuditHook: TypeAlias = Callable[[Connection, AuditEntry], Awaitable[str]]
+"""`record.audit.write`, or what stands for it."""
+
+ACTIONS = {"create": "C", "read": "R", "vread": "R", "history-instance": "R", "update": "U", "delete": "D"}
+_REQUEST_ID = re.compile(r"[\w.:\-]{1,128}", re.ASCII)
+
+
+@dataclass(slots=True)
+class Visit:
+    """`interaction` is a restful-interaction code and a kind of audit event; `query` a search as it came."""
+
+    request: Request
+    interaction: str
+    write: AuditHook
+    what: str = ""
+    query: bytes = b""
+    request_id: str = ""
+    reader: Reader | None = None
+
+    async def record(self, conn: Connection, what: str = "", patient_ids: Sequence[str] = ()) -> None:
+        """Adds the success to the caller's transaction: a row for each patient touched, one where none was."""
+        entry = self._entry(what or self.what, "0")
+        for patient_id in patient_ids or (None,):
+            await self.write(conn, replace(entry, patient_id=patient_id))
+
+    async def record_entry(self, conn: Connection, interaction: str, what: str, patient_ids: Sequence[str]) -> None:
+        """The same for one entry of a Bundle."""
+        entry = replace(self._entry(what, "0"), kind=interaction, action=ACTIONS.get(interaction, "E"))
+        for patient_id in patient_ids or (None,):
+            await self.write(conn, replace(entry, patient_id=patient_id))
+
+    async def record_failure(self, conn: Connection, error: BaseException) -> None:
+        outcome = "4" if isinstance(error, Refused) else "8" if isinstance(error, Unreachable) else "12"
+        text = error.message if isinstance(error, WetreadError) else "unexpected fault"
+        await self.write(conn, replace(self._entry(self.what, outcome), outcome_text=text))
+
+    def _entry(self, what: str, outcome: str) -> AuditEntry:
+        entities = []
+        if what:
+            entities.append(Entity(what=what))
+        if self.query:
+            entities.append(Entity(type_code="2", role_code="24", query=self.query))
+        return AuditEntry(
+            kind=self.interaction,
+            action=ACTIONS.get(self.interaction, "E"),
+            outcome=outcome,
+            principal=self.reader.principal if self.reader else "anonymous",
+            network=self.request.client.host if self.request.client else "",
+            entities=tuple(entities),
+            request_id=self.request_id,
+        )
+
+
+@contextlib.asynccontextmanager
+async def visit(
+    request: Request, interaction: str, database: Database, write: AuditHook, *, what: str = ""
+) -> AsyncIterator[Visit]:
+    """A visit whose failure, whatever it is, is audited before it goes on its way."""
+    given = request.headers.get("x-request-id", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+    query = f"{request.url.path}?{request.url.query}".encode() if request.url.query else b""
+    one = Visit(request, interaction, write, what, query, request_id)
+    try:
+        yield one
+    except Exception as error:
+        try:
+            async with database.transaction() as conn:
+                await one.record_failure(conn, error)
+        except Unreachable:
+            logger.error("a failed %s could not be audited: the database does not answer", interaction)
+        raise

@@ -1,0 +1,138 @@
+"""HTTP of FHIR: media types, bodies, version headers, preferences (FHIR R4 http.html 3.1.0.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wetread.api.fhir_outcome import MEDIA_TYPE, success
+from wetread.errors import InvalidInput, NotAcceptable, TooLarge, UnsupportedMedia
+from wetread.record import lossless
+from wetread.record.resources import Version
+
+_TAKES = ("application/fhir+json", "application/json", "text/json", "application/*", "*/*")
+_READS = ("application/fhir+json", "application/json")
+_FORMATS = ("json", "application/json", "application/fhir+json", "text/json")
+_FORM = "application/x-www-form-urlencoded"
+_ETAG = re.compile(r'(?:W/)?"(\d{1,9})"')
+
+
+def require_acceptable(request: Request) -> None:
+    """Raises NotAcceptable unless the caller takes R4 JSON. `_format` wins over Accept (3.1.0.1.11)."""
+    format_ = request.query_params.get("_format")
+    if format_ is not None:
+        if format_.split(";")[0].strip().replace(" ", "+") not in _FORMATS:
+            raise NotAcceptable("this server answers in application/fhir+json only", location="http._format")
+        return
+    offers = [_media(part) for part in request.headers.get("accept", "*/*").split(",")]
+    if not any(name in _TAKES and parameters.get("fhirversion", "4.0") == "4.0" for name, parameters in offers):
+        raise NotAcceptable("this server answers in application/fhir+json of R4 only", location="http.Accept")
+
+
+def _media(text: str) -> tuple[str, dict[str, str]]:
+    name, *rest = (part.strip() for part in text.split(";"))
+    return name.lower(), {k.strip().lower(): v.strip() for k, _, v in (part.partition("=") for part in rest)}
+
+
+async def resource_text(request: Request, limit_bytes: int) -> str:
+    """The body of a create, an update or a Bundle. Raises UnsupportedMedia, TooLarge, InvalidInput."""
+    name, parameters = _media(request.headers.get("content-type", ""))
+    if name not in _READS or parameters.get("fhirversion", "4.0") != "4.0":
+        raise UnsupportedMedia("send Content-Type: application/fhir+json", location="http.Content-Type")
+    return await _text(request, limit_bytes)
+
+
+async def form(request: Request, limit_bytes: int) -> tuple[list[tuple[str, str]], bytes]:
+    """The parameters in the body of a POST _search, and the body as it came."""
+    name, _ = _media(request.headers.get("content-type", _FORM))
+    if name != _FORM:
+        raise UnsupportedMedia(f"send Content-Type: {_FORM}", location="http.Content-Type")
+    text = await _text(request, limit_bytes)
+    return parse_qsl(text, keep_blank_values=True), text.encode()
+
+
+async def _text(request: Request, limit_bytes: int) -> str:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise TooLarge(f"a body has at most {limit_bytes} bytes here")
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput("the body is not UTF-8") from error
+
+
+def query(request: Request) -> list[tuple[str, str]]:
+    return parse_qsl(request.url.query, keep_blank_values=True)
+
+
+def prefers(request: Request, name: str) -> str:
+    """A preference of the Prefer header (RFC 7240); empty where there is none."""
+    for part in re.split("[,;]", ",".join(request.headers.getlist("prefer"))):
+        key, _, value = part.partition("=")
+        if key.strip().lower() == name:
+            return value.strip().strip('"')
+    return ""
+
+
+def if_match(request: Request) -> int | None:
+    """The version of If-Match; None where there is none. Raises InvalidInput."""
+    value = request.headers.get("if-match")
+    if value is None:
+        return None
+    found = _ETAG.fullmatch(value.strip())
+    if not found:
+        raise InvalidInput('If-Match takes the form W/"3"', location="http.If-Match")
+    return int(found.group(1))
+
+
+def etag(version: Version) -> str:
+    return f'W/"{version.version_id}"'
+
+
+def read_response(request: Request, version: Version) -> Response:
+    """The version, or 304 where the caller has it already (3.1.0.5.1)."""
+    headers = _version_headers(version)
+    if _is_known(request, version):
+        return Response(status_code=304, headers=headers)
+    return Response(version.body, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _is_known(request: Request, version: Version) -> bool:
+    none_match = request.headers.get("if-none-match")
+    if none_match is not None:
+        return none_match.strip() == "*" or str(version.version_id) in _ETAG.findall(none_match)
+    try:
+        since = parsedate_to_datetime(request.headers["if-modified-since"])
+        return version.last_updated.replace(microsecond=0) <= since
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def written_response(request: Request, version: Version, *, created: bool, base_url: str) -> Response:
+    """The answer to a create or update, in the form that `Prefer: return` asks for (3.1.0.1.8)."""
+    location = f"{base_url}/{version.resource_type}/{version.id}/_history/{version.version_id}"
+    headers = {**_version_headers(version), "Location": location}
+    status = 201 if created else 200
+    match prefers(request, "return"):
+        case "minimal":
+            return Response(status_code=status, headers=headers)
+        case "OperationOutcome":
+            body = lossless.dump(success("created" if created else "stored"))
+            return Response(body, status, headers=headers, media_type=MEDIA_TYPE)
+    return Response(version.body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _version_headers(version: Version) -> Mapping[str, str]:
+    return {"ETag": etag(version), "Last-Modified": http_date(version.last_updated)}
+
+
+def http_date(moment: datetime) -> str:
+    return format_datetime(moment.astimezone(UTC), usegmt=True)
