@@ -7,7 +7,7 @@ import sys
 import typer
 
 from wetread import __version__
-from wetread.commands import operate, send, serve
+from wetread.commands import demo, operate, send, serve
 from wetread.errors import Misconfigured, WetreadError
 from wetread.processes import MISCONFIGURED
 
@@ -20,6 +20,7 @@ cli = typer.Typer(
     add_completion=False,
 )
 cli.command()(serve.serve)
+cli.command()(demo.demo)
 cli.command("check-config")(serve.check_config)
 cli.command()(serve.token)
 cli.add_typer(send.send, name="send")

@@ -21,9 +21,10 @@ from starlette.responses import Response
 
 from wetread import __version__
 from wetread.access.tokens import Tokens, signing_key
-from wetread.api import credentials, health, ops, problem
+from wetread.api import credentials, fhir, fhir_outcome, health, ops, problem
 from wetread.api import hl7 as hl7_http
 from wetread.domain.destination import Destination
+from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.phase import Phase
 from wetread.domain.study import CompletenessRule
 from wetread.errors import WetreadError
@@ -33,6 +34,8 @@ from wetread.inbound.mllp import MllpListener, Received
 from wetread.mapping import maps
 from wetread.mapping.site import Site
 from wetread.outbound.deliver import Deliver
+from wetread.outbound.http import HttpPoster
+from wetread.outbound.notify import STEP_HANDSHAKE, STEP_NOTIFY, Notifier
 from wetread.reading import outbox, routing
 from wetread.reading.arrivals import Arrivals
 from wetread.reading.infer import Infer
@@ -43,8 +46,9 @@ from wetread.reading.report import Report, Sender
 from wetread.reading.runtime import Runtime
 from wetread.reading.settle import Settle
 from wetread.reading.steps import INFER, REPORT, SETTLE
-from wetread.record import audit
+from wetread.record import audit, topics
 from wetread.record.events import Sequencer
+from wetread.record.subscriptions import Subscriptions
 from wetread.settings import Role, Settings, Tls, share_dir
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database, SyncConnection, SyncDatabase
@@ -97,6 +101,8 @@ class House:
     maps: maps.Maps
     packages: Mapping[str, ModelPackage]
     joining: Joining
+    subscriptions: Subscriptions
+    notifier: Notifier
 
     @property
     def intake(self) -> Intake:
@@ -150,7 +156,12 @@ async def house(settings: Settings, database_url: str) -> AsyncIterator[House]:
     packages = model_packages(settings)
     joining = Joining(work, timedelta(days=settings.study.propose_window_days), settings.study.match_on_patient)
     deliver = Deliver(database, blobs, {d.name: d for d in wanted}, settings.dicom.ae_title)
-    built = House(settings, database, work, blobs, site, loaded, packages, joining)
+    endpoints = AllowedEndpoints.parse(settings.outbound.allow)
+    known_topics = topics.load(shipped / "conformance" / "topics")
+    subscriptions = Subscriptions(known_topics, endpoints, work, settings.fhir_base)
+    poster = HttpPoster(endpoints)
+    notifier = Notifier(database, subscriptions, poster)
+    built = House(settings, database, work, blobs, site, loaded, packages, joining, subscriptions, notifier)
     rules = routing.load(shipped / "mappings", settings.overlay_dir, list(packages))
     default_phase = Phase(settings.models.default_phase)
     report = Report(database, work, blobs, site, _sender(settings), wanted, settings.base_url)
@@ -159,6 +170,8 @@ async def house(settings: Settings, database_url: str) -> AsyncIterator[House]:
     work.bind(outbox.DELIVER, deliver)
     infer = built.infer
     work.bind(INFER, infer)
+    work.bind(STEP_HANDSHAKE, notifier.handshake)
+    work.bind(STEP_NOTIFY, notifier.notify)
     on_dead.rooms = {
         REPORT.name: report.give_up,
         INFER.name: infer.give_up,
@@ -170,6 +183,7 @@ async def house(settings: Settings, database_url: str) -> AsyncIterator[House]:
         yield built
     finally:
         await deliver.close()
+        await poster.close()
         await database.close()
 
 
@@ -204,6 +218,7 @@ async def run_roles(
             group.create_task(built.arrivals.run(stop))
         if "notify" in roles:
             group.create_task(Sequencer(built.database).run(stop))
+            group.create_task(built.notifier.run(stop))
         if "mllp" in roles:
             group.create_task(_serve_mllp(built, stop))
         if "dicom" in roles:
@@ -320,6 +335,8 @@ def web_app(built: House) -> FastAPI:
     authenticate = credentials.bearer(tokens(settings))
     web = FastAPI(title="Wetread", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     web.include_router(health.router(built.database, authenticate))
+    web.include_router(fhir.router(built.database, authenticate, audit.write, settings.fhir_base))
+    fhir_outcome.install(web)
     web.include_router(
         ops.router(
             ops.Ops(

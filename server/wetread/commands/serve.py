@@ -7,7 +7,7 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, get_args
@@ -110,20 +110,22 @@ def token(
     for name in role or ():
         if name not in PERSON_ROLES:
             raise InvalidInput(f"no role is named {name!r}; known: {', '.join(PERSON_ROLES)}")
-    lifetime = _duration(expires)
+    typer.echo(issue_token(settings, scope, role or ["administrator"], _duration(expires)))
+
+
+def issue_token(settings: Settings, scope: str, roles: Sequence[str], lifetime: timedelta) -> str:
+    """A token of the local operator, after the audit row of its making is committed."""
+    issued = composition.tokens(settings).issue(operator().principal, scope, roles, lifetime)
+    detail = {"token": issued.token_id, "scope": scope, "expires-s": str(issued.expires_s)}
+    entry = audit.AuditEntry(kind="token-issued", action="E", outcome="0", principal=issued.principal, detail=detail)
+
+    async def record(url: str) -> None:
+        async with opened(url) as database, database.transaction() as conn:
+            await audit.write(conn, entry)
+
     with database_url(settings) as url:
-        issued = composition.tokens(settings).issue(operator().principal, scope, role or ["administrator"], lifetime)
-
-        async def record() -> None:
-            async with opened(url) as database, database.transaction() as conn:
-                detail = {"token": issued.token_id, "scope": scope, "expires-s": str(issued.expires_s)}
-                entry = audit.AuditEntry(
-                    kind="token-issued", action="E", outcome="0", principal=issued.principal, detail=detail
-                )
-                await audit.write(conn, entry)
-
-        asyncio.run(record())
-    typer.echo(issued.token)
+        asyncio.run(record(url))
+    return issued.token
 
 
 def upgrade(config: Config = None, data_dir: DataDir = None) -> None:
