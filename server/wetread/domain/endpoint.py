@@ -40,10 +40,9 @@ class AllowedEndpoints:
             parts = urlsplit(url)
             host, _port = (parts.hostname or "").rstrip("."), parts.port
         except ValueError:
-            raise Unsupported("the endpoint is not a URL", location="channel.endpoint") from None
+            raise Unsupported("the endpoint is not a URL") from None
         if parts.scheme not in ("http", "https") or not host or parts.username is not None:
-            message = "the endpoint must be an http(s) URL with a host and without a user"
-            raise Unsupported(message, location="channel.endpoint")
+            raise Unsupported("the endpoint must be an http(s) URL with a host and without a user")
         loopback = host == "localhost"
         listed = host in self.hosts
         try:
@@ -54,8 +53,6 @@ class AllowedEndpoints:
             loopback = address.is_loopback
             listed = listed or any(address in network for network in self.networks)
         if not listed:
-            message = "this server may not post to that host; its operator can add it to outbound.allow"
-            raise Unsupported(message, location="channel.endpoint")
+            raise Unsupported("this server may not post to that host; its operator can add it to outbound.allow")
         if parts.scheme == "http" and not loopback:
-            message = "beyond loopback the endpoint must be https: notifications tell of patients"
-            raise Unsupported(message, location="channel.endpoint")
+            raise Unsupported("beyond loopback the endpoint must be https: notifications tell of patients")

@@ -15,7 +15,7 @@ from wetread.record.audit import AuditEntry, Entity
 from wetread.record.subscriptions import CURSOR, Delivery, Subscriptions
 from wetread.record.subscriptions import STEP_HANDSHAKE as STEP_HANDSHAKE
 from wetread.record.subscriptions import STEP_NOTIFY as STEP_NOTIFY
-from wetread.store.database import Database
+from wetread.store.database import Connection, Database
 from wetread.work.jobs import Payload
 
 logger = logging.getLogger(__name__)
@@ -38,18 +38,22 @@ class Notifier:
             try:
                 async with events.listening(self._database, events.NUMBERED) as (conn, hint):
                     while not stop.is_set():
-                        async with conn.transaction():
-                            seq = await events.cursor(conn, CURSOR)
-                            found = await events.after(conn, seq, _BATCH)
-                            if found:
-                                await self._subscriptions.match_events(conn, found)
-                                await events.advance(conn, CURSOR, found[-1].seq)
-                        if len(found) < _BATCH:
+                        if await self._match(conn) < _BATCH:
                             await hint(_POLL_S)
             except psycopg.OperationalError:
                 logger.exception("the notifier lost the database and will be back")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 0.5)
+
+    async def _match(self, conn: Connection) -> int:
+        if not await events.pending(conn, CURSOR):
+            return 0
+        async with conn.transaction():
+            found = await events.after(conn, await events.cursor(conn, CURSOR), _BATCH)
+            if found:
+                await self._subscriptions.match_events(conn, found)
+                await events.advance(conn, CURSOR, found[-1].seq)
+        return len(found)
 
     async def handshake(self, payload: Payload) -> None:
         """Posts the handshake. Any failure puts the subscription in error (Backport IG 1.1, workflow): no retry."""

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from wetread.domain.codes import WETREAD
-from wetread.record.audit_kinds import KINDS, Coding
+from wetread.record.audit_kinds import KINDS, OWN, Coding
 
 if TYPE_CHECKING:
     from wetread.record.audit import AuditEntry, Entity
@@ -36,7 +35,7 @@ def audit_event(audit_id: str, recorded: datetime, entry: AuditEntry) -> str:
     instant = recorded.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     meta: dict[str, Any] = {"versionId": "1", "lastUpdated": instant}
     if entry.governance_only:
-        meta["security"] = [Coding(WETREAD, "governance-only", "For governance only").as_fhir()]
+        meta["security"] = [Coding(OWN, "governance-only", "For governance only").as_fhir()]
     body: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "id": audit_id,

@@ -13,7 +13,7 @@ INTERACTION = "http://hl7.org/fhir/restful-interaction"
 LIFECYCLE = "http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle"
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 IHE_TRANSACTION = "urn:ihe:event-type-code"
-OWN = WETREAD.replace("/CodeSystem/wetread", "/CodeSystem/audit-event-kind")
+OWN = WETREAD.replace("/CodeSystem/wetread", "/CodeSystem/audit")
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,16 @@ async def cursor(conn: Connection, name: str) -> int:
     return int(row[0])
 
 
+async def pending(conn: Connection, name: str) -> bool:
+    """Whether there are events that the reader `name` has not come to. Locks and writes nothing: for polling."""
+    found = await conn.execute(
+        "SELECT EXISTS (SELECT FROM event WHERE seq > coalesce((SELECT seq FROM event_cursor WHERE name = %s), 0))",
+        (name,),
+    )
+    row = await found.fetchone()
+    return bool(row and row[0])
+
+
 async def advance(conn: Connection, name: str, seq: int) -> None:
     """Moves the cursor forward, in the transaction of what the reader made of the events; never back."""
     await conn.execute("UPDATE event_cursor SET seq = greatest(seq, %s) WHERE name = %s", (seq, name))

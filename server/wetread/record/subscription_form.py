@@ -92,7 +92,10 @@ def _channel(channel: Mapping[str, Any], allowed: AllowedEndpoints) -> Channel:
     if channel.get("type") != "rest-hook" or channel.get("_type"):
         raise Unsupported("of the channel types, this server has rest-hook", location=f"{where}.type")
     endpoint = str(channel.get("endpoint", ""))
-    allowed.check(endpoint)
+    try:
+        allowed.check(endpoint)
+    except Unsupported as refusal:
+        raise Unsupported(refusal.message, location=f"{where}.endpoint") from refusal
     if _extensions(channel, {"timeout", "max-count", "heartbeat-period"}, where, "heartbeat-period"):
         raise Unsupported("heartbeats are not sent by this server yet; leave heartbeat-period out", location=where)
     timeouts = [e.get("valueUnsignedInt") for e in _extensions(channel, None, where, "timeout")]

@@ -21,12 +21,15 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from wetread.domain.endpoint import AllowedEndpoints
-from wetread.domain.reader import SYSTEM, Reader, Scope
+from wetread.domain.reader import SYSTEM, Reader
 from wetread.errors import NotFound
-from wetread.record import events, index, lossless, resources, subscription_form
+from wetread.record import audit, events, index, resources, subscription_form
+from wetread.record import subscription_rows as rows
+from wetread.record.audit import AuditEntry, Entity
 from wetread.record.events import Event
-from wetread.record.notifications import NotifiedEvent, StatusOf, notification, status_bundle
+from wetread.record.notifications import NotifiedEvent, notification, status_bundle
 from wetread.record.subscription_form import Channel
+from wetread.record.subscription_rows import State
 from wetread.record.topics import Test, Topic
 from wetread.store.database import Connection
 from wetread.work.jobs import Step, Work
@@ -49,35 +52,6 @@ class Delivery:
     principal: str
     focus: str = ""
     patient_ids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    id: str
-    status: str
-    error: str
-    start: int
-    started_seq: int | None
-    events_since_start: int
-    topic: str
-    filters: list[list[str]]
-    channel: dict[str, Any]
-    owner: dict[str, Any]
-    ends_at: datetime | None
-
-    @property
-    def reader(self) -> Reader:
-        """The client that created it, with the rights that it had then."""
-        scopes = tuple(Scope.parse(text) for text in self.owner["scopes"])
-        return Reader(self.owner["principal"], scopes, frozenset(self.owner["roles"]), self.owner["patient_id"])
-
-    def told(self, *, status: str = "", count: int | None = None) -> StatusOf:
-        shown, number = status or self.status, self.events_since_start if count is None else count
-        return StatusOf(self.id, self.topic, self.channel["content"], shown, number, "" if status else self.error)
-
-    def out(self) -> Channel:
-        headers = tuple((name, value) for name, value in self.channel["headers"])
-        return Channel(**{**self.channel, "headers": headers})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +78,7 @@ class Subscriptions:
             "topic": form.topic.url,
             "filters": Jsonb(form.filters),
             "channel": Jsonb(asdict(form.channel)),
-            "owner": Jsonb(_owner(reader)),
+            "owner": Jsonb(rows.owner_row(reader)),
             "ends_at": ends_at,
         }
         found = await conn.execute(
@@ -136,7 +110,7 @@ class Subscriptions:
         For the notify role, which holds the cursor `CURSOR` in the same transaction and advances it.
         """
         await self._expire(conn)
-        states = conn.cursor(row_factory=class_row(_State))
+        states = conn.cursor(row_factory=class_row(State))
         await states.execute(
             """SELECT * FROM subscription_state WHERE started_seq IS NOT NULL AND status <> 'off'
                ORDER BY id FOR UPDATE"""
@@ -146,7 +120,7 @@ class Subscriptions:
         relevant = [event for event in found if event.resource_type in types]
         if not relevant:
             return 0
-        bodies = await _bodies(conn, relevant)
+        bodies = await rows.bodies_of(conn, relevant)
         tests = {state.id: subscription_form.tests(state.filters, self.base_url) for state, _ in concerned}
         counts = {state.id: state.events_since_start for state, _ in concerned}
         made = 0
@@ -164,7 +138,7 @@ class Subscriptions:
                 if late or over or not fired[topic.url] or not _passes(tests[state.id], event, entries):
                     continue
                 counts[state.id] += 1
-                await _record(conn, state.id, counts[state.id], event)
+                await rows.record_event(conn, state.id, counts[state.id], event)
                 if state.status == "active":
                     await self._enqueue(conn, state.id, counts[state.id])
                 made += 1
@@ -172,7 +146,7 @@ class Subscriptions:
 
     async def handshake(self, conn: Connection, subscription_id: str, start: int) -> Delivery | None:
         """The handshake that is due, or None where the subscription no longer waits for it."""
-        state = await _state(conn, subscription_id)
+        state = await rows.state_of(conn, subscription_id)
         if state is None or state.status != "requested" or state.start != start:
             return None
         body = notification(self.base_url, "handshake", state.told(), datetime.now(UTC), ())
@@ -181,7 +155,7 @@ class Subscriptions:
     async def activate(self, conn: Connection, subscription_id: str, start: int) -> None:
         """After a successful handshake: events from now on count, and what was left undelivered is enqueued."""
         await events.cursor(conn, CURSOR)
-        if not await _still(conn, subscription_id, start, "requested"):
+        if not await rows.hold(conn, subscription_id, start, "requested"):
             return
         await self._show(conn, subscription_id, "active", "")
         await conn.execute(
@@ -198,7 +172,7 @@ class Subscriptions:
 
     async def fail(self, conn: Connection, subscription_id: str, error: str) -> None:
         """After a permanent failure: nothing more is posted until the client asks again."""
-        if await _still(conn, subscription_id, None, "requested", "active"):
+        if await rows.hold(conn, subscription_id, None, "requested", "active"):
             await self._show(conn, subscription_id, "error", error)
             await conn.execute(
                 "UPDATE subscription_state SET status = 'error', error = %s WHERE id = %s", (error, subscription_id)
@@ -217,25 +191,15 @@ class Subscriptions:
 
         The client's rights are asked again: what it may no longer read is dropped, on record.
         """
-        state = await _state(conn, subscription_id)
-        found = await conn.execute(
-            """
-            SELECT n.at, n.resource_type, n.resource_id, n.kind = 'create', coalesce(v.body, '')
-            FROM subscription_event n
-            LEFT JOIN resource_version v ON v.resource_type = n.resource_type AND v.id = n.resource_id
-                AND v.version_id = n.version_id
-            WHERE n.subscription_id = %s AND n.number = %s AND n.outcome = 'pending'
-            """,
-            (subscription_id, number),
-        )
-        row = await found.fetchone()
-        if state is None or state.status != "active" or row is None:
+        state = await rows.state_of(conn, subscription_id)
+        pending = await rows.events_of(conn, subscription_id, number, number, only_pending=True, limit=1)
+        if state is None or state.status != "active" or not pending:
             return None
-        event = NotifiedEvent(number, *row)
+        [event] = pending
         if not state.reader.may("r", event.resource_type):
-            await _settle(conn, subscription_id, number, "dropped")
+            await self._drop(conn, state, number, event)
             return None
-        patients = _patients(event) if state.channel["content"] != "empty" else ()
+        patients = rows.patients_of(event) if state.channel["content"] != "empty" else ()
         sent = event if state.channel["content"] == "full-resource" else replace(event, body="")
         status = state.told(status="active", count=number)
         body = notification(self.base_url, "event-notification", status, event.at, (sent,))
@@ -247,7 +211,7 @@ class Subscriptions:
             "UPDATE subscription_state SET error = '' WHERE id = %s AND status = 'active' AND error <> ''",
             (delivery.subscription_id,),
         )
-        return await _settle(conn, delivery.subscription_id, delivery.number, "delivered")
+        return await rows.settle_event(conn, delivery.subscription_id, delivery.number, "delivered")
 
     async def status(
         self, conn: Connection, reader: Reader, ids: Sequence[str] = (), statuses: Sequence[str] = ()
@@ -257,7 +221,7 @@ class Subscriptions:
         Raises Forbidden.
         """
         reader.require("r", "Subscription")
-        found = conn.cursor(row_factory=class_row(_State))
+        found = conn.cursor(row_factory=class_row(State))
         await found.execute(
             """SELECT * FROM subscription_state
                WHERE (%(ids)s::text[] = '{}' OR id = ANY(%(ids)s)) AND (%(st)s::text[] = '{}' OR status = ANY(%(st)s))
@@ -275,24 +239,25 @@ class Subscriptions:
         and the caller may read them. Raises Forbidden, NotFound.
         """
         reader.require("r", "Subscription")
-        state = await _state(conn, subscription_id)
+        state = await rows.state_of(conn, subscription_id)
         if state is None:
             raise NotFound("no such Subscription")
-        found = await conn.execute(
-            """
-            SELECT n.number, n.at, n.resource_type, n.resource_id, n.kind = 'create', coalesce(v.body, '')
-            FROM subscription_event n
-            LEFT JOIN resource_version v ON v.resource_type = n.resource_type AND v.id = n.resource_id
-                AND v.version_id = n.version_id
-            WHERE n.subscription_id = %s AND n.number >= %s AND n.number <= coalesce(%s, n.number)
-            ORDER BY n.number LIMIT %s
-            """,
-            (subscription_id, since, until, _MOST_EVENTS),
-        )
-        asked = [NotifiedEvent(*row) for row in await found.fetchall()]
+        asked = await rows.events_of(conn, subscription_id, since, until, only_pending=False, limit=_MOST_EVENTS)
         full = state.channel["content"] == "full-resource"
         sent = [e if full and reader.may("r", e.resource_type) else replace(e, body="") for e in asked]
         return notification(self.base_url, "query-event", state.told(), datetime.now(UTC), sent)
+
+    async def _drop(self, conn: Connection, state: State, number: int, event: NotifiedEvent) -> None:
+        if await rows.settle_event(conn, state.id, number, "dropped"):
+            entry = AuditEntry(
+                kind="access-denied",
+                action="R",
+                outcome="4",
+                outcome_text="the subscription's owner may no longer read this; the notification was dropped",
+                principal=state.owner["principal"],
+                entities=(Entity(what=f"Subscription/{state.id}", role_code="9"), Entity(what=event.focus)),
+            )
+            await audit.write(conn, entry)
 
     async def _enqueue(self, conn: Connection, subscription_id: str, number: int) -> None:
         payload = {"subscription": subscription_id, "number": number}
@@ -301,7 +266,7 @@ class Subscriptions:
     async def _expire(self, conn: Connection) -> None:
         over = await conn.execute("SELECT id FROM subscription_state WHERE status <> 'off' AND ends_at <= now()")
         for (subscription_id,) in await over.fetchall():
-            if await _still(conn, subscription_id, None, "requested", "active", "error"):
+            if await rows.hold(conn, subscription_id, None, "requested", "active", "error"):
                 await self._show(conn, subscription_id, "off", "")
                 await conn.execute("UPDATE subscription_state SET status = 'off' WHERE id = %s", (subscription_id,))
 
@@ -317,94 +282,6 @@ def _lane(subscription_id: str) -> str:
     return f"subscription:{subscription_id}"
 
 
-def _owner(reader: Reader) -> dict[str, Any]:
-    return {
-        "principal": reader.principal,
-        "scopes": [
-            f"{s.level}/{s.resource_type}.{''.join(c for c in 'cruds' if c in s.letters)}" for s in reader.scopes
-        ],
-        "roles": sorted(reader.roles),
-        "patient_id": reader.patient_id,
-    }
-
-
 def _passes(tests: Sequence[Test], event: Event, entries: index.Entries) -> bool:
     """A filter on another type of the topic does not narrow this one."""
     return all(test.passes(entries) for test in tests if test.resource_type == event.resource_type)
-
-
-async def _state(conn: Connection, subscription_id: str) -> _State | None:
-    found = conn.cursor(row_factory=class_row(_State))
-    await found.execute("SELECT * FROM subscription_state WHERE id = %s", (subscription_id,))
-    return await found.fetchone()
-
-
-async def _still(conn: Connection, subscription_id: str, start: int | None, *statuses: str) -> bool:
-    """Whether the subscription is in one of the statuses (of this `start`); locks its resource and its state."""
-    alive = await conn.execute(
-        "SELECT 1 FROM resource WHERE resource_type = 'Subscription' AND id = %s AND NOT deleted FOR UPDATE",
-        (subscription_id,),
-    )
-    if await alive.fetchone() is None:
-        return False
-    found = await conn.execute(
-        """SELECT 1 FROM subscription_state
-           WHERE id = %s AND status = ANY(%s) AND start = coalesce(%s, start) FOR UPDATE""",
-        (subscription_id, list(statuses), start),
-    )
-    return await found.fetchone() is not None
-
-
-async def _bodies(conn: Connection, found: Sequence[Event]) -> dict[tuple[Event, int], dict[str, Any]]:
-    """The parsed version of each event, under `(event, 0)`, and the one before it, under `(event, 1)`."""
-    places = [(event, back) for event in found for back in (0, 1)]
-    read = await conn.execute(
-        """
-        SELECT wanted.place, v.body FROM unnest(%s::text[], %s::text[], %s::int[]) WITH ORDINALITY
-            AS wanted (resource_type, id, version_id, place)
-        JOIN resource_version v USING (resource_type, id, version_id) WHERE NOT v.deleted
-        """,
-        (
-            [event.resource_type for event, _ in places],
-            [event.resource_id for event, _ in places],
-            [event.version_id - back for event, back in places],
-        ),
-    )
-    return {places[place - 1]: lossless.parse(body) for place, body in await read.fetchall()}
-
-
-async def _record(conn: Connection, subscription_id: str, number: int, event: Event) -> None:
-    await conn.execute(
-        """
-        WITH counted AS (UPDATE subscription_state SET events_since_start = %(number)s WHERE id = %(subscription)s)
-        INSERT INTO subscription_event (subscription_id, number, seq, resource_type, resource_id, version_id, kind, at)
-        VALUES (%(subscription)s, %(number)s, %(seq)s, %(type)s, %(id)s, %(version)s, %(kind)s, %(at)s)
-        """,
-        {
-            "subscription": subscription_id,
-            "number": number,
-            "seq": event.seq,
-            "type": event.resource_type,
-            "id": event.resource_id,
-            "version": event.version_id,
-            "kind": event.kind,
-            "at": event.at,
-        },
-    )
-
-
-async def _settle(conn: Connection, subscription_id: str, number: int, outcome: str) -> bool:
-    settled = await conn.execute(
-        """UPDATE subscription_event SET outcome = %s, settled_at = now()
-           WHERE subscription_id = %s AND number = %s AND outcome = 'pending'""",
-        (outcome, subscription_id, number),
-    )
-    return settled.rowcount == 1
-
-
-def _patients(event: NotifiedEvent) -> tuple[str, ...]:
-    """The patients whose compartment the resource is in, as far as its references tell."""
-    if event.resource_type == "Patient":
-        return (event.resource_id,)
-    rows = index.extract(lossless.parse(event.body)).reference if event.body else set()
-    return tuple(sorted({row[2] for row in rows if row[1] == "Patient" and row[2] and not row[3]}))

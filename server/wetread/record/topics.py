@@ -122,7 +122,7 @@ def load(*folders: Path) -> Mapping[str, Topic]:
         for file in sorted(folder.glob("*.json")):
             try:
                 topic = _topic(json.loads(file.read_text(encoding="utf-8")))
-            except (KeyError, TypeError, ValueError, InvalidInput, Unsupported) as error:
+            except (KeyError, TypeError, AttributeError, ValueError, InvalidInput, Unsupported) as error:
                 raise Misconfigured(f"topic file {file.name}: {error}") from error
             topics[topic.url] = topic
     return topics
