@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+
 from wetread.store import embedded, migrate
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database, SyncDatabase
@@ -39,9 +41,8 @@ def template_database(server_url: str) -> str:
     return name
 
 
-@pytest.fixture
-def database_url(server_url: str, template_database: str) -> Iterator[str]:
-    """A migrated database that no other test sees."""
+@contextlib.contextmanager
+def _migrated(server_url: str, template_database: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
@@ -51,11 +52,28 @@ def database_url(server_url: str, template_database: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def database_url(server_url: str, template_database: str) -> Iterator[str]:
+    """A migrated database that no other test sees."""
+    with _migrated(server_url, template_database) as url:
+        yield url
+
+
+@pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url)
     await database.open()
     yield database
     await database.close()
+
+
+@pytest.fixture(scope="module")
+async def module_database(server_url: str, template_database: str) -> AsyncIterator[Database]:
+    """A database for all tests of one file: for tests that only read, or that share no rows. It saves 0.2 s a test."""
+    with _migrated(server_url, template_database) as url:
+        database = Database(url)
+        await database.open()
+        yield database
+        await database.close()
 
 
 @pytest.fixture

@@ -41,10 +41,10 @@ def next_link(found: SearchSet) -> list[tuple[str, str]] | None:
     return parse_qsl(urlsplit(links["next"]).query) if "next" in links else None
 
 
-@pytest.fixture
-async def shelf(database: Database) -> Database:
-    """Two patients and five observations of many shapes."""
-    async with database.transaction() as conn:
+@pytest.fixture(scope="module")
+async def shelf(module_database: Database) -> Database:
+    """Two patients and five observations of many shapes; read only."""
+    async with module_database.transaction() as conn:
         for number, name in enumerate(("Müller-Weiß", "O'Brien")):
             await resources.put(
                 conn,
@@ -66,7 +66,7 @@ async def shelf(database: Database) -> Database:
         ]
         for number, shape in enumerate(shapes):
             await resources.put(conn, observation(number, **shape))
-    return database
+    return module_database
 
 
 @pytest.mark.parametrize(
@@ -184,21 +184,28 @@ async def test_an_unknown_parameter_is_ignored_and_told_of_when_handling_is_leni
     assert found["total"] == 1
 
 
+@pytest.fixture(scope="module")
+async def fifteen(module_database: Database) -> Database:
+    """Fifteen tasks."""
+    async with module_database.transaction() as conn:
+        for number in range(15):
+            await resources.put(conn, {"resourceType": "Task", "id": f"t{number}", "status": "requested"})
+    return module_database
+
+
 @pytest.mark.parametrize("sort", [None, "_lastUpdated", "-_lastUpdated", "_id", "-_id"])
 @pytest.mark.parametrize("count", [1, 2, 7, 50])
-async def test_the_union_of_the_pages_is_the_unpaged_set(database: Database, sort: str | None, count: int) -> None:
-    async with database.transaction() as conn:
-        for number in range(15):
-            await resources.put(conn, observation(number))
+async def test_the_union_of_the_pages_is_the_unpaged_set(fifteen: Database, sort: str | None, count: int) -> None:
+    async with fifteen.transaction() as conn:
         params: list[tuple[str, str]] | None = [("_count", str(count)), *([("_sort", sort)] if sort else [])]
         seen: list[str] = []
         while params is not None:
-            page = await search(conn, SYSTEM, "Observation", params, BASE, strict=True)
+            page = await search(conn, SYSTEM, "Task", params, BASE, strict=True)
             entries = bundle(page)["entry"]
             assert len(entries) <= count
             seen += [e["resource"]["id"] for e in entries]
             params = next_link(page)
-        whole = await ids(conn, f"_count=1000{f'&_sort={sort}' if sort else ''}")
+        whole = await ids(conn, f"_count=1000{f'&_sort={sort}' if sort else ''}", "Task")
     assert seen == whole
     assert len(seen) == len(set(seen)) == 15
 
