@@ -1,21 +1,33 @@
 """One typed tree of settings, read once at start: a TOML file, then `WETREAD_*` environment variables over it.
 
 Every key stands in `wetread.example.toml` with its meaning; a test holds the two together. A nested key is
-`WETREAD_MLLP__PORT` in the environment. Only `app` and `__main__` see this tree; rooms get values.
+`WETREAD_MLLP__PORT` in the environment, a list or table there is JSON, and an empty variable counts as not set. Only
+`app`, `__main__` and `commands` see this tree; rooms get values.
 """
 
 from __future__ import annotations
 
+import codecs
 import ipaddress
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
+from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import Misconfigured
 
 Role = Literal["http", "mllp", "dicom", "work", "infer", "notify"]
@@ -55,6 +67,16 @@ class Mllp(_Section):
     max_connections: int = Field(default=200, ge=1)
     oversize_quota_mb: int = Field(default=64, ge=0)
     """How much of refused oversize messages is kept per sender and day."""
+
+    @field_validator("default_charset")
+    @classmethod
+    def _known_charset(cls, value: str) -> str:
+        if value:
+            try:
+                codecs.lookup(value)
+            except LookupError as error:
+                raise ValueError("not a character set that Python knows, e.g. iso8859-1") from error
+        return value
 
 
 class Dicom(_Section):
@@ -115,11 +137,11 @@ class Destination(_Section):
     kind: Literal["dicom", "stow", "mllp"]
     host: str = ""
     port: Port = 0
-    ae_title: str = ""
+    ae_title: str = Field(default="", max_length=16)
     url: str = ""
     application: str = ""
     facility: str = ""
-    sends: tuple[Literal["sr", "seg", "pr", "alert"], ...]
+    sends: tuple[Literal["sr", "seg", "pr", "alert"], ...] = Field(min_length=1)
     timeout_s: float = Field(default=30, gt=0)
 
     @model_validator(mode="after")
@@ -128,6 +150,9 @@ class Destination(_Section):
         for key in needed:
             if not getattr(self, key):
                 raise ValueError(f"a destination of kind {self.kind!r} needs {key!r}")
+        takes = {"alert"} if self.kind == "mllp" else {"sr", "seg", "pr"}
+        if not takes.issuperset(self.sends):
+            raise ValueError(f"a destination of kind {self.kind!r} sends {', '.join(sorted(takes))} only")
         return self
 
 
@@ -135,6 +160,14 @@ class Outbound(_Section):
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """Hosts and networks that notifications may be posted to."""
     destinations: tuple[Destination, ...] = ()
+
+    @model_validator(mode="after")
+    def _unique(self) -> Outbound:
+        names = [destination.name for destination in self.destinations]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two destinations are named {name!r}; deliveries are kept in order by that name")
+        return self
 
 
 class Log(_Section):
@@ -151,6 +184,7 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         nested_model_default_partial_update=True,
+        env_ignore_empty=True,
     )
 
     profile: Literal["production", "demo"] = "production"
@@ -179,31 +213,44 @@ class Settings(BaseSettings):
     def demo(self) -> bool:
         return self.profile == "demo"
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("expected postgresql://user:password@host:port/name")
+        return value
+
     @model_validator(mode="after")
     def _safe(self) -> Settings:
         for name, listener in (("mllp", self.mllp), ("dicom", self.dicom)):
+            for network in listener.allow:
+                _require_network(f"{name}.allow", network)
             if not is_loopback(listener.host) and not listener.allow and not (listener.tls and listener.tls.client_ca):
                 raise ValueError(
                     f"{name}.host: {listener.host} is beyond loopback; give {name}.allow (networks) "
                     f"or {name}.tls with client_ca (mutual TLS)"
                 )
-            for network in listener.allow:
-                ipaddress.ip_network(network)
+        endpoints = AllowedEndpoints.parse(self.outbound.allow)
         if self.demo:
-            hosts = {"http.host": self.http.host, "mllp.host": self.mllp.host, "dicom.host": self.dicom.host}
-            hosts |= {f"outbound.destinations.{d.name}": d.host or d.url for d in self.outbound.destinations}
-            for key, host in hosts.items():
-                if not is_loopback(host):
-                    raise ValueError(f"{key}: the demo profile stays on loopback; {host} is refused")
+            self._require_loopback(endpoints)
         return self
+
+    def _require_loopback(self, endpoints: AllowedEndpoints) -> None:
+        hosts = [("http.host", self.http.host), ("mllp.host", self.mllp.host), ("dicom.host", self.dicom.host)]
+        hosts += [(f"outbound.destinations.{d.name}", d.url or d.host) for d in self.outbound.destinations]
+        hosts += [("outbound.allow", host) for host in sorted(endpoints.hosts)]
+        outside = [(key, host) for key, host in hosts if not is_loopback(host)]
+        outside += [("outbound.allow", str(network)) for network in endpoints.networks if not network.is_loopback]
+        for key, host in outside:
+            raise ValueError(f"{key}: the demo profile stays on loopback; {host} is refused")
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host name, address or URL stays on this machine."""
-    name = host.split("//", 1)[-1].split("/", 1)[0]
-    name = (
-        name[1 : name.index("]")] if name.startswith("[") else name.rsplit(":", 1)[0] if name.count(":") == 1 else name
-    )
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        name = _host_of(host)
     if name == "localhost":
         return True
     try:
@@ -212,23 +259,34 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _host_of(text: str) -> str:
+    try:
+        return urlsplit(text if "//" in text else f"//{text}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _require_network(key: str, text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{key}: {text!r} is not a network; expected e.g. 10.1.0.0/16 or 10.1.2.3/32") from error
+
+
 def load(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Reads the tree. Raises Misconfigured naming the key and what was expected."""
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values = tomllib.loads(file.read_text())
-        except OSError as error:
-            raise Misconfigured(f"{file}: cannot be read: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise Misconfigured(f"{file}: not TOML: {error}") from error
-    profile = {**values, **(overrides or {})}.get("profile")
+    """Reads the tree: the command line wins over the environment, the environment over the file.
+
+    Relative paths in the file start at the file's folder, all others at the working directory. Raises Misconfigured
+    naming every key that is wrong and what was expected of it.
+    """
+    given = dict(overrides or {})
+    values = {} if file is None else _anchored(Settings, _read(file), file.resolve().parent)
+    _require_known_variables()
+    profile = given.get("profile") or os.environ.get("WETREAD_PROFILE") or values.get("profile")
     if profile == "demo":
         values = _laid_over(_DEMO, values)
 
     class Loaded(Settings):
-        """The command line wins over the environment, and the environment over the file."""
-
         @classmethod
         def settings_customise_sources(
             cls,
@@ -238,15 +296,71 @@ def load(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Setti
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return InitSettingsSource(settings_cls, dict(overrides or {})), env_settings, init_settings
+            return InitSettingsSource(settings_cls, given), env_settings, InitSettingsSource(settings_cls, values)
 
     try:
-        return Loaded(**values)
+        return Loaded()
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        expected = first["msg"].removeprefix("Value error, ")
-        raise Misconfigured(f"{key}: {expected}" if key else expected) from error
+        raise Misconfigured("; ".join(map(_explained, error.errors()))) from error
+    except SettingsError as error:
+        raise Misconfigured(f"the environment: {error}; lists and tables are JSON there") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Misconfigured(f"{file}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{file}: not TOML: {error}") from error
+
+
+def _anchored(model: type[BaseModel], values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The values of a file with its relative paths made absolute. What is not as expected is left to validation."""
+    done = dict(values)
+    for key, value in values.items():
+        field = model.model_fields.get(key)
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        section = _section(field.annotation) if field else None
+        if section is not None and isinstance(value, dict):
+            done[key] = _anchored(section, value, folder)
+        elif Path in kinds and isinstance(value, str):
+            done[key] = folder / value
+        elif Path in kinds and isinstance(value, list):
+            done[key] = [folder / item if isinstance(item, str) else item for item in value]
+    return done
+
+
+def _require_known_variables() -> None:
+    """pydantic-settings passes over variables that name no key; a misspelt one would be without effect, unnoticed."""
+    for name in os.environ:
+        if name.startswith("WETREAD_") and not name.startswith("WETREAD_TEST_"):
+            key = name.removeprefix("WETREAD_").split("__")[0].lower()
+            if key not in Settings.model_fields:
+                raise Misconfigured(f"{name}: no such setting; known: {', '.join(Settings.model_fields)}")
+
+
+def _explained(error: ErrorDetails) -> str:
+    """Key and expectation; never the value, which may be a secret."""
+    key = ".".join(str(part) for part in error["loc"])
+    expected = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        expected = f"no such setting; known: {', '.join(_fields_at(error['loc'][:-1]))}"
+    return f"{key}: {expected}" if key else expected
+
+
+def _fields_at(place: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in place:
+        if isinstance(part, str):
+            model = _section(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model in `Tls | None`, `tuple[Destination, ...]` or `Http`."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 _DEMO: Mapping[str, Any] = {
