@@ -17,7 +17,8 @@ from psycopg.rows import class_row
 
 from wetread.store.database import Connection
 
-_BATCH = 1000
+BATCH = 1000
+_LOCK = 0x57454155
 _START = bytes(32)
 
 
@@ -74,11 +75,17 @@ class Verification:
 
 
 async def extend(conn: Connection) -> int:
-    """Chains the audit rows that are committed and not yet chained; how many. Only the sequencer calls it."""
+    """One pass: chains the audit rows that are committed and not yet chained, up to BATCH; how many.
+
+    Returns 0 at once where another process is at it.
+    """
+    lock = await (await conn.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,))).fetchone()
+    if lock is None or not lock[0]:
+        return 0
     rows = conn.cursor(row_factory=class_row(Row))
     await rows.execute(
         f"SELECT {_COLUMNS} FROM audit_unchained u JOIN audit_event e USING (position) ORDER BY position LIMIT %s",
-        (_BATCH,),
+        (BATCH,),
     )
     fresh = await rows.fetchall()
     if not fresh:

@@ -46,7 +46,7 @@ class Event:
 
 
 async def sequence(conn: Connection) -> int:
-    """One pass of the sequencer, in the short transaction of `conn`; how many rows it numbered and chained.
+    """One pass of the sequencer, in the short transaction of `conn`; how many events it numbered.
 
     Returns 0 at once where another process is at it: the advisory lock lives as long as the transaction, so whoever
     outlives a dead owner takes over with its next pass.
@@ -66,11 +66,11 @@ async def sequence(conn: Connection) -> int:
     )
     if numbered.rowcount:
         await conn.execute("SELECT pg_notify(%s, '')", (NUMBERED,))
-    return numbered.rowcount + await chain.extend(conn)
+    return numbered.rowcount
 
 
 class Sequencer:
-    """The loop around `sequence`. Every process may run one; at any moment one of them numbers."""
+    """Numbers events and chains audit rows. Every process may run one; at any moment one of them is at it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -82,8 +82,11 @@ class Sequencer:
                 async with listening(self._database, WRITTEN) as (conn, hint):
                     while not stop.is_set():
                         async with conn.transaction():
-                            done = await sequence(conn)
-                        if done < _BATCH:
+                            numbered = await sequence(conn)
+                        # Apart, so that no reader of events waits for the audit record's digests.
+                        async with conn.transaction():
+                            chained = await chain.extend(conn)
+                        if numbered < _BATCH and chained < chain.BATCH:
                             await hint(_POLL_S)
             except psycopg.OperationalError:
                 logger.exception("the sequencer lost the database and will be back")

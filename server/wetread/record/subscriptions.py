@@ -101,7 +101,7 @@ class Subscriptions:
             await self.work.enqueue(conn, STEP_HANDSHAKE, payload, lane=_lane(resource["id"]))
 
     async def withdraw(self, conn: Connection, subscription_id: str) -> None:
-        """Ends a subscription whose resource was deleted."""
+        """Ends a subscription, as when its resource was deleted."""
         await conn.execute("UPDATE subscription_state SET status = 'off' WHERE id = %s", (subscription_id,))
 
     async def match_events(self, conn: Connection, found: Sequence[Event]) -> int:
@@ -109,7 +109,7 @@ class Subscriptions:
 
         For the notify role, which holds the cursor `CURSOR` in the same transaction and advances it.
         """
-        await self._expire(conn)
+        await self._end(conn)
         states = conn.cursor(row_factory=class_row(State))
         await states.execute(
             """SELECT * FROM subscription_state WHERE started_seq IS NOT NULL AND status <> 'off'
@@ -263,12 +263,19 @@ class Subscriptions:
         payload = {"subscription": subscription_id, "number": number}
         await self.work.enqueue(conn, STEP_NOTIFY, payload, lane=_lane(subscription_id))
 
-    async def _expire(self, conn: Connection) -> None:
+    async def _end(self, conn: Connection) -> None:
+        """Switches off what is over; says so where the topic is no longer served, rather than never to fire."""
         over = await conn.execute("SELECT id FROM subscription_state WHERE status <> 'off' AND ends_at <= now()")
         for (subscription_id,) in await over.fetchall():
             if await rows.hold(conn, subscription_id, None, "requested", "active", "error"):
                 await self._show(conn, subscription_id, "off", "")
-                await conn.execute("UPDATE subscription_state SET status = 'off' WHERE id = %s", (subscription_id,))
+                await self.withdraw(conn, subscription_id)
+        lost = await conn.execute(
+            "SELECT id FROM subscription_state WHERE status IN ('requested', 'active') AND topic <> ALL(%s)",
+            (list(self.topics),),
+        )
+        for (subscription_id,) in await lost.fetchall():
+            await self.fail(conn, subscription_id, "the topic is no longer served here")
 
     async def _show(self, conn: Connection, subscription_id: str, status: str, error: str) -> None:
         """Writes the status into the resource that clients read, as a version of its own where it differs."""

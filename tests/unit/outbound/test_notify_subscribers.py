@@ -441,3 +441,16 @@ async def test_a_subscription_ends_when_it_is_deleted_switched_off_or_over(serve
     assert await server.resource_status(over) == "off"
     for subscription_id in (deleted, switched_off):
         assert (await server.status(subscription_id))["status"] == "off"
+
+
+async def test_a_subscription_to_a_topic_that_is_no_longer_served_is_in_error(server: Server, sink: Sink) -> None:
+    subscription_id = await server.subscribe(_form(sink.url))
+    async with server.running():
+        await _until_status(server, subscription_id, "active")
+    await server.put(_task("a"))
+    without = Subscriptions({}, ALLOWED, server.work, BASE)
+    async with server.database.transaction() as conn:
+        await events.sequence(conn)
+        assert await without.match_events(conn, await events.after(conn, 0, 100)) == 0
+    assert (await server.status(subscription_id))["status"] == "error"
+    assert await server.resource_status(subscription_id) == "error"

@@ -91,3 +91,15 @@ def test_a_topic_that_would_never_fire_as_written_is_refused_by_file_name(
     (tmp_path / "wrong.json").write_text(json.dumps(body))
     with pytest.raises(Misconfigured, match=r"wrong\.json"):
         topics.load(tmp_path)
+
+
+def test_every_topic_is_documented_with_its_filters(shipped: dict[str, Topic]) -> None:
+    page = (FOLDER.parents[1] / "docs" / "subscriptions.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    documented = {row[0].strip("`"): (row[2], row[3]) for row in rows if len(row) == 4}
+    expected = {
+        name: (resource_type, ", ".join(f"`{param}`" for param in sorted(params)))
+        for name, topic in shipped.items()
+        for resource_type, params in topic.filters.items()
+    }
+    assert documented == expected
