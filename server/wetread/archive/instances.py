@@ -72,15 +72,27 @@ def store(
     return Stored.SAME
 
 
+async def store_async(
+    conn: Connection, blobs: LocalBlobs, facts: InstanceFacts, data: bytes | bytearray | memoryview, *, source: str
+) -> Stored:
+    """`store` for callers on the event loop."""
+    return await _store_async(conn, blobs, _row(facts, data, source=source, origin="received"), data)
+
+
 async def store_produced(
     conn: Connection, blobs: LocalBlobs, facts: InstanceFacts, data: bytes | bytearray | memoryview
 ) -> None:
     """Stores an instance that Wetread made. It is no arrival. The same again is a no-op; raises like `store`."""
-    row = _row(facts, data, source="wetread", origin="produced")
-    if await (await conn.execute(_INSERT, row.values)).fetchone() is not None:
+    await _store_async(conn, blobs, _row(facts, data, source="wetread", origin="produced"), data)
+
+
+async def _store_async(conn: Connection, blobs: LocalBlobs, row: _Row, data: bytes | bytearray | memoryview) -> Stored:
+    statement = _INSERT if row.values["noticed"] else _INSERT_AND_NOTIFY
+    if await (await conn.execute(statement, row.values)).fetchone() is not None:
         await asyncio.to_thread(blobs.put, row.key, data)
-        return
-    _require_same(await (await conn.execute(_DIGEST, (facts.sop_instance_uid,))).fetchone(), row)
+        return Stored.STORED
+    _require_same(await (await conn.execute(_DIGEST, (row.values["sop"],))).fetchone(), row)
+    return Stored.SAME
 
 
 async def arrivals(conn: Connection, limit: int) -> tuple[str, ...]:
@@ -102,7 +114,7 @@ async def take(conn: Connection, study_instance_uid: str) -> tuple[InstanceFacts
            ) SELECT facts FROM taken ORDER BY received_at, sop_instance_uid""",
         (study_instance_uid,),
     )
-    return tuple(_to_facts(row[0]) for row in await rows.fetchall())
+    return tuple(facts_of(row[0]) for row in await rows.fetchall())
 
 
 async def of_study(conn: Connection, reader: Reader, study_instance_uid: str) -> tuple[InstanceFacts, ...]:
@@ -110,9 +122,7 @@ async def of_study(conn: Connection, reader: Reader, study_instance_uid: str) ->
     return await _where(conn, reader, "study_instance_uid = %s", study_instance_uid)
 
 
-async def received_of_study(
-    conn: Connection, reader: Reader, study_instance_uid: str
-) -> tuple[InstanceFacts, ...]:
+async def received_of_study(conn: Connection, reader: Reader, study_instance_uid: str) -> tuple[InstanceFacts, ...]:
     """The instances of a study that came from outside: what there is to read."""
     return await _where(conn, reader, "origin = 'received' AND study_instance_uid = %s", study_instance_uid)
 
@@ -149,7 +159,7 @@ _ORDER = """(facts ->> 'series_number')::bigint NULLS LAST, series_instance_uid,
 async def _where(conn: Connection, reader: Reader, condition: str, value: str) -> tuple[InstanceFacts, ...]:
     reader.require("r", _RESOURCE)
     rows = await conn.execute(f"SELECT facts FROM instance WHERE {condition} ORDER BY {_ORDER}", (value,))
-    return tuple(_to_facts(row[0]) for row in await rows.fetchall())
+    return tuple(facts_of(row[0]) for row in await rows.fetchall())
 
 
 def _row(facts: InstanceFacts, data: bytes | bytearray | memoryview, *, source: str, origin: str) -> _Row:
@@ -189,6 +199,7 @@ def _to_json(facts: InstanceFacts) -> dict[str, Any]:
     return {name: value for name, value in asdict(facts).items() if value != _DEFAULTS[name]}
 
 
-def _to_facts(json: dict[str, Any]) -> InstanceFacts:
+def facts_of(json: dict[str, Any]) -> InstanceFacts:
+    """The facts from their column."""
     codes = tuple(Coded(**code) for code in json.get("procedure_codes", ()))
     return InstanceFacts(**{**json, "image_type": tuple(json.get("image_type", ())), "procedure_codes": codes})

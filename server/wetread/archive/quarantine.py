@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from psycopg.rows import class_row
 
@@ -19,6 +21,16 @@ KEPT_PER_SOURCE = 1000
 """Rows of a source that hold on to their bytes; older ones let them go."""
 
 _FIELDS = "id, at, source, reason, message, sop_instance_uid, size_bytes, encode(digest, 'hex') AS digest, blob_key"
+
+_INSERT = """
+    INSERT INTO quarantine (source, reason, message, sop_instance_uid, size_bytes, digest, blob_key)
+    VALUES (%(source)s, %(reason)s, %(message)s, %(sop)s, %(size)s, %(digest)s, %(key)s)
+"""
+_LET_GO = """
+    UPDATE quarantine SET blob_key = NULL
+    WHERE source = %(source)s AND blob_key IS NOT NULL AND id <= (
+        SELECT id FROM quarantine WHERE source = %(source)s ORDER BY id DESC OFFSET %(kept)s LIMIT 1)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +58,26 @@ def refuse(
     sop_instance_uid: str = "",
 ) -> None:
     """Keeps a record of what was refused with `error`. Raises OutOfSpace or StoreUnavailable."""
-    digest = hashlib.sha256(data)
-    key = f"quarantine/{digest.hexdigest()}-{secrets.token_hex(4)}"
-    conn.execute(
-        """INSERT INTO quarantine (source, reason, message, sop_instance_uid, size_bytes, digest, blob_key)
-           VALUES (%s, %s, %s, %s, %s, %s, %s)""",
-        (source, error.code, error.message, sop_instance_uid, len(data), digest.digest(), key),
-    )
-    conn.execute(
-        """UPDATE quarantine SET blob_key = NULL
-           WHERE source = %(source)s AND blob_key IS NOT NULL AND id <= (
-               SELECT id FROM quarantine WHERE source = %(source)s ORDER BY id DESC OFFSET %(kept)s LIMIT 1)""",
-        {"source": source, "kept": KEPT_PER_SOURCE},
-    )
-    blobs.put(key, memoryview(data)[:KEPT_BYTES])
+    entry = _entry(data, error, source, sop_instance_uid)
+    conn.execute(_INSERT, entry)
+    conn.execute(_LET_GO, entry)
+    blobs.put(entry["key"], memoryview(data)[:KEPT_BYTES])
+
+
+async def refuse_async(
+    conn: Connection,
+    blobs: LocalBlobs,
+    data: bytes | bytearray | memoryview,
+    error: WetreadError,
+    *,
+    source: str,
+    sop_instance_uid: str = "",
+) -> None:
+    """`refuse` for callers on the event loop."""
+    entry = _entry(data, error, source, sop_instance_uid)
+    await conn.execute(_INSERT, entry)
+    await conn.execute(_LET_GO, entry)
+    await asyncio.to_thread(blobs.put, entry["key"], memoryview(data)[:KEPT_BYTES])
 
 
 async def refused(conn: Connection, reader: Reader, limit: int) -> tuple[Refusal, ...]:
@@ -68,3 +86,19 @@ async def refused(conn: Connection, reader: Reader, limit: int) -> tuple[Refusal
     async with conn.cursor(row_factory=class_row(Refusal)) as cursor:
         await cursor.execute(f"SELECT {_FIELDS} FROM quarantine ORDER BY id DESC LIMIT %s", (limit,))
         return tuple(await cursor.fetchall())
+
+
+def _entry(
+    data: bytes | bytearray | memoryview, error: WetreadError, source: str, sop_instance_uid: str
+) -> dict[str, Any]:
+    digest = hashlib.sha256(data)
+    return {
+        "source": source,
+        "reason": error.code,
+        "message": error.message,
+        "sop": sop_instance_uid,
+        "size": len(data),
+        "digest": digest.digest(),
+        "key": f"quarantine/{digest.hexdigest()}-{secrets.token_hex(4)}",
+        "kept": KEPT_PER_SOURCE,
+    }

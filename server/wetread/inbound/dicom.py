@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import socketserver
 import ssl
 import threading
 import traceback
@@ -245,6 +246,11 @@ class _Server(ThreadedAssociationServer):
         if self.ssl_context:
             connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
+
+    def shutdown(self) -> None:
+        """Without leaving the AE's list of servers, which only `AE.start_server` puts it in."""
+        socketserver.BaseServer.shutdown(self)
+        self.server_close()
 
 
 def _receive(connection: socket.socket, count: int) -> bytearray:
