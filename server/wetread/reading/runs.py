@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, LiteralString
@@ -92,6 +93,16 @@ async def by_id(conn: Connection, identity: str) -> Run | None:
 async def of_study(conn: Connection, study_instance_uid: str) -> list[Run]:
     """Every run of the study, oldest revision first, then in the order of their queueing."""
     return await _many(conn, "WHERE study_instance_uid = %s ORDER BY revision, queued_at, id", study_instance_uid)
+
+
+async def reported_of_studies(conn: Connection, study_instance_uids: Sequence[str]) -> list[Run]:
+    """The released, reported runs of many studies, oldest revision first."""
+    return await _many(
+        conn,
+        "WHERE study_instance_uid = ANY(%s) AND state = 'reported' AND phase <> 'silent' "
+        "ORDER BY revision, queued_at, id",
+        list(study_instance_uids),
+    )
 
 
 async def finished(conn: Connection, identity: str, reading: Reading, mask_key: str | None) -> bool:

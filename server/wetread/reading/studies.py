@@ -79,6 +79,15 @@ async def by_id(conn: Connection, reader: Reader, study_id: str) -> Study:
     return found
 
 
+async def by_uid(conn: Connection, reader: Reader, study_instance_uid: str) -> Study:
+    """Raises NotFound, Forbidden."""
+    reader.require("r", "ImagingStudy")
+    found = await _one(conn, "study_instance_uid", study_instance_uid)
+    if found is None:
+        raise NotFound("no study has this UID")
+    return found
+
+
 async def uid_of(conn: Connection, study_id: str) -> str:
     """The Study Instance UID behind an ImagingStudy id; for steps, whose payload carries ids only."""
     row = await (await conn.execute("SELECT study_instance_uid FROM study WHERE id = %s", (study_id,))).fetchone()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from wetread.domain.finding import Reading
 from wetread.domain.priority import Priority
 from wetread.domain.reader import Reader
 from wetread.domain.study import MatchState, StudyState
-from wetread.reading import studies
+from wetread.reading import runs, studies
+from wetread.reading.runs import Run
 from wetread.reading.studies import Study
+from wetread.results.narrative import finding_text
 from wetread.store.database import Connection
 
 
@@ -29,6 +33,8 @@ class WorklistEntry:
     state: str
     critical: bool
     reason: str
+    findings: tuple[str, ...]
+    """What was reported of the newest revision, a sentence each; that of a synthetic model says so."""
     arrived_at: datetime
 
 
@@ -37,10 +43,14 @@ async def entries(conn: Connection, reader: Reader, limit: int) -> list[Worklist
 
     Raises Forbidden.
     """
-    return [_entry(study) for study in await studies.sickest(conn, reader, limit)]
+    found = await studies.sickest(conn, reader, limit)
+    reported: dict[tuple[str, int], list[Run]] = {}
+    for run in await runs.reported_of_studies(conn, [study.study_instance_uid for study in found]):
+        reported.setdefault((run.study_instance_uid, run.revision), []).append(run)
+    return [_entry(study, reported.get((study.study_instance_uid, study.revision), ())) for study in found]
 
 
-def _entry(study: Study) -> WorklistEntry:
+def _entry(study: Study, reported: Sequence[Run]) -> WorklistEntry:
     identity = study.identity
     return WorklistEntry(
         study_id=study.id,
@@ -55,8 +65,14 @@ def _entry(study: Study) -> WorklistEntry:
         state=study.state.value,
         critical=study.critical,
         reason=reason(study),
+        findings=tuple(sentence for run in reported if run.reading for sentence in _sentences(run.reading)),
         arrived_at=study.first_at,
     )
+
+
+def _sentences(reading: Reading) -> list[str]:
+    mark = "SYNTHETIC " if reading.model.synthetic else ""
+    return [mark + finding_text(finding) for finding in reading.findings]
 
 
 def reason(study: Study) -> str:
