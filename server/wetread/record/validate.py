@@ -119,12 +119,21 @@ def _at(value: Any, steps: Sequence[str], where: str) -> Iterator[tuple[str, Any
         yield from _at(value[steps[0]], steps[1:], f"{where}.{steps[0]}")
 
 
+def _untyped(where: str, contained: Any) -> Iterator[Issue]:
+    """The models take a contained resource without a type."""
+    for number, item in enumerate(contained if isinstance(contained, list) else ()):
+        if not (isinstance(item, Mapping) and isinstance(item.get("resourceType"), str)):
+            yield Issue("required", f"{where}[{number}].resourceType", "a required element is missing")
+
+
 def _only_r4b(where: str, value: Any) -> Iterator[Issue]:
     match value:
         case Mapping():
             for key, member in value.items():
                 if key in _NOT_IN_R4:
                     yield Issue("structure", f"{where}.{key}", "R4 has no such element here")
+                if key == "contained":
+                    yield from _untyped(f"{where}.{key}", member)
                 yield from _only_r4b(f"{where}.{key}", member)
         case list():
             for number, item in enumerate(value):
