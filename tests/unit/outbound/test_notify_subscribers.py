@@ -454,3 +454,16 @@ async def test_a_subscription_to_a_topic_that_is_no_longer_served_is_in_error(se
         assert await without.match_events(conn, await events.after(conn, 0, 100)) == 0
     assert (await server.status(subscription_id))["status"] == "error"
     assert await server.resource_status(subscription_id) == "error"
+
+
+async def test_what_happened_before_the_handshake_is_not_told(server: Server, sink: Sink) -> None:
+    subscription_id = await server.subscribe(_form(sink.url))
+    await server.put(_task("before"))
+    async with server.database.transaction() as conn:
+        await events.sequence(conn)
+        await server.subscriptions.activate(conn, subscription_id, start=1)
+    await server.put(_task("after"))
+    async with server.running():
+        await _until_outcomes(server, ["delivered"])
+    [received] = sink.received
+    assert _told(received)["notification-event"][0]["focus"] == {"reference": f"{BASE}/Task/after"}
