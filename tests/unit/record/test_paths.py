@@ -17,6 +17,7 @@ OBSERVATION = {
     "component": [{"valueString": "a"}, {"valueQuantity": {"value": 2}}, {"code": {"text": "no value"}}],
     "telecom": [{"system": "phone", "value": "1"}, {"system": "email", "value": "2"}],
     "extension": [{"url": "urn:x", "valueCode": "c"}, {"url": "urn:y", "valueCode": "d"}],
+    "focusType": {"text": "an element of its own, no choice of `focus`"},
     "_status": {"extension": []},
 }
 
@@ -46,6 +47,7 @@ OBSERVATION = {
         ("Observation.subject.exists() and Observation.subject != false", [True]),
         ("Observation.nothing.exists() and Observation.nothing != false", [False]),
         ("Observation.status", []),
+        ("Observation.focus", []),
     ],
 )
 def test_an_expression_yields(expression: str, expected: list[Any]) -> None:
