@@ -85,6 +85,7 @@ def subscriber(heard: Heard) -> Iterator[int]:
         yield server.server_port
     finally:
         server.shutdown()
+        server.server_close()
 
 
 def save(folder: Path, name: str, content: bytes) -> Path:
