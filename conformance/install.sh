@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Installs what `make conformance` needs beside Python: Java and Maven for the FHIR validator, Node.js and npm for the
+# MLLP peers. Debian 12 or Ubuntu 24.04.
+set -euo pipefail
+
+declare -A packages=([java]=openjdk-17-jre-headless [mvn]=maven [node]=nodejs [npm]=npm)
+missing=()
+for program in "${!packages[@]}"; do
+    command -v "$program" >/dev/null || missing+=("${packages[$program]}")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    echo "make conformance needs more programs: apt-get install ${missing[*]}" >&2
+    exit 1
+fi
+echo "installing ${missing[*]}"
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"

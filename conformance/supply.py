@@ -1,0 +1,82 @@
+"""Gets the peers of the conformance tests by name, version and digest, and keeps them under build/conformance."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+PINS = Path(__file__).parent / "peers"
+BUILD = Path(__file__).parents[1] / "build" / "conformance"
+_DOWNLOAD_S = 900
+
+
+class PeerMissing(RuntimeError):
+    """A peer cannot be had; the message names it and says how to get it."""
+
+
+def program(name: str, package: str) -> str:
+    """The path of an installed program. Raises PeerMissing."""
+    found = shutil.which(name)
+    if found is None:
+        raise PeerMissing(
+            f"{name} is not installed: `apt-get install {package}`, or `bash conformance/install.sh` as root"
+        )
+    return found
+
+
+def validator_jars() -> Path:
+    """The folder of the FHIR validator's jars, from Maven Central, each with its pinned digest. Raises PeerMissing."""
+    folder = BUILD / "validator"
+    if not _as_pinned(folder):
+        command = [program("mvn", "maven"), "-q", "-B", "-f", str(PINS / "pom.xml"), "dependency:copy-dependencies"]
+        shutil.rmtree(folder, ignore_errors=True)
+        _run("the FHIR validator (ca.uhn.hapi.fhir:org.hl7.fhir.validation)", [
+            *command, f"-DoutputDirectory={folder}", "-DincludeScope=runtime",
+        ])  # fmt: skip
+        if not _as_pinned(folder):
+            raise PeerMissing("the FHIR validator: the jars of conformance/peers/pom.xml are not those of jars.sha256")
+    return folder
+
+
+def mllp_peers() -> Path:
+    """The folder with the drivers and the npm packages of the MLLP peers, each with its pinned digest. Raises
+    PeerMissing."""
+    program("node", "nodejs")
+    npm = program("npm", "npm")
+    folder = BUILD / "mllp"
+    lock = "package-lock.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    for driver in PINS.glob("*.js"):
+        shutil.copy(driver, folder)
+    done = folder / "node_modules" / ".pins"
+    if not done.exists() or done.read_bytes() != (PINS / lock).read_bytes():
+        for name in ("package.json", lock, ".npmrc"):
+            shutil.copy(PINS / name, folder)
+        _run("the MLLP peers (node-hl7-client, node-hl7-server, @medplum/hl7, simple-hl7)", [
+            npm, "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund",
+        ], cwd=folder)  # fmt: skip
+        shutil.copy(folder / lock, done)
+    return folder
+
+
+def _as_pinned(folder: Path) -> bool:
+    return _digests(folder) == _pinned()
+
+
+def _pinned() -> Mapping[str, str]:
+    lines = (PINS / "jars.sha256").read_text().splitlines()
+    return {name: digest for digest, name in (line.split() for line in lines)}
+
+
+def _digests(folder: Path) -> Mapping[str, str]:
+    return {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in folder.glob("*.jar")}
+
+
+def _run(what: str, command: Sequence[str], cwd: Path | None = None) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=_DOWNLOAD_S, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip()[-1500:]
+        raise PeerMissing(f"{what} cannot be had: `{Path(command[0]).name}` failed, is its registry reached?\n{said}")
