@@ -18,7 +18,6 @@ from urllib.parse import quote
 import pydicom
 from pydicom import charset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
-from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
 
 from wetread import __version__
 from wetread.domain.codes import DCM, LOINC, RADLEX, SCT, UCUM, Coded
@@ -31,6 +30,8 @@ IMPLEMENTATION_CLASS_UID = dicom_uid("implementation class")
 IMPLEMENTATION_VERSION_NAME = f"WETREAD_{__version__}"[:16]
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_ESCAPE = re.compile(rb"(?=\x1b)")
+_DELIMITER = re.compile(rb"(?=[\\^=\r\n\f\t])")
 _CHARACTER_SET = re.compile(r"ISO[ _-]?(2022)?[ _-]?IR[ _-]?([0-9]+)", re.IGNORECASE)
 _DATA_SET_START = 132
 _LARGEST_INFLATED = 512 * 1024 * 1024
@@ -237,19 +238,11 @@ class _Values:
         return _clean(self.raw(keyword).decode("ascii", "replace"))
 
     def text(self, keyword: str) -> str:
-        raw = self.raw(keyword)
-        if b"\x1b" not in raw:
-            return _clean(raw.decode(self.encodings[0], "replace"))
-        return _clean(str(charset.decode_bytes(raw, list(self.encodings), TEXT_VR_DELIMS)))
+        return _clean(_decoded(self.raw(keyword), self.encodings))
 
     def name(self, keyword: str) -> str:
         """The alphabetic group of a PN, or the first that holds something (PS3.5 6.2.1)."""
-        raw = self.raw(keyword)
-        if b"\x1b" not in raw:
-            whole = raw.decode(self.encodings[0], "replace")
-        else:
-            whole = str(PersonName(raw, list(self.encodings)).decode())
-        groups = (_clean(group).rstrip("^") for group in whole.split("="))
+        groups = (_clean(group).rstrip("^") for group in _decoded(self.raw(keyword), self.encodings).split("="))
         return next((group for group in groups if group), "")
 
     def uid(self, keyword: str) -> str:
@@ -281,6 +274,22 @@ class _Values:
             _Values(self.encoded, self.encoded.walk(start, end, _WANTED)[0], self.encodings)
             for start, end in self.encoded.items(place)
         ]
+
+
+def _decoded(raw: bytes, encodings: tuple[str, ...]) -> str:
+    """Text in the first character set, or in those that its escape sequences call (PS3.5 6.1.2.5). Never fails."""
+    start, *escaped = _ESCAPE.split(raw)
+    text = start.decode(encodings[0], "replace")
+    for piece in escaped:
+        code = next((code for code in charset.CODES_TO_ENCODINGS if piece.startswith(code)), b"\x1b")
+        codec = charset.CODES_TO_ENCODINGS.get(code, encodings[0])
+        if codec in charset.handled_encodings:
+            text += piece.decode(codec, "replace")
+            continue
+        # A delimiter calls the first character set back (PS3.5 6.1.2.5.3).
+        called, *back = _DELIMITER.split(piece[len(code) :], maxsplit=1)
+        text += called.decode(codec, "replace") + b"".join(back).decode(encodings[0], "replace")
+    return text
 
 
 def _clean(text: str) -> str:
