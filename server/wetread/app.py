@@ -21,11 +21,13 @@ from starlette.responses import Response
 
 from wetread import __version__
 from wetread.access.tokens import Tokens, signing_key
-from wetread.api import credentials, fhir, fhir_outcome, health, ops, problem
+from wetread.api import credentials, dicomweb, fhir, health, ops, pictures, problem
 from wetread.api import hl7 as hl7_http
+from wetread.console import pages
 from wetread.domain.destination import Destination
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.phase import Phase
+from wetread.domain.reader import Reader
 from wetread.domain.study import CompletenessRule
 from wetread.errors import WetreadError
 from wetread.inbound.dicom import DicomListener, DimseEvent
@@ -48,10 +50,11 @@ from wetread.reading.settle import Settle
 from wetread.reading.steps import INFER, REPORT, SETTLE
 from wetread.record import audit, topics
 from wetread.record.events import Sequencer
+from wetread.record.resources import Version
 from wetread.record.subscriptions import Subscriptions
 from wetread.settings import Role, Settings, Tls, share_dir
 from wetread.store.blobs import LocalBlobs
-from wetread.store.database import Database, SyncConnection, SyncDatabase
+from wetread.store.database import Connection, Database, SyncConnection, SyncDatabase
 from wetread.work.jobs import Payload, Work
 
 logger = logging.getLogger(__name__)
@@ -335,8 +338,26 @@ def web_app(built: House) -> FastAPI:
     authenticate = credentials.bearer(tokens(settings))
     web = FastAPI(title="Wetread", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     web.include_router(health.router(built.database, authenticate))
-    web.include_router(fhir.router(built.database, authenticate, audit.write, settings.fhir_base))
-    fhir_outcome.install(web)
+    web.include_router(
+        fhir.router(
+            built.database, authenticate, audit.write, settings.fhir_base, on_write=_subscribing(built.subscriptions)
+        )
+    )
+    web.include_router(dicomweb.router(built.database, built.blobs, authenticate))
+    web.include_router(pictures.router(built.database, built.blobs, authenticate))
+    web.include_router(
+        pages.router(
+            pages.Console(
+                built.database,
+                tokens(settings),
+                authenticate,
+                credentials.COOKIE,
+                built.site.time_zone,
+                settings.demo,
+                settings.base_url.startswith("https:"),
+            )
+        )
+    )
     web.include_router(
         ops.router(
             ops.Ops(
@@ -356,6 +377,20 @@ def web_app(built: House) -> FastAPI:
         return problem.problem(error)
 
     return web
+
+
+def _subscribing(subscriptions: Subscriptions) -> fhir.OnWrite:
+    """A Subscription that a client writes or deletes takes effect in the transaction that writes it."""
+
+    async def on_write(
+        conn: Connection, reader: Reader, resource_type: str, resource_id: str, version: Version | None
+    ) -> None:
+        if resource_type == "Subscription" and version is not None:
+            await subscriptions.accept(conn, reader, version.resource())
+        elif resource_type == "Subscription":
+            await subscriptions.withdraw(conn, resource_id)
+
+    return on_write
 
 
 async def _serve_http(built: House, stop: asyncio.Event) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -14,8 +15,8 @@ from wetread.api import fhir_http as http
 from wetread.api.credentials import Authenticate
 from wetread.api.fhir_audit import AuditHook, Visit, visit
 from wetread.api.fhir_metadata import capability_statement
-from wetread.api.fhir_outcome import MEDIA_TYPE, outcome
-from wetread.domain.reader import Reader
+from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute, outcome
+from wetread.domain.reader import SYSTEM, Reader
 from wetread.errors import InvalidInput, MethodNotAllowed, NotFound, WetreadError
 from wetread.record import audit as audit_record
 from wetread.record import bundle, lossless, resources, validate
@@ -23,9 +24,12 @@ from wetread.record.compartment import patient_of, patients_of
 from wetread.record.history import history
 from wetread.record.parameters import resource_types
 from wetread.record.search import search
-from wetread.store.database import Database
+from wetread.store.database import Connection, Database
 
 _AUDIT_EVENT = "AuditEvent"
+
+
+OnWrite: TypeAlias = Callable[[Connection, Reader, str, str, resources.Version | None], Awaitable[None]]
 
 
 def router(
@@ -34,11 +38,16 @@ def router(
     audit: AuditHook,
     base_url: str,
     *,
+    on_write: OnWrite,
     max_body_bytes: int = 16 * 1024 * 1024,
 ) -> APIRouter:
-    """The routes under /fhir. `base_url` is what the world calls that path, without a slash at its end."""
-    face = _Face(database, authenticate, audit, base_url.rstrip("/"), max_body_bytes)
-    routes = APIRouter(prefix="/fhir", include_in_schema=False)
+    """The routes under /fhir. `base_url` is what the world calls that path, without a slash at its end.
+
+    `on_write` is told, in the transaction of each write by a client, what was written: type, id, and its version
+    (None for a deletion). What it raises undoes the write.
+    """
+    face = _Face(database, authenticate, audit, base_url.rstrip("/"), on_write, max_body_bytes)
+    routes = APIRouter(prefix="/fhir", route_class=OutcomeRoute, include_in_schema=False)
     for path, method, endpoint in (
         ("/metadata", "GET", face.metadata),
         ("", "POST", face.process),
@@ -53,7 +62,7 @@ def router(
         ("/{resource_type}/{resource_id}/_history/{version_id}", "GET", face.vread),
     ):
         routes.add_api_route(path, endpoint, methods=[method], response_model=None)
-    everything = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    everything = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
     for path in ("", "/{rest:path}"):
         routes.add_api_route(path, face.nothing, methods=everything, response_model=None)
     return routes
@@ -61,12 +70,19 @@ def router(
 
 class _Face:
     def __init__(
-        self, database: Database, authenticate: Authenticate, audit: AuditHook, base_url: str, max_body_bytes: int
+        self,
+        database: Database,
+        authenticate: Authenticate,
+        audit: AuditHook,
+        base_url: str,
+        on_write: OnWrite,
+        max_body_bytes: int,
     ) -> None:
         self._database = database
         self._authenticate = authenticate
         self._audit = audit
         self._base_url = base_url
+        self._on_write = on_write
         self._max_body_bytes = max_body_bytes
         self._capabilities = lossless.dump(capability_statement(base_url, datetime.now(UTC)))
 
@@ -139,6 +155,8 @@ class _Face:
             async with self._database.transaction() as conn:
                 condition = request.headers.get("if-none-exist")
                 version, created = await resources.create(conn, text, if_none_exist=condition, reader=reader)
+                if created:
+                    await self._on_write(conn, reader, resource_type, version.id, version)
                 await one.record(conn, _reference(version), _patients(version))
             return http.written_response(request, version, created=created, base_url=self._base_url)
 
@@ -153,6 +171,7 @@ class _Face:
                 raise InvalidInput("the resource's id is not that of the URL", location=f"{resource_type}.id")
             async with self._database.transaction() as conn:
                 version, created = await resources.update(conn, text, if_match=http.if_match(request))
+                await self._on_write(conn, reader, resource_type, resource_id, version)
                 await one.record(conn, patient_ids=_patients(version))
             return http.written_response(request, version, created=created, base_url=self._base_url)
 
@@ -163,6 +182,7 @@ class _Face:
             async with self._database.transaction() as conn:
                 patient_ids = await patients_of(conn, resource_type, [resource_id])
                 version = await resources.delete(conn, resource_type, resource_id, if_match=http.if_match(request))
+                await self._on_write(conn, reader, resource_type, resource_id, None)
                 await one.record(conn, patient_ids=patient_ids)
             return Response(status_code=204, headers={"ETag": http.etag(version)})
 
@@ -181,6 +201,7 @@ class _Face:
             done = await bundle.transact(conn, reader, entries, self._base_url)
             await one.record(conn)
             for each in done:
+                await self._tell(conn, reader, each)
                 await one.record_entry(conn, each.entry.interaction, each.what, each.patient_ids)
         return [each.text for each in done]
 
@@ -193,6 +214,7 @@ class _Face:
                     raise entry
                 async with self._database.transaction() as conn:
                     done = await bundle.perform(conn, reader, entry, self._base_url)
+                    await self._tell(conn, reader, done)
                     await one.record_entry(conn, entry.interaction, done.what, done.patient_ids)
                 texts.append(done.text)
             except WetreadError as error:
@@ -203,6 +225,15 @@ class _Face:
         async with self._database.transaction() as conn:
             await one.record(conn)
         return texts
+
+    async def _tell(self, conn: Connection, reader: Reader, done: bundle.Done) -> None:
+        """Tells `on_write` what an entry of a Bundle wrote."""
+        resource_type, _, resource_id = done.what.partition("/")
+        if done.entry.method == "DELETE" and resource_id:
+            await self._on_write(conn, reader, resource_type, resource_id, None)
+        elif done.entry.method in ("POST", "PUT"):
+            version = await resources.read(conn, SYSTEM, resource_type, resource_id)
+            await self._on_write(conn, reader, resource_type, resource_id, version)
 
     async def nothing(self, request: Request) -> Response:
         """What no other route takes: the wrong method on a path of ours, or no path of ours."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import FastAPI
-from starlette.exceptions import HTTPException
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wetread.errors import MethodNotAllowed, NotFound, Unauthorized, WetreadError
+from wetread.errors import MethodNotAllowed, Unauthorized, WetreadError
 from wetread.record import lossless
 from wetread.record.validate import InvalidResource, Issue
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/fhir+json"
-_Handler = Callable[[Request, Any], Awaitable[Response]]
 
 
 def outcome(error: WetreadError) -> dict[str, Any]:
@@ -56,33 +55,21 @@ def response(error: WetreadError) -> Response:
     return Response(body, error.http_status, headers=headers, media_type=MEDIA_TYPE)
 
 
-def install(app: FastAPI, prefix: str = "/fhir") -> None:
-    """Makes the app answer every error under `prefix` with an OperationOutcome; other paths keep their handlers."""
+class OutcomeRoute(APIRoute):
+    """A route whose every error is an OperationOutcome, whatever handlers the app has."""
 
-    async def known(request: Request, error: WetreadError) -> Response:
-        return response(error)
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
 
-    async def http(request: Request, error: HTTPException) -> Response:
-        known_error = MethodNotAllowed if error.status_code == 405 else NotFound
-        return response(known_error("there is nothing of this kind at this path; see GET metadata"))
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except WetreadError as error:
+                return response(error)
+            except Exception as error:
+                # Where, but not what: the message of a driver's error may repeat patient data.
+                where = "".join(traceback.format_tb(error.__traceback__))
+                logger.error("unexpected %s in the FHIR face\n%s", type(error).__name__, where)
+                return response(WetreadError("an unexpected fault; it was logged, tell the operator when it happened"))
 
-    async def unexpected(request: Request, error: Exception) -> Response:
-        return response(WetreadError("an unexpected fault; it was logged, please tell the operator when it happened"))
-
-    for kind, handler in ((WetreadError, known), (HTTPException, http), (Exception, unexpected)):
-        app.add_exception_handler(kind, _under(prefix, handler, app.exception_handlers.get(kind)))
-
-
-def _under(prefix: str, handler: _Handler, other: Any) -> _Handler:
-    """The handler for paths under the prefix; what was installed before for the rest."""
-
-    async def choose(request: Request, error: Any) -> Response:
-        path = request.url.path
-        if path == prefix or path.startswith(f"{prefix}/"):
-            return await handler(request, error)
-        if other is None:
-            raise error
-        answer: Response = await other(request, error)
         return answer
-
-    return choose

@@ -304,7 +304,7 @@ class Arrivals:
 
     async def _write_growing(self, conn: Connection, study: Study) -> None:
         received = await instances.received_of_study(conn, SYSTEM, study.study_instance_uid)
-        await resources.put(conn, await current(conn, study, received, self.site, with_instances=False))
+        await resources.put(conn, await current(conn, study, received, self.site, is_complete=False))
 
 
 async def _stored(conn: Connection, resource_type: str, resource_id: str) -> dict[str, Any] | None:

@@ -85,23 +85,24 @@ def imaging_study(
     encounter_id: str | None,
     accession: AccessionNumber,
     started: str,
-    with_instances: bool,
+    is_complete: bool,
 ) -> dict[str, Any]:
     """The ImagingStudy of what has arrived (FHIR R4 imagingstudy.html).
 
-    While it grows it counts its instances; once complete (`with_instances`) it lists them.
+    While it grows it is `registered` and counts its instances; once complete (`is_complete`) it is `available` and
+    lists them.
     """
     first = instances[0]
     by_series: Mapping[str, list[InstanceFacts]] = defaultdict(list)
     for facts in instances:
         by_series[facts.series_instance_uid].append(facts)
-    series = [_series(members, with_instances) for members in by_series.values()]
+    series = [_series(members, is_complete) for members in by_series.values()]
     series.sort(key=lambda s: (s.get("number", 0), s["uid"]))
     resource: dict[str, Any] = {
         "resourceType": "ImagingStudy",
         "id": imaging_study_id(first.study_instance_uid),
         "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{first.study_instance_uid}"}],
-        "status": "available",
+        "status": "available" if is_complete else "registered",
         "modality": [_modality(code) for code in sorted({f.modality for f in instances if f.modality})],
         "subject": {"reference": f"Patient/{patient_id}"},
         "numberOfSeries": len(series),
@@ -128,7 +129,7 @@ def imaging_study(
 
 
 async def current(
-    conn: Connection, study: Study, received: Sequence[InstanceFacts], site: Site, *, with_instances: bool
+    conn: Connection, study: Study, received: Sequence[InstanceFacts], site: Site, *, is_complete: bool
 ) -> dict[str, Any]:
     """The ImagingStudy of a study as it now stands."""
     order = await orders.by_id(conn, study.service_request_id) if study.service_request_id else None
@@ -139,7 +140,7 @@ async def current(
         encounter_id=order.encounter_id if order else None,
         accession=AccessionNumber(study.accession_number, study.accession_issuer),
         started=started(received[0], site),
-        with_instances=with_instances,
+        is_complete=is_complete,
     )
 
 
@@ -151,7 +152,7 @@ def started(facts: InstanceFacts, site: Site) -> str:
     return datetime.fromisoformat(f"{facts.study_date}T{time}").replace(tzinfo=site.time_zone).isoformat()
 
 
-def _series(members: Sequence[InstanceFacts], with_instances: bool) -> dict[str, Any]:
+def _series(members: Sequence[InstanceFacts], is_complete: bool) -> dict[str, Any]:
     first = members[0]
     series: dict[str, Any] = {
         "uid": first.series_instance_uid,
@@ -164,7 +165,7 @@ def _series(members: Sequence[InstanceFacts], with_instances: bool) -> dict[str,
         series["description"] = first.series_description
     if first.body_part:
         series["bodySite"] = {"display": first.body_part}
-    if with_instances:
+    if is_complete:
         ordered = sorted(members, key=lambda f: (f.instance_number or 0, f.sop_instance_uid))
         series["instance"] = [_instance(facts) for facts in ordered]
     return series

@@ -57,7 +57,7 @@ class Settle:
             study = await self.joining.join(conn, study)
         received = await instances.received_of_study(conn, SYSTEM, study.study_instance_uid)
         order = await orders.by_id(conn, study.service_request_id) if study.service_request_id else None
-        await resources.put(conn, await current(conn, study, received, self.site, with_instances=True))
+        await resources.put(conn, await current(conn, study, received, self.site, is_complete=True))
         await runs.supersede(conn, study.study_instance_uid, study.revision)
         routing = route(self.rules, series_facts(received, order))
         released = [c for c in routing.choices if await self._queue(conn, study, c)]

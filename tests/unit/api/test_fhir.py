@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from wetread.api import fhir, fhir_outcome
+from wetread.api import fhir
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Unauthorized
 from wetread.record import audit
@@ -26,6 +26,10 @@ READERS = {
     "observations": Reader("observer", (Scope("system", "Observation", frozenset("cruds")),)),
     "patient": Reader("phone", (Scope("patient", "*", frozenset("rs")),), patient_id="p1"),
 }
+
+
+async def nobody_is_told(*_: object) -> None:
+    """Stands where the application listens for Subscriptions."""
 
 
 def patient(**more: Any) -> dict[str, Any]:
@@ -45,8 +49,9 @@ async def authenticate(request: Request) -> Reader:
 
 def application(database: Database) -> FastAPI:
     app = FastAPI()
-    app.include_router(fhir.router(database, authenticate, audit.write, BASE, max_body_bytes=100_000))
-    fhir_outcome.install(app)
+    app.include_router(
+        fhir.router(database, authenticate, audit.write, BASE, on_write=nobody_is_told, max_body_bytes=100_000)
+    )
     return app
 
 
@@ -341,8 +346,7 @@ async def test_the_audit_of_a_write_shares_its_transaction(database: Database) -
         return await audit.write(conn, entry)
 
     app = FastAPI()
-    app.include_router(fhir.router(database, authenticate, refuse, BASE))
-    fhir_outcome.install(app)
+    app.include_router(fhir.router(database, authenticate, refuse, BASE, on_write=nobody_is_told))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, headers={"Authorization": "Bearer all"}) as client:
         assert (await put(client, patient())).status_code == 500
