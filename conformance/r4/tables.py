@@ -137,12 +137,19 @@ def shared_types(package: Package) -> list[str]:
     return [t for t in package.resource_types() if (models / f"{t.lower()}.py").exists()]
 
 
+def choice_types(package: Package) -> list[str]:
+    """The types of an element that may have any type, as they stand in names of JSON members."""
+    types = [t["code"] for t in package.elements["Extension.value[x]"]["type"]]
+    return sorted(t[0].upper() + t[1:] for t in types)
+
+
 def texts() -> dict[str, str]:
     """File name to content."""
     package = Package(definitions())
     tables = {
         "search-parameters.json": search_parameters(package),
         "required-codes.json": required_codes(package),
+        "choice-types.json": choice_types(package),
         "shared-types.json": shared_types(package),
     }
     return {name: _lines(table) + "\n" for name, table in tables.items()}

@@ -51,6 +51,12 @@ def resource_types() -> frozenset[str]:
 
 
 @cache
+def choice_types() -> frozenset[str]:
+    """What may follow the name of a choice element: `Quantity` in `valueQuantity`; not `Type` in `performerType`."""
+    return frozenset(table("choice-types.json"))
+
+
+@cache
 def parameters_of(resource_type: str) -> Mapping[str, SearchParameter]:
     """Code to parameter, those of every resource (`_id`, `_lastUpdated`, `_tag` ...) among them."""
     rows = {**_all()["Resource"], **_all().get(resource_type, {})}

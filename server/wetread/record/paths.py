@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from wetread.errors import Misconfigured
+from wetread.record.parameters import choice_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,61 +37,6 @@ Evaluate: TypeAlias = Callable[[Nodes], Nodes]
 _TOKEN = re.compile(
     r"\s*(?:(?P<string>'(?:[^'\\]|\\.)*')|(?P<number>\d+)|(?P<name>[A-Za-z_]\w*)|(?P<sign>!=|[.()|\[\]=]))"
 )
-_CHOICE_TYPES = frozenset(
-    [
-        "Base64Binary",
-        "Boolean",
-        "Canonical",
-        "Code",
-        "Date",
-        "DateTime",
-        "Decimal",
-        "Id",
-        "Instant",
-        "Integer",
-        "Markdown",
-        "Oid",
-        "PositiveInt",
-        "String",
-        "Time",
-        "UnsignedInt",
-        "Uri",
-        "Url",
-        "Uuid",
-        "Address",
-        "Age",
-        "Annotation",
-        "Attachment",
-        "CodeableConcept",
-        "Coding",
-        "ContactPoint",
-        "Count",
-        "Distance",
-        "Duration",
-        "HumanName",
-        "Identifier",
-        "Money",
-        "Period",
-        "Quantity",
-        "Range",
-        "Ratio",
-        "Reference",
-        "SampledData",
-        "Signature",
-        "Timing",
-        "ContactDetail",
-        "Contributor",
-        "DataRequirement",
-        "Expression",
-        "ParameterDefinition",
-        "RelatedArtifact",
-        "TriggerDefinition",
-        "UsageContext",
-        "Dosage",
-        "Meta",
-    ]
-)
-"""What may follow the name of a choice element (FHIR R4 datatypes.html 2.24.0.1.12): performerType is none."""
 _REFERENCE_TYPE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?$")
 
 
@@ -252,7 +198,7 @@ def _children(value: Any, name: str) -> Iterator[Node]:
         yield from _each(value[name], "")
         return
     for key, member in value.items():
-        if key.startswith(name) and key[len(name) :] in _CHOICE_TYPES:
+        if key.startswith(name) and key[len(name) :] in choice_types():
             yield from _each(member, key[len(name) :])
 
 
