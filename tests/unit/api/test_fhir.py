@@ -15,9 +15,10 @@ from starlette.requests import Request
 
 from wetread.api import fhir
 from wetread.domain.reader import SYSTEM, Reader, Scope
-from wetread.errors import Unauthorized
+from wetread.errors import Conflict, Unauthorized
 from wetread.record import audit
-from wetread.store.database import Database
+from wetread.record.resources import Version
+from wetread.store.database import Connection, Database
 
 BASE = "http://wetread.example/fhir"
 JSON = {"Content-Type": "application/fhir+json"}
@@ -47,29 +48,28 @@ async def authenticate(request: Request) -> Reader:
     return reader
 
 
-def application(database: Database) -> FastAPI:
+def application(
+    database: Database, write: fhir.AuditHook = audit.write, on_write: fhir.OnWrite = nobody_is_told
+) -> FastAPI:
     app = FastAPI()
-    app.include_router(
-        fhir.router(database, authenticate, audit.write, BASE, on_write=nobody_is_told, max_body_bytes=100_000)
-    )
+    app.include_router(fhir.router(database, authenticate, write, BASE, on_write=on_write, max_body_bytes=100_000))
     return app
 
 
-def caller(database: Database) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(application(database), raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, headers={"Authorization": "Bearer all"})
+def caller(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), headers={"Authorization": "Bearer all"})
 
 
 @pytest.fixture
 async def client(database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    async with caller(database) as client:
+    async with caller(application(database)) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 async def shared_client(module_database: Database) -> AsyncIterator[httpx.AsyncClient]:
     """For requests that store nothing."""
-    async with caller(module_database) as client:
+    async with caller(application(module_database)) as client:
         yield client
 
 
@@ -286,9 +286,8 @@ async def test_validation_tells_every_fault_and_where(client: httpx.AsyncClient)
 
 
 async def test_an_error_elsewhere_in_the_app_is_not_ours_to_render(database: Database) -> None:
-    transport = httpx.ASGITransport(application(database))
-    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-        answer = await client.get("/elsewhere")
+    async with caller(application(database)) as client:
+        answer = await client.get("http://wetread.example/elsewhere")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
 
 
@@ -345,12 +344,49 @@ async def test_the_audit_of_a_write_shares_its_transaction(database: Database) -
             raise RuntimeError
         return await audit.write(conn, entry)
 
-    app = FastAPI()
-    app.include_router(fhir.router(database, authenticate, refuse, BASE, on_write=nobody_is_told))
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, headers={"Authorization": "Bearer all"}) as client:
+    async with caller(application(database, write=refuse)) as client:
         assert (await put(client, patient())).status_code == 500
         assert (await client.get(f"{BASE}/Patient/p1")).status_code == 404
+
+
+async def test_who_listens_to_writes_hears_of_each_and_can_undo_it(database: Database) -> None:
+    heard: list[tuple[str, str, int | None]] = []
+
+    async def listen(
+        conn: Connection, reader: Reader, resource_type: str, resource_id: str, version: Version | None
+    ) -> None:
+        heard.append((resource_type, resource_id, version.version_id if version else None))
+        if resource_type == "Basic":
+            raise Conflict("nothing basic today")
+
+    basic = {"resourceType": "Basic", "id": "b1", "code": {"text": "x"}}
+    bundle = {
+        "resourceType": "Bundle",
+        "type": "batch",
+        "entry": [
+            {"resource": patient(active=True), "request": {"method": "PUT", "url": "Patient/p1"}},
+            {"request": {"method": "DELETE", "url": "Patient/p1"}},
+            {"request": {"method": "GET", "url": "Patient"}},
+            {"resource": basic, "request": {"method": "PUT", "url": "Basic/b1"}},
+        ],
+    }
+    async with caller(application(database, on_write=listen)) as client:
+        await put(client, patient())
+        answer = (await client.post(BASE, json=bundle, headers=JSON)).json()
+        assert (await client.get(f"{BASE}/Basic/b1")).status_code == 404
+    assert heard == [("Patient", "p1", 1), ("Patient", "p1", 2), ("Patient", "p1", None), ("Basic", "b1", 1)]
+    assert [e["response"]["status"][:3] for e in answer["entry"]] == ["200", "204", "200", "409"]
+    assert answer["entry"][3]["response"]["outcome"]["issue"][0]["code"] == "conflict"
+
+
+async def test_a_transaction_is_audited_as_one_and_entry_by_entry(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    entries = [{"resource": patient(), "request": {"method": "PUT", "url": "Patient/p1"}}]
+    body = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    answer = await client.post(f"{BASE}/", json=body, headers=JSON)
+    assert (answer.status_code, answer.json()["type"]) == (200, "transaction-response")
+    assert [e["subtype"][0]["code"] for e in await audits(database)] == ["transaction", "update"]
 
 
 async def test_audit_events_are_read_and_searched_through_the_same_face(client: httpx.AsyncClient) -> None:
