@@ -217,13 +217,10 @@ class Arrivals:
         return True
 
     async def _notice(
-        self, conn: Connection, study: Study | None, new: tuple[InstanceFacts, ...], now: datetime
+        self, conn: Connection, known: Study | None, new: tuple[InstanceFacts, ...], now: datetime
     ) -> None:
-        first = new[0]
-        is_new = study is None
-        if study is None:
-            study = await self._new_study(conn, first, now)
-        elif study.state is not StudyState.RECEIVING:
+        study = known or await self._new_study(conn, new[0], now)
+        if known is not None and known.state is not StudyState.RECEIVING:
             study = replace(study, revision=study.revision + 1, state=StudyState.RECEIVING, declared_complete=False)
             await audit.write(conn, studies.audit_entry("study-reopened", study, {"revision": str(study.revision)}))
         announced = [f.images_in_acquisition for f in new if f.images_in_acquisition]
@@ -236,15 +233,24 @@ class Arrivals:
             completed_at=None,
             error=None,
         )
-        if is_new:
-            await studies.insert(conn, study)
-        else:
-            await studies.update(conn, study)
+        await (studies.update(conn, study) if known else studies.insert(conn, study))
         if study.service_request_id is None and study.match_state is not MatchState.HELD:
             study = await self.joining.join(conn, study)
+        if study.service_request_id is None:
+            await self._stand_in_for_order(conn, study, now)
         await self._write_growing(conn, study)
         await audit.write(conn, studies.audit_entry("instance-stored", study, {"instances": str(len(new))}))
         await self._enqueue_settle(conn, study, now)
+
+    async def _stand_in_for_order(self, conn: Connection, study: Study, now: datetime) -> None:
+        """The Patient and the Task of a study that has no order, or none that is certain."""
+        if await _stored(conn, "Patient", study.patient_id) is None:
+            await resources.put(conn, imaging_study.patient(study.identity, study.patient_id))
+        if await _stored(conn, "Task", study.task_id) is None:
+            task = tasks.without_order(study.task_id, study.patient_id, study.id, now.isoformat())
+            if study.match_state is MatchState.HELD:
+                task |= {"status": "on-hold", "statusReason": {"text": study.match_reason}}
+            await resources.put(conn, task)
 
     async def _enqueue_settle(self, conn: Connection, study: Study, now: datetime) -> None:
         """One step waits out the quiet period; a second goes at once where the last expected instance has come."""
@@ -260,7 +266,7 @@ class Arrivals:
         )
 
     async def _new_study(self, conn: Connection, facts: InstanceFacts, now: datetime) -> Study:
-        """A study nobody knew: with the patient that its header tells of, found by identifier or made."""
+        """A study nobody knew, with the id of the patient that its header tells of: a stored one's, or a new one."""
         uid = facts.study_instance_uid
         identity = imaging_study.identity_of(facts, self.site)
         accession = imaging_study.accession_of(facts, self.site)
@@ -268,13 +274,9 @@ class Arrivals:
         patient_id = await self._known_patient(conn, trusted)
         if patient_id is None:
             patient_id = imaging_study.patient_id_of(identity, uid, self.site)
-            await resources.put(conn, imaging_study.patient(identity, patient_id))
-        task_id = fhir_id("study-task", uid)
-        study_id = imaging_study.imaging_study_id(uid)
-        await resources.put(conn, tasks.without_order(task_id, patient_id, study_id, now.isoformat()))
         return Study(
             study_instance_uid=uid,
-            id=study_id,
+            id=imaging_study.imaging_study_id(uid),
             state=StudyState.RECEIVING,
             revision=1,
             patient_id=patient_id,
@@ -285,7 +287,7 @@ class Arrivals:
             description=facts.study_description,
             study_date=facts.study_date,
             service_request_id=None,
-            task_id=task_id,
+            task_id=fhir_id("study-task", uid),
             match_state=MatchState.NONE,
             match_reason="",
             candidates=(),
