@@ -35,6 +35,10 @@ models = typer.Typer(help="Models and their phases: silent, concurrent, active."
 deliveries = typer.Typer(help="What left, what waits, and the dead letters.", no_args_is_help=True)
 trail = typer.Typer(help="The audit record.", no_args_is_help=True)
 
+_WHOLE = ("id", "run", "control id", "model")
+"""Columns that a person copies from: never broken."""
+_WIDE = 400
+
 States = Annotated[list[str] | None, typer.Option("--state", help="Only this state; may be given again.")]
 
 
@@ -293,10 +297,14 @@ async def _note(conn: Connection, reader: Reader, kind: str, detail: dict[str, s
 
 
 def _print(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    table = Table(*columns)
+    """A table as wide as its content where output is not a terminal, so that other programs can read it."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column in _WHOLE, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    Console().print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=_WIDE)).print(table)
 
 
 def _cell(value: object) -> str:

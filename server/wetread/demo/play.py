@@ -256,19 +256,25 @@ async def _task(client: httpx.AsyncClient, case: Case) -> dict[str, Any] | None:
 
 
 async def _search(client: httpx.AsyncClient, resource_type: str, **params: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     answer = await client.get(f"/fhir/{resource_type}", params={**params, "_count": "200"})
-    answer.raise_for_status()
-    return [entry["resource"] for entry in answer.json().get("entry", ())]
+    while True:
+        bundle = answer.raise_for_status().json()
+        found += [entry["resource"] for entry in bundle.get("entry", ())]
+        following = [link["url"] for link in bundle.get("link", ()) if link["relation"] == "next"]
+        if not following:
+            return found
+        answer = await client.get(following[0])
 
 
 def _has(heard: peers.Heard, modality: str) -> bool:
     return _first_object(heard, modality) is not None
 
 
-def _first_object(heard: peers.Heard, modality: str, description: str = "") -> bytes | None:
-    for content in heard.objects.values():
+def _first_object(heard: peers.Heard, modality: str, study_instance_uid: str = "") -> bytes | None:
+    for content in list(heard.objects.values()):
         header = pydicom.dcmread(BytesIO(content), stop_before_pixels=True)
-        if header.Modality == modality and description in str(header.get("SeriesDescription", "")):
+        if header.Modality == modality and study_instance_uid in ("", header.StudyInstanceUID):
             return content
     return None
 
@@ -290,9 +296,10 @@ async def _collect(on: Stage, client: httpx.AsyncClient, cases: Sequence[Case], 
             text = json.dumps(resource, indent=2).encode()
             peers.save(on.output / "fhir" / resource_type, f"{resource['id']}.json", text)
         say(f"  {len(found):3} {resource_type:18} demo-output/fhir/{resource_type}/")
+    alerting = next(c.examination.study_instance_uid for c in cases if c.kind == "phantom")
     for name, content in (
-        ("sr.dcm", _first_object(heard, "SR", "bleed")),
-        ("seg.dcm", _first_object(heard, "SEG", "bleed")),
+        ("sr.dcm", _first_object(heard, "SR", alerting)),
+        ("seg.dcm", _first_object(heard, "SEG", alerting)),
         ("pr.dcm", _first_object(heard, "PR")),
         ("alert.hl7", heard.alerts[0].replace(b"\r", b"\n")),
         ("notification.json", _pretty(next(b for b in heard.notifications if b'"Observation"' in b))),
@@ -341,7 +348,8 @@ def _told(observation: Mapping[str, Any]) -> str:
 
 def _quantity(element: Mapping[str, Any], label: str = "") -> str:
     quantity = element.get("valueQuantity")
-    return f"{label} {quantity['value']} {quantity.get('unit', '')}".strip() if quantity else ""
+    unit = quantity.get("code", "") if quantity else ""
+    return f"{label} {quantity['value']} {'' if unit == '1' else unit}".strip() if quantity else ""
 
 
 async def _stay(on: Stage, token: str, say: Say) -> None:
