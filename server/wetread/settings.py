@@ -331,10 +331,14 @@ def _anchored(model: type[BaseModel], values: Mapping[str, Any], folder: Path) -
     return done
 
 
+_NOT_SETTINGS = ("WETREAD_TEST_", "WETREAD_SOAK")
+"""Variables that steer the test suite."""
+
+
 def _require_known_variables() -> None:
     """pydantic-settings passes over variables that name no key; a misspelt one would be without effect, unnoticed."""
     for name in os.environ:
-        if name.startswith("WETREAD_") and not name.startswith("WETREAD_TEST_"):
+        if name.startswith("WETREAD_") and not name.startswith(_NOT_SETTINGS):
             key = name.removeprefix("WETREAD_").split("__")[0].lower()
             if key not in Settings.model_fields:
                 raise Misconfigured(f"{name}: no such setting; known: {', '.join(Settings.model_fields)}")

@@ -23,7 +23,15 @@ from wetread.archive import instances, quarantine
 from wetread.archive.query import KEYS, Blob, Level, Match, blobs_of, find
 from wetread.domain.reader import Reader
 from wetread.domain.study import InstanceFacts
-from wetread.errors import InvalidInput, NotFound, TooLarge, Unreachable, Unsupported, WetreadError
+from wetread.errors import (
+    InvalidInput,
+    NotAcceptable,
+    NotFound,
+    TooLarge,
+    Unreachable,
+    UnsupportedMedia,
+    WetreadError,
+)
 from wetread.record import audit
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database
@@ -34,18 +42,6 @@ from wetread.wire.multipart import Parts, media_type
 DICOM, DICOM_JSON, OCTETS = "application/dicom", "application/dicom+json", "application/octet-stream"
 _MOST_RESULTS = 1000
 _OWN_PARAMETERS = frozenset({"limit", "offset", "includefield", "fuzzymatching"})
-
-
-class NotAcceptable(Unsupported):
-    """None of the media types that the client accepts can be made."""
-
-    code = "not-acceptable"
-    http_status = 406
-
-
-class UnsupportedMediaType(Unsupported):
-    code = "unsupported-media-type"
-    http_status = 415
 
 
 class _WrongStudy(InvalidInput):
@@ -230,12 +226,12 @@ async def _posted(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
         yield bytes(body)
         return
     if kind != "multipart/related" or parameters.get("type", DICOM).lower() != DICOM:
-        raise UnsupportedMediaType(f'send {DICOM}, or multipart/related; type="{DICOM}"', location="Content-Type")
+        raise UnsupportedMedia(f'send {DICOM}, or multipart/related; type="{DICOM}"', location="Content-Type")
     parts = Parts(parameters.get("boundary", ""), limit_bytes)
     async for chunk in request.stream():
         for part in parts.feed(chunk):
             if media_type(part.headers.get("content-type", DICOM))[0] not in (DICOM, ""):
-                raise UnsupportedMediaType(f"each part is to be {DICOM}", location="Content-Type")
+                raise UnsupportedMedia(f"each part is to be {DICOM}", location="Content-Type")
             yield part.body
     parts.close()
 
