@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, LiteralString, TypeAlias
 
 from wetread.errors import InvalidInput
 from wetread.record import paths
@@ -27,7 +27,8 @@ END = datetime.max.replace(tzinfo=UTC)
 _INFINITY = Decimal("Infinity")
 _LONGEST = 256
 _CONTACT_SYSTEMS = frozenset({"phone", "fax", "email", "pager", "url", "sms", "other"})
-_ON_ITS_OWN_COLUMN = frozenset({"_id", "_lastUpdated"})
+ON_OWN_COLUMN = frozenset({"_id", "_lastUpdated"})
+"""Parameters that are columns of `resource` and need no index rows."""
 _REFERENCE = re.compile(
     r"(?P<base>https?://.+/)?(?P<type>[A-Z][A-Za-z]+)/(?P<id>[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?"
 )
@@ -58,7 +59,8 @@ class Entries:
     uri: set[Row] = field(default_factory=set)
 
 
-_COLUMNS = {
+_DIGITS: tuple[LiteralString, ...] = ("0", "1", "2", "3", "4", "5")
+_COLUMNS: dict[LiteralString, tuple[LiteralString, ...]] = {
     "token": ("system text", "code text"),
     "reference": ("target_type text", "target_id text", "url text", "identifier_system text", "identifier_value text"),
     "date": ("low timestamptz", "high timestamptz"),
@@ -129,7 +131,7 @@ def extract(resource: dict[str, Any]) -> Entries:
     """The index entries of a resource under every parameter of its type. Raises InvalidInput on a malformed date."""
     entries = Entries()
     for parameter in parameters_of(resource["resourceType"]).values():
-        if parameter.code in _ON_ITS_OWN_COLUMN:
+        if parameter.code in ON_OWN_COLUMN:
             continue
         rows, read = _READERS[parameter.kind]
         table: set[Row] = getattr(entries, rows)
@@ -145,19 +147,34 @@ def extract(resource: dict[str, Any]) -> Entries:
 
 async def write(conn: Connection, key: int, resource_type: str, entries: Entries, *, replace: bool) -> None:
     """Writes the rows of the resource with this key; `replace` clears those of its former version."""
+    args: dict[str, Any] = {"key": key, "resource_type": resource_type}
     for name, columns in _COLUMNS.items():
-        if replace:
-            await conn.execute(f"DELETE FROM index_{name} WHERE resource_key = %s", (key,))
         rows: set[Row] = getattr(entries, name)
-        if not rows:
-            continue
-        names = ", ".join(c.split()[0] for c in columns)
-        arrays = ", ".join(f"%s::{c.split()[1]}[]" for c in ("param text", *columns))
-        await conn.execute(
-            f"INSERT INTO index_{name} (resource_key, resource_type, param, {names}) "
-            f"SELECT %s, %s, * FROM unnest({arrays})",
-            (key, resource_type, *(list(column) for column in zip(*rows, strict=True))),
+        for number in range(len(columns) + 1):
+            args[f"{name}_{number}"] = [row[number] for row in rows]
+    await conn.execute(_REPLACE if replace else _INSERT, args)
+
+
+def _statement(*, replace: bool) -> LiteralString:
+    """One statement for all six tables: one round trip, and one plan that the driver keeps prepared."""
+    steps: list[LiteralString] = []
+    for name, columns in _COLUMNS.items():
+        names: LiteralString = ", ".join(column.split()[0] for column in columns)
+        arrays: LiteralString = ", ".join(
+            "%(" + name + "_" + _DIGITS[number] + ")s::" + column.split()[1] + "[]"
+            for number, column in enumerate(("param text", *columns))
         )
+        if replace:
+            steps.append("gone_" + name + " AS (DELETE FROM index_" + name + " WHERE resource_key = %(key)s)")
+        steps.append(
+            "new_" + name + " AS (INSERT INTO index_" + name + " (resource_key, resource_type, param, " + names + ")"
+            " SELECT %(key)s, %(resource_type)s, * FROM unnest(" + arrays + "))"
+        )
+    return "WITH " + ", ".join(steps) + " SELECT"
+
+
+_INSERT = _statement(replace=False)
+_REPLACE = _statement(replace=True)
 
 
 def _token(value: Any, parameter: SearchParameter) -> Iterator[Row]:

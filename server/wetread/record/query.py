@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, LiteralString, TypeAlias
 
 from wetread.errors import InvalidInput
-from wetread.record.index import BEGINNING, bounded, date_range, folded, reference_parts
+from wetread.record.index import BEGINNING, ON_OWN_COLUMN, bounded, date_range, folded, reference_parts
 from wetread.record.parameters import SearchParameter, parameters_of
 
 _MOST_VALUES = 500
@@ -81,10 +81,8 @@ def condition(resource_type: str, name: str, value: str, base_url: str = "") -> 
     if parameter.kind == "reference" and base_url:
         values = [v.removeprefix(f"{base_url}/") for v in values]
     matches = any_of(_VALUES[parameter.kind](v, modifier, parameter) for v in values)
-    if code == "_id":
-        return _on_id(matches)
-    if code == "_lastUpdated":
-        return _on_last_updated(matches)
+    if code in ON_OWN_COLUMN:
+        return _on_own_columns(matches)
     return _indexed(resource_type, parameter, matches, negate=modifier == "not")
 
 
@@ -132,7 +130,7 @@ def _indexed(resource_type: str, parameter: SearchParameter, matches: Condition,
 def _missing(resource_type: str, parameter: SearchParameter, value: str) -> Condition:
     if value not in ("true", "false"):
         raise InvalidInput(":missing takes true or false", location=parameter.code)
-    if parameter.code in ("_id", "_lastUpdated"):
+    if parameter.code in ON_OWN_COLUMN:
         return Condition("FALSE" if value == "true" else "TRUE")
     return _indexed_missing(resource_type, parameter, value == "true")
 
@@ -142,18 +140,11 @@ def _indexed_missing(resource_type: str, parameter: SearchParameter, missing: bo
     return Condition("NOT " + sql if missing else sql, (parameter.code,))
 
 
-def _on_id(matches: Condition) -> Condition:
-    """Token conditions read `i.code`; the id stands in `r.id`."""
-    return Condition("EXISTS (SELECT FROM (SELECT r.id AS code) i WHERE " + matches.sql + ")", matches.args)
-
-
-def _on_last_updated(matches: Condition) -> Condition:
-    return Condition(
-        "EXISTS (SELECT FROM (SELECT r.last_updated AS low, r.last_updated + interval '1 millisecond' AS high) i WHERE "
-        + matches.sql
-        + ")",
-        matches.args,
-    )
+def _on_own_columns(matches: Condition) -> Condition:
+    """`_id` and `_lastUpdated` stand in `resource` itself; a version's instant covers its millisecond."""
+    until: LiteralString = "(r.last_updated + interval '1 millisecond')"
+    sql = matches.sql.replace("i.code", "r.id").replace("i.low", "r.last_updated").replace("i.high", until)
+    return Condition(sql, matches.args)
 
 
 def _token(value: str, modifier: str, parameter: SearchParameter) -> Condition:

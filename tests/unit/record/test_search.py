@@ -292,3 +292,22 @@ async def test_values_too_long_for_an_index_are_stored_and_found(database: Datab
         assert await ids(conn, f"identifier={long}", "Patient") == ["p"]
         assert await ids(conn, f"identifier={long}x", "Patient") == []
         assert await ids(conn, f"family:exact={long}", "Patient") == ["p"]
+
+
+async def test_open_ended_quantities_and_ranges_are_found_as_far_as_they_reach(database: Database) -> None:
+    async with database.transaction() as conn:
+        for comparator, name in (("<", "less"), (">=", "more"), ("", "five")):
+            quantity = {"value": 5, "unit": "mL", **({"comparator": comparator} if comparator else {})}
+            await resources.put(conn, {"resourceType": "Observation", "id": name, "valueQuantity": quantity})
+        for name, prediction in (
+            ("half", {"probabilityDecimal": 0.5}),
+            ("up", {"probabilityRange": {"low": {"value": 1}}}),
+        ):
+            await resources.put(conn, {"resourceType": "RiskAssessment", "id": name, "prediction": [prediction]})
+
+        assert await ids(conn, "value-quantity=lt1&_sort=_id") == ["less"]
+        assert await ids(conn, "value-quantity=gt9&_sort=_id") == ["more"]
+        assert await ids(conn, "value-quantity=5") == ["five"]
+        assert await ids(conn, "value-quantity=ap5.2||mL") == ["less", "more", "five"]
+        assert await ids(conn, "probability=0.5", "RiskAssessment") == ["half"]
+        assert await ids(conn, "probability=gt7", "RiskAssessment") == ["up"]

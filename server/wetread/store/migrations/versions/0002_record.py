@@ -10,7 +10,8 @@ down_revision = "0001"
 
 def upgrade() -> None:
     # Collation "C" lets a plain b-tree answer prefix matches whatever the server's locale.
-    # Index rows hang on `resource_key`: 8 bytes in place of a type and an id in every row and every index.
+    # Index rows hang on `resource_key`: 8 bytes in place of a type and an id in every row and every index. It is no
+    # foreign key: resources are marked deleted, never removed, and a check for each row costs more than the row.
     script("""
         CREATE TABLE resource (
             key bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
@@ -36,7 +37,7 @@ def upgrade() -> None:
         );
 
         CREATE TABLE index_token (
-            resource_key bigint NOT NULL REFERENCES resource (key) ON DELETE CASCADE,
+            resource_key bigint NOT NULL,
             resource_type text COLLATE "C" NOT NULL,
             param text COLLATE "C" NOT NULL,
             system text COLLATE "C" NOT NULL,
@@ -46,7 +47,7 @@ def upgrade() -> None:
         CREATE INDEX index_token_of_resource ON index_token (resource_key, param);
 
         CREATE TABLE index_reference (
-            resource_key bigint NOT NULL REFERENCES resource (key) ON DELETE CASCADE,
+            resource_key bigint NOT NULL,
             resource_type text COLLATE "C" NOT NULL,
             param text COLLATE "C" NOT NULL,
             target_type text COLLATE "C" NOT NULL,
@@ -63,7 +64,7 @@ def upgrade() -> None:
         CREATE INDEX index_reference_of_resource ON index_reference (resource_key, param);
 
         CREATE TABLE index_date (
-            resource_key bigint NOT NULL REFERENCES resource (key) ON DELETE CASCADE,
+            resource_key bigint NOT NULL,
             resource_type text COLLATE "C" NOT NULL,
             param text COLLATE "C" NOT NULL,
             low timestamptz NOT NULL,
@@ -75,7 +76,7 @@ def upgrade() -> None:
         CREATE INDEX index_date_of_resource ON index_date (resource_key, param);
 
         CREATE TABLE index_string (
-            resource_key bigint NOT NULL REFERENCES resource (key) ON DELETE CASCADE,
+            resource_key bigint NOT NULL,
             resource_type text COLLATE "C" NOT NULL,
             param text COLLATE "C" NOT NULL,
             folded text COLLATE "C" NOT NULL,
@@ -85,7 +86,7 @@ def upgrade() -> None:
         CREATE INDEX index_string_of_resource ON index_string (resource_key, param);
 
         CREATE TABLE index_quantity (
-            resource_key bigint NOT NULL REFERENCES resource (key) ON DELETE CASCADE,
+            resource_key bigint NOT NULL,
             resource_type text COLLATE "C" NOT NULL,
             param text COLLATE "C" NOT NULL,
             low numeric NOT NULL,
@@ -99,7 +100,7 @@ def upgrade() -> None:
         CREATE INDEX index_quantity_of_resource ON index_quantity (resource_key, param);
 
         CREATE TABLE index_uri (
-            resource_key bigint NOT NULL REFERENCES resource (key) ON DELETE CASCADE,
+            resource_key bigint NOT NULL,
             resource_type text COLLATE "C" NOT NULL,
             param text COLLATE "C" NOT NULL,
             uri text COLLATE "C" NOT NULL
