@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 from wetread.errors import InvalidInput
 
 _DEEPEST = 100
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 _NOT_TEXT = "a string holds a NUL or an unpaired surrogate, which is not text (FHIR R4 2.24.0.1)"
 
 
@@ -74,6 +76,11 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
+def is_text(value: str) -> bool:
+    """Whether a string can be stored: no NUL, no unpaired surrogate."""
+    return _NO_TEXT.search(value) is None
+
+
 def _require_shallow(value: Any, levels: int) -> None:
     if levels == 0:
         raise InvalidInput("the JSON is nested too deeply")
@@ -86,7 +93,7 @@ def _require_shallow(value: Any, levels: int) -> None:
 def _require_text(value: Any) -> None:
     match value:
         case str():
-            if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
+            if not is_text(value):
                 raise InvalidInput(_NOT_TEXT)
         case dict():
             for key, member in value.items():

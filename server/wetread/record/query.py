@@ -11,6 +11,7 @@ from typing import Any, LiteralString, TypeAlias
 
 from wetread.errors import InvalidInput
 from wetread.record.index import BEGINNING, ON_OWN_COLUMN, bounded, date_range, folded, reference_parts
+from wetread.record.lossless import is_text
 from wetread.record.parameters import SearchParameter, parameters_of
 
 _MOST_VALUES = 500
@@ -62,8 +63,8 @@ def known(resource_type: str, name: str) -> bool:
 def condition(resource_type: str, name: str, value: str, base_url: str = "") -> Condition:
     """One search parameter as a condition on `resource r`. Raises InvalidInput: unknown, bad modifier, bad value."""
     code, _, modifier = name.partition(":")
-    if "\x00" in value:
-        raise InvalidInput("a value holds a NUL, which no resource may hold", location=code)
+    if not is_text(value):
+        raise InvalidInput("a value holds a NUL or an unpaired surrogate, which no resource may hold", location=code)
     if "." in name or code == "_has":
         raise InvalidInput("chained parameters and _has are not supported by this server", location=name)
     parameter = parameters_of(resource_type).get(code)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -9,6 +10,7 @@ import pytest
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Forbidden, InvalidInput, NotFound
 from wetread.record import resources
+from wetread.record.parameters import parameters_of
 from wetread.record.search import SearchSet, search
 from wetread.store.database import Connection, Database
 
@@ -311,3 +313,24 @@ async def test_open_ended_quantities_and_ranges_are_found_as_far_as_they_reach(d
         assert await ids(conn, "value-quantity=ap5.2||mL") == ["less", "more", "five"]
         assert await ids(conn, "probability=0.5", "RiskAssessment") == ["half"]
         assert await ids(conn, "probability=gt7", "RiskAssessment") == ["up"]
+
+
+async def test_no_search_is_a_fault_of_ours_however_odd(shelf: Database) -> None:
+    chance = random.Random(4)
+    controls = ["_count", "_sort", "_total", "_summary", "_include", "_revinclude", "_cursor"]
+    names = [*parameters_of("Observation"), *controls]
+    modifiers = ["", "", ":exact", ":contains", ":missing", ":not", ":identifier", ":Patient", ":below", ":iterate"]
+    dates = ["eq", "ge", "ap", "2024", "-02", "-30", "T", "10:61", "+14:00", "0001", "9999"]
+    signs = ["|", ",", "\\", "$", "%", "_", "'", "*", ":", "\x00", "\ud800", "ß", "İ", "😀"]
+    pieces = [*dates, *signs, "1e5", "-1", "9" * 400, "NaN", "Patient/p1", "true", "W10"]
+    refused = 0
+    async with shelf.transaction() as conn:
+        for _ in range(800):
+            name = chance.choice(names) + chance.choice(modifiers)
+            value = "".join(chance.choices(pieces, k=chance.randint(0, 4)))
+            try:
+                async with conn.transaction():
+                    await search(conn, SYSTEM, "Observation", [(name, value)], BASE)
+            except InvalidInput:
+                refused += 1
+    assert 200 < refused < 750
