@@ -47,6 +47,13 @@ class Tls(_Section):
     key: Path
     client_ca: Path | None = None
 
+    @field_validator("certificate", "key", "client_ca")
+    @classmethod
+    def _is_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
 
 class Http(_Section):
     host: str = "127.0.0.1"
@@ -212,6 +219,13 @@ class Settings(BaseSettings):
     @property
     def demo(self) -> bool:
         return self.profile == "demo"
+
+    @field_validator("overlay_dir")
+    @classmethod
+    def _is_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError(f"there is no folder {value}")
+        return value
 
     @field_validator("database_url")
     @classmethod

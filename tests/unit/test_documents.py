@@ -9,7 +9,6 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 import typer
 
@@ -42,12 +41,13 @@ def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def commands(command: click.Command, name: str) -> Iterator[str]:
-    if isinstance(command, click.Group):
-        for child, inner in command.commands.items():
-            yield from commands(inner, f"{name} {child}")
-    else:
-        yield name
+def commands(app: typer.Typer, name: str) -> Iterator[str]:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        yield f"{name} {command.name or command.callback.__name__}"
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        yield from commands(group.typer_instance, f"{name} {group.name}")
 
 
 def leaves(error: type[errors.WetreadError] = errors.WetreadError) -> Iterator[type[errors.WetreadError]]:
@@ -83,7 +83,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("command", sorted(commands(typer.main.get_command(cli), "wetread")))
+@pytest.mark.parametrize("command", sorted(commands(cli, "wetread")))
 def test_every_command_is_in_the_operations_page(command: str) -> None:
     assert command in text("docs/operations.md")
 

@@ -31,6 +31,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "wetread.toml"
 
 
+def touch(folder: Path, *names: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
 def refusal(file: Path | None, overrides: dict[str, Any] | None = None) -> str:
     with pytest.raises(Misconfigured) as caught:
         load(file, overrides)
@@ -44,6 +50,8 @@ class TestTheExampleFile:
         assert load(EXAMPLE).model_dump() == load(None).model_dump()
 
     def test_loads_with_every_example_in_it(self, file: Path) -> None:
+        (file.parent / "site").mkdir()
+        touch(file.parent / "tls", "wetread.pem", "wetread.key", "clients.pem")
         file.write_text(uncommented(EXAMPLE.read_text()))
         settings = load(file)
         assert settings.mllp.tls is not None
@@ -129,7 +137,11 @@ class TestPrecedence:
         assert settings.site.authorities == {"HOSP": "urn:oid:1.2.3"}
         assert settings.outbound.destinations[0].sends == ("alert",)
 
-    def test_an_optional_section_can_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_optional_section_can_come_from_the_environment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        touch(tmp_path, "server.pem", "server.key")
+        monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("WETREAD_MLLP__TLS__CERTIFICATE", "server.pem")
         monkeypatch.setenv("WETREAD_MLLP__TLS__KEY", "server.key")
         tls = load(None).mllp.tls
@@ -142,12 +154,13 @@ class TestPrecedence:
 
     def test_relative_paths_of_a_file_start_at_its_folder(self, file: Path) -> None:
         file.write_text(
-            "data_dir = 'data'\noverlay_dir = '/etc/site'\n[models]\nfolders = ['own']\n"
+            f"data_dir = 'data'\noverlay_dir = '{file.parent}'\n[models]\nfolders = ['own']\n"
             "[dicom.tls]\ncertificate = 'tls/a.pem'\nkey = 'tls/a.key'\n"
         )
+        touch(file.parent / "tls", "a.pem", "a.key")
         settings = load(file)
         assert settings.data_dir == file.parent / "data"
-        assert settings.overlay_dir == Path("/etc/site")
+        assert settings.overlay_dir == file.parent
         assert settings.models.folders == (file.parent / "own",)
         assert settings.dicom.tls is not None
         assert settings.dicom.tls.certificate == file.parent / "tls/a.pem"
@@ -173,6 +186,8 @@ class TestRefusals:
             ("[mllp]\nallow = ['10.1.0.0/8']", "mllp.allow: '10.1.0.0/8' is not a network"),
             ("[dicom]\nallow = ['pacs']", "dicom.allow: 'pacs' is not a network"),
             ("[outbound]\nallow = ['10.0.0.1/8']", "outbound.allow: '10.0.0.1/8' is neither a network nor a host name"),
+            ("overlay_dir = 'nowhere'", "overlay_dir: there is no folder"),
+            ("[mllp.tls]\ncertificate = 'a.pem'\nkey = 'a.key'", "mllp.tls.certificate: there is no file"),
             ("[study]\nquiet_s = 0", "study.quiet_s: Input should be greater than 0"),
             ("database_url = 'sqlite:///secret'", "database_url: expected postgresql://"),
             ("http = 8080", "http: Input should be a valid dictionary"),
@@ -217,12 +232,13 @@ class TestRefusals:
 class TestListeners:
     @pytest.mark.parametrize("name", ["mllp", "dicom"])
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.0.5", "wetread.example.org", ""])
-    def test_beyond_loopback_needs_an_allow_list_or_mutual_tls(self, name: str, host: str) -> None:
+    def test_beyond_loopback_needs_an_allow_list_or_mutual_tls(self, name: str, host: str, tmp_path: Path) -> None:
+        touch(tmp_path, "a.pem", "a.key", "ca.pem")
         assert f"{name}.host" in refusal(None, {name: {"host": host}})
         assert load(None, {name: {"host": host, "allow": ["10.1.0.0/16"]}})
-        tls = {"certificate": "a.pem", "key": "a.key"}
+        tls = {"certificate": tmp_path / "a.pem", "key": tmp_path / "a.key"}
         assert f"{name}.host" in refusal(None, {name: {"host": host, "tls": tls}})
-        assert load(None, {name: {"host": host, "tls": {**tls, "client_ca": "ca.pem"}}})
+        assert load(None, {name: {"host": host, "tls": {**tls, "client_ca": tmp_path / "ca.pem"}}})
 
     def test_an_ae_title_list_is_no_allow_list(self) -> None:
         assert "dicom.host" in refusal(None, {"dicom": {"host": "0.0.0.0", "allow_ae_titles": ["CT1"]}})
