@@ -202,7 +202,7 @@ class _Face:
             await one.record(conn)
             for each in done:
                 await self._tell(conn, reader, each)
-                await one.record_entry(conn, each.entry.interaction, each.what, each.patient_ids)
+                await one.entry(each.entry.interaction, each.what).record(conn, patient_ids=each.patient_ids)
         return [each.text for each in done]
 
     async def _batch(self, asked: bundle.Request, one: Visit, reader: Reader) -> list[str]:
@@ -215,11 +215,12 @@ class _Face:
                 async with self._database.transaction() as conn:
                     done = await bundle.perform(conn, reader, entry, self._base_url)
                     await self._tell(conn, reader, done)
-                    await one.record_entry(conn, entry.interaction, done.what, done.patient_ids)
+                    await one.entry(entry.interaction, done.what).record(conn, patient_ids=done.patient_ids)
                 texts.append(done.text)
             except WetreadError as error:
+                failed = one.entry(entry.interaction, entry.what) if isinstance(entry, bundle.Entry) else one
                 async with self._database.transaction() as conn:
-                    await one.record_failure(conn, error)
+                    await failed.record_failure(conn, error)
                 response = {"status": str(error.http_status), "outcome": outcome(error)}
                 texts.append(lossless.dump({"response": response}))
         async with self._database.transaction() as conn:

@@ -45,13 +45,12 @@ class Visit:
         for patient_id in patient_ids or (None,):
             await self.write(conn, replace(entry, patient_id=patient_id))
 
-    async def record_entry(self, conn: Connection, interaction: str, what: str, patient_ids: Sequence[str]) -> None:
-        """The same for one entry of a Bundle."""
-        entry = replace(self._entry(what, "0"), kind=interaction, action=ACTIONS.get(interaction, "E"))
-        for patient_id in patient_ids or (None,):
-            await self.write(conn, replace(entry, patient_id=patient_id))
+    def entry(self, interaction: str, what: str = "") -> Visit:
+        """The visit that one entry of a Bundle makes."""
+        return replace(self, interaction=interaction, what=what)
 
     async def record_failure(self, conn: Connection, error: BaseException) -> None:
+        """Adds the failure: outcome 4 where the caller is refused, 8 where something is away, 12 where we are wrong."""
         outcome = "4" if isinstance(error, Refused) else "8" if isinstance(error, Unreachable) else "12"
         text = error.message if isinstance(error, WetreadError) else "unexpected fault"
         await self.write(conn, replace(self._entry(self.what, outcome), outcome_text=text))

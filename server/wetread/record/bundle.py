@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound, PreconditionFailed, Unsupported, WetreadError
 from wetread.record import lossless, resources, search, validate
-from wetread.record.compartment import patient_of
+from wetread.record.compartment import patient_of, patients_of
 from wetread.record.parameters import resource_types
 from wetread.record.resources import Version
 from wetread.record.splice import instant
@@ -46,6 +46,11 @@ class Entry:
     if_match: int | None = None
     if_none_exist: str | None = None
     content: dict[str, Any] | None = None
+
+    @property
+    def what(self) -> str:
+        """`Type/id`, or the type alone where the entry names no resource."""
+        return f"{self.resource_type}/{self.id}" if self.id else self.resource_type
 
     @property
     def interaction(self) -> str:
@@ -287,9 +292,10 @@ async def _delete(conn: Connection, reader: Reader, entry: Entry) -> Done:
     entry = entry if entry.id else await _resolved(conn, reader, entry)
     if not entry.id:
         return Done(entry, '{"response":{"status":"204 No Content"}}')
+    patient_ids = await patients_of(conn, entry.resource_type, [entry.id])
     version = await resources.delete(conn, entry.resource_type, entry.id, if_match=entry.if_match)
     response = {"status": "204 No Content", "etag": f'W/"{version.version_id}"'}
-    return Done(entry, lossless.dump({"response": response}), f"{entry.resource_type}/{entry.id}")
+    return Done(entry, lossless.dump({"response": response}), entry.what, patient_ids)
 
 
 def _done(entry: Entry, version: Version, status: str, base_url: str) -> Done:

@@ -377,6 +377,8 @@ async def test_who_listens_to_writes_hears_of_each_and_can_undo_it(database: Dat
     assert heard == [("Patient", "p1", 1), ("Patient", "p1", 2), ("Patient", "p1", None), ("Basic", "b1", 1)]
     assert [e["response"]["status"][:3] for e in answer["entry"]] == ["200", "204", "200", "409"]
     assert answer["entry"][3]["response"]["outcome"]["issue"][0]["code"] == "conflict"
+    told = [(e["subtype"][0]["code"], e["outcome"]) for e in await audits(database)]
+    assert told[1:6] == [("update", "0"), ("delete", "0"), ("search-type", "0"), ("update", "4"), ("batch", "0")]
 
 
 async def test_a_transaction_is_audited_as_one_and_entry_by_entry(
