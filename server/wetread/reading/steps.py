@@ -8,5 +8,5 @@ from __future__ import annotations
 from wetread.work.jobs import Step
 
 SETTLE = Step("settle", "work")
-INFER = Step("infer", "infer", unexpected_tries=3)
+INFER = Step("infer", "infer", unexpected_tries=3, most_tries=8)
 REPORT = Step("report", "work")

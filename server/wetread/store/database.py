@@ -32,6 +32,11 @@ def _own_errors() -> Iterator[None]:
         raise OutOfSpace("the database has no space left; free space and send again") from error
     except (PoolTimeout, psycopg.OperationalError) as error:
         raise StoreUnavailable("the database does not answer; send again later") from error
+    except Exception as error:
+        # The job engine wraps what the driver raises.
+        if isinstance(error.__cause__, psycopg.OperationalError):
+            raise StoreUnavailable("the database does not answer; send again later") from error
+        raise
 
 
 class Database:

@@ -4,8 +4,10 @@ A step is enqueued on the caller's connection, so it exists exactly when the cal
 least once; doing it twice must write the same thing.
 
 What we add to Procrastinate: idempotency keys (its `queueing_lock` can wedge a retry, procrastinate#1543, and is not
-used), a sweep that returns the jobs of a worker whose heartbeat stopped (procrastinate#1518), a retry policy that
-tells passing faults from permanent ones, and a callback for work that is given up.
+used), a sweep that returns the jobs of a worker whose heartbeat stopped (procrastinate#1518) and those whose outcome
+could not be written, a worker that comes back after the database was away (Procrastinate's ends, without a word when
+its heartbeat fails), a retry policy that tells passing faults from permanent ones, and a callback for work that is
+given up.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -22,6 +24,7 @@ from typing import Any, TypeAlias
 import procrastinate
 from procrastinate import exceptions as job_exceptions
 from procrastinate.jobs import Job
+from procrastinate.jobs import Status as JobStatus
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from wetread.errors import Refused, Unreachable
@@ -38,6 +41,7 @@ OnDead: TypeAlias = Callable[[str, Payload, BaseException], Awaitable[None]]
 _HEARTBEAT_S = 2.0
 _STALLED_AFTER_S = 10.0
 _POLL_S = 0.25
+_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +49,15 @@ class Step:
     """A kind of work. `queue` says which role runs it.
 
     A passing fault (Unreachable) is tried again for ever, ever more slowly; a Refused is given up at once; anything
-    else, a fault of our own, is tried `unexpected_tries` times.
+    else, a fault of our own, is tried `unexpected_tries` times. A step that was begun `most_tries` times when its
+    process dies with it in hand is given up, since it may be what kills the process; None: never.
     """
 
     name: str
     queue: str
     unexpected_tries: int = 4
     longest_wait_s: float = 300.0
+    most_tries: int | None = None
 
 
 class _Again(BaseRetryStrategy):
@@ -77,7 +83,9 @@ class Work:
         self._database = database
         self._on_dead = on_dead
         self._engine = procrastinate.App(connector=procrastinate.PsycopgConnector())
-        self._bound: set[str] = set()
+        self._bound: dict[str, Step] = {}
+        self._left: dict[int, Job] = {}
+        """Jobs whose handler has ended, since the last sweep: their outcome should be written by the next."""
 
     async def open(self) -> None:
         """Opens the engine on the database's own pool."""
@@ -87,17 +95,21 @@ class Work:
         again = _Again(step)
 
         async def task(context: procrastinate.JobContext, /, **payload: Any) -> None:
+            number = context.job.id or 0
+            self._left.pop(number, None)
             try:
                 ask_again_at = await handler(payload)
             except BaseException as error:
                 if again.gives_up(error, context.job.attempts):
                     await self._on_dead(step.name, payload, error)
                 raise
+            finally:
+                self._left[number] = context.job
             if ask_again_at is not None:
                 raise job_exceptions.JobRetry(RetryDecision(retry_at=ask_again_at))
 
         self._engine.task(name=step.name, queue=step.queue, pass_context=True, retry=again)(task)
-        self._bound.add(step.name)
+        self._bound[step.name] = step
 
     async def enqueue(
         self,
@@ -126,10 +138,25 @@ class Work:
         return True
 
     async def run(self, queues: Sequence[str], *, concurrency: int, alone: bool, stop: asyncio.Event) -> None:
-        """Works the queues until `stop`. `alone`: no other process works them, so what is in hand is a dead one's."""
-        if alone:
-            await self._return_stalled(queues, 0.0)
+        """Works the queues until `stop`; outlives the loss of the database.
+
+        `alone`: no other process works them, so what is in hand when we begin is a dead one's.
+        """
         sweeper = asyncio.create_task(self._sweep(queues))
+        try:
+            while not stop.is_set():
+                try:
+                    if alone:
+                        await self._return_stalled(queues, 0.0)
+                    await self._run_worker(queues, concurrency, stop)
+                except (job_exceptions.ConnectorException, Unreachable) as error:
+                    logger.warning("work on %s waits for the database: %s", ", ".join(queues), type(error).__name__)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), _PAUSE_S)
+        finally:
+            sweeper.cancel()
+
+    async def _run_worker(self, queues: Sequence[str], concurrency: int, stop: asyncio.Event) -> None:
         worker = asyncio.create_task(
             self._engine.run_worker_async(
                 queues=list(queues),
@@ -147,18 +174,25 @@ class Work:
         try:
             await asyncio.wait({worker, stopped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (sweeper, worker, stopped):
-                task.cancel()
+            worker.cancel()
+            stopped.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await worker
 
     async def _sweep(self, queues: Sequence[str]) -> None:
+        overdue: dict[int, Job] = {}
         while True:
             await asyncio.sleep(_STALLED_AFTER_S / 2)
+            overdue = {number: job for number, job in overdue.items() if self._left.get(number) is job}
             try:
                 await self._return_stalled(queues, _STALLED_AFTER_S)
-            except Exception:
-                logger.exception("the sweep for stalled work failed and will be tried again")
+                await self._return_unsettled(overdue)
+            except Exception as error:
+                logger.warning("the sweep for stalled work failed and will be tried again: %s", type(error).__name__)
+                continue
+            for number in overdue:
+                self._left.pop(number, None)
+            overdue = dict(self._left)
 
     async def _return_stalled(self, queues: Sequence[str], heartbeat_older_than_s: float) -> None:
         for queue in queues:
@@ -166,5 +200,21 @@ class Work:
                 queue=queue, seconds_since_heartbeat=heartbeat_older_than_s
             )
             for job in stalled:
-                with contextlib.suppress(job_exceptions.ConnectorException):
-                    await self._engine.job_manager.retry_job(job, retry_at=datetime.now(UTC))
+                await self._return(job)
+
+    async def _return_unsettled(self, numbers: Iterable[int]) -> None:
+        """Jobs that this process has done with, but whose outcome the database did not take: they are done anew."""
+        for number in numbers:
+            for job in await self._engine.job_manager.list_jobs_async(id=number, status="doing"):
+                logger.warning("the outcome of a %s was not written; it is done again", job.task_name)
+                await self._return(job)
+
+    async def _return(self, job: Job) -> None:
+        step = self._bound.get(job.task_name)
+        if step is not None and step.most_tries is not None and job.attempts + 1 >= step.most_tries:
+            reason = f"the process ended with this step in hand, begun {job.attempts + 1} times; see its log and memory"
+            await self._on_dead(step.name, job.task_kwargs, Refused(reason))
+            await self._engine.job_manager.finish_job(job, JobStatus.FAILED, delete_job=False)
+            return
+        with contextlib.suppress(job_exceptions.ConnectorException):
+            await self._engine.job_manager.retry_job(job, retry_at=datetime.now(UTC))
