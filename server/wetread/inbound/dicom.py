@@ -11,6 +11,7 @@ import socket
 import socketserver
 import ssl
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,6 +36,8 @@ _PDU_BYTES = 128 * 1024
 _LARGEST_PDU = 16 * 1024 * 1024
 """We announce 128 KiB; a peer that sends more than this in one PDU is not negotiating, it is filling our memory."""
 _READ_BYTES = 1024 * 1024
+_LAST_INSTANCE_S = 30.0
+"""How long an instance in hand may take to be stored when we stop; its sender may not hear of it and sends again."""
 _SUCCESS = 0x0000
 _PROCESSING_FAILURE = 0x0110
 
@@ -106,6 +109,8 @@ class DicomListener:
         self._ae.add_supported_context(VERIFICATION)
         self._server: ThreadedAssociationServer | None = None
         self._thread: threading.Thread | None = None
+        self._in_hand = 0
+        self._idle = threading.Condition()
 
     def start(self) -> None:
         """Raises Misconfigured when the address cannot be had."""
@@ -134,26 +139,28 @@ class DicomListener:
         self._thread.start()
 
     def stop(self, *, grace_s: float = 5.0) -> None:
-        """Takes no more associations; lets those at work end for `grace_s`, then aborts them."""
+        """Takes no more associations; lets those at work end for `grace_s`, then hangs up."""
         if self._server is None or self._thread is None:
             return
         server, self._server = self._server, None
         server.shutdown()
         self._thread.join()
-        running = server.active_associations
-        for association in running:
-            association.join(grace_s / len(running))
+        deadline = time.monotonic() + grace_s
+        while server.active_associations and time.monotonic() < deadline:
+            time.sleep(0.05)
         for association in server.active_associations:
-            association.abort()
-        for association in running:
-            association.join(grace_s)
+            _hang_up(association)
+        with self._idle:
+            self._idle.wait_for(lambda: self._in_hand == 0, _LAST_INSTANCE_S)
 
     def _on_open(self, event: _Event) -> None:
         """Before the first byte: no Nagle, acknowledgements at once, reads in large pieces.
 
         A sender with Nagle on waits for our TCP acknowledgement, 40 ms each time, unless quick acknowledgement is
-        armed again before every read (the kernel takes it away).
+        armed again before every read (the kernel takes it away). Threads that wait for a silent peer must not keep the
+        process alive.
         """
+        event.assoc.daemon = event.assoc.dul.daemon = True
         wrapped = event.assoc.dul.socket
         connection: socket.socket = wrapped.socket
         connection.settimeout(self._idle_timeout_s)
@@ -180,6 +187,16 @@ class DicomListener:
         return _SUCCESS
 
     def _on_store(self, event: _Event) -> int | Dataset:
+        with self._idle:
+            self._in_hand += 1
+        try:
+            return self._answer(event)
+        finally:
+            with self._idle:
+                self._in_hand -= 1
+                self._idle.notify_all()
+
+    def _answer(self, event: _Event) -> int | Dataset:
         """PS3.4 B.2.3; a refusal is kept in quarantine."""
         request = event.request
         parties = _parties(event.assoc)
@@ -268,6 +285,15 @@ def _receive(connection: socket.socket, count: int) -> bytearray:
             return buffer
         filled += read
     return buffer
+
+
+def _hang_up(association: Any) -> None:
+    """At once: pynetdicom's own abort waits for a thread that may be waiting for a stalled peer."""
+    wrapped = association.dul.socket
+    connection = wrapped.socket if wrapped is not None else None
+    if connection is not None:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 def _parties(association: Any) -> tuple[str, str, str]:

@@ -159,7 +159,7 @@ def _send_on_one_association(
     tls: ssl.SSLContext | None,
 ) -> list[RefusedByArchive]:
     _config.LOG_HANDLER_LEVEL = "none"
-    entity = AE(calling_ae)
+    entity = _Entity(calling_ae)
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = timeout_s
@@ -172,12 +172,28 @@ def _send_on_one_association(
         evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay)],
     )
     if not association.is_established:
+        entity.close_socket()
         raise _no_association(association)
     try:
         return [refusal for item in items if (refusal := _store(association, item)) is not None]
     finally:
         if association.is_established:
             association.release()
+
+
+class _Entity(AE):
+    """Closes the socket of a connection that was refused, which pynetdicom forgets."""
+
+    _socket: socket.socket | None = None
+
+    def _create_socket(self, *arguments: Any) -> Any:
+        wrapped = super()._create_socket(*arguments)
+        self._socket = wrapped.socket
+        return wrapped
+
+    def close_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
 
 
 def _store(association: Any, item: _Item) -> RefusedByArchive | None:
