@@ -101,7 +101,7 @@ async def only_match(conn: Connection, reader: Reader, resource_type: str, condi
     if not params:
         raise InvalidInput("a conditional interaction needs at least one search parameter")
     await _wait_turn(conn, resource_type, *(f"{name}={value}" for name, value in params))
-    matches = await find(conn, reader, resource_type, params)
+    matches = await find(conn, reader, resource_type, params, most=2)
     if len(matches) > 1:
         raise PreconditionFailed("the condition matches more than one resource; make it more specific")
     return matches[0] if matches else None
@@ -142,15 +142,22 @@ async def vread(conn: Connection, reader: Reader, resource_type: str, resource_i
 
 
 async def find(
-    conn: Connection, reader: Reader, resource_type: str, params: Sequence[tuple[str, str]]
+    conn: Connection,
+    reader: Reader,
+    resource_type: str,
+    params: Sequence[tuple[str, str]],
+    *,
+    most: int | None = None,
 ) -> list[Version]:
-    """All current resources that match every parameter, oldest first. Raises Forbidden, and InvalidInput for a
-    parameter that the type has not."""
+    """The current resources that match every parameter, oldest first: all of them, or the first `most`.
+
+    Raises Forbidden, and InvalidInput for a parameter that the type has not.
+    """
     reader.require("s", resource_type)
     _require_stored(resource_type)
     where = query.all_of(query.condition(resource_type, name, value) for name, value in params)
     async with conn.cursor(row_factory=class_row(Version)) as cursor:
-        await cursor.execute(_FIND + "(" + where.sql + ") ORDER BY r.key", (resource_type, *where.args))
+        await cursor.execute(_FIND + "(" + where.sql + ") ORDER BY r.key LIMIT %s", (resource_type, *where.args, most))
         return await cursor.fetchall()
 
 

@@ -50,7 +50,7 @@ _ORDERS = {
 
 @dataclass(frozen=True, slots=True)
 class SearchSet:
-    """A searchset Bundle as text. `patient_ids` are the patients whom the matches are about, for the audit."""
+    """A searchset Bundle as text. `patient_ids` are the patients whom it is about, for the audit."""
 
     body: str
     patient_ids: tuple[str, ...]
@@ -122,7 +122,15 @@ async def search(
         *(entry(v, base_url, "include") for v in included),
         *_told_of_ignored(plan.ignored),
     ]
-    return SearchSet(_bundle(entries, total, links), await patients_of(conn, resource_type, [m.id for m in matches]))
+    return SearchSet(_bundle(entries, total, links), await _patients(conn, [*matches, *included]))
+
+
+async def _patients(conn: Connection, versions: Sequence[Version]) -> tuple[str, ...]:
+    of_type: dict[str, list[str]] = {}
+    for version in versions:
+        of_type.setdefault(version.resource_type, []).append(version.id)
+    found = [await patients_of(conn, resource_type, ids) for resource_type, ids in of_type.items()]
+    return tuple(dict.fromkeys(patient_id for patient_ids in found for patient_id in patient_ids))
 
 
 def entry(version: Version, base_url: str, mode: str) -> str:
@@ -157,7 +165,7 @@ def _told_of_ignored(names: Sequence[str]) -> list[str]:
         for name in names
     ]
     outcome = {"resourceType": "OperationOutcome", "issue": issues}
-    return [dump({"resource": outcome, "search": {"mode": "outcome"}})]
+    return [dump({"fullUrl": uuid.uuid4().urn, "resource": outcome, "search": {"mode": "outcome"}})]
 
 
 def _planned(resource_type: str, params: Sequence[tuple[str, str]], base_url: str, *, strict: bool) -> _Plan:

@@ -270,11 +270,16 @@ async def test_a_patient_scope_opens_nothing_yet(shelf: Database) -> None:
             await search(conn, reader, "Observation", [], BASE)
 
 
-async def test_the_patients_whom_matches_are_about_are_told_for_the_audit(shelf: Database) -> None:
+async def test_the_patients_whom_a_page_is_about_are_told_for_the_audit(shelf: Database) -> None:
     async with shelf.transaction() as conn:
         assert (await search(conn, SYSTEM, "Observation", [], BASE)).patient_ids == ("p0", "p1")
         assert (await search(conn, SYSTEM, "Patient", [("_id", "p1")], BASE)).patient_ids == ("p1",)
         assert (await search(conn, SYSTEM, "Observation", [("status", "final")], BASE)).patient_ids == ()
+        await resources.put(conn, {"resourceType": "Device", "id": "d"})
+        await resources.put(conn, observation(7, device={"reference": "Device/d"}))
+        behind = [("_id", "d"), ("_revinclude", "Observation:device")]
+        assert (await search(conn, SYSTEM, "Device", behind, BASE)).patient_ids == ("p1",)
+        await resources.delete(conn, "Observation", "o7")
 
 
 async def test_a_type_that_is_not_served_is_not_found(database: Database) -> None:
