@@ -6,12 +6,13 @@ tokens beside these; `Tokens.verify` is the one place where a bearer token becom
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,16 +31,29 @@ ROLES = ("administrator", "engineer", "radiologist", "governance", "auditor", "s
 
 def signing_key(file: Path) -> ECKey:
     """The key of this file, made on first use. Raises Misconfigured when others may read it."""
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        if file.stat().st_mode & 0o077:
-            raise Misconfigured(f"{file}: others may read the signing key; set its mode to 0600") from None
-        return ECKey.import_key(json.loads(file.read_text()))
-    key = ECKey.generate_key("P-256", private=True)
-    with os.fdopen(descriptor, "w") as handle:
-        json.dump(key.as_dict(private=True), handle)
-    return key
+    made = ECKey.generate_key("P-256", private=True)
+    content = secret_file(file, lambda: json.dumps(made.as_dict(private=True)).encode())
+    return ECKey.import_key(json.loads(content))
+
+
+def secret_file(file: Path, make: Callable[[], bytes]) -> bytes:
+    """The content of a secret file, made on first use, whole or not at all: processes that start together agree.
+
+    Raises Misconfigured when others may read it.
+    """
+    if not file.exists():
+        part = file.with_name(f"{file.name}.{os.getpid()}")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(make())
+            handle.flush()
+            os.fsync(handle.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(part, file)
+        part.unlink()
+    if file.stat().st_mode & 0o077:
+        raise Misconfigured(f"{file}: others may read this key; set its mode to 0600")
+    return file.read_bytes()
 
 
 @dataclass(frozen=True, slots=True)

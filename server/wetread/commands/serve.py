@@ -19,13 +19,16 @@ import typer
 from wetread import app as composition
 from wetread.access.tokens import ROLES as PERSON_ROLES
 from wetread.commands.options import Config, DataDir, database_url, opened, operator, settings_of
-from wetread.errors import InvalidInput, Misconfigured
+from wetread.errors import InvalidInput, Misconfigured, StoreUnavailable
 from wetread.mapping import maps
 from wetread.processes import Child, stop_on_signals, stop_with_parent, supervise
 from wetread.reading import routing
 from wetread.record import audit
+from wetread.roles import run_roles
 from wetread.settings import ROLES, Role, Settings, share_dir
 from wetread.store import embedded, migrate
+
+logger = logging.getLogger(__name__)
 
 _GROUPS: tuple[tuple[Role, ...], ...] = (("http", "mllp", "work", "notify"), ("dicom",), ("infer",))
 """Which roles share a process: what waits on sockets and the database; DIMSE threads; the model runtime."""
@@ -78,7 +81,7 @@ def serve(
             )
             for group in groups
         ]
-        raise typer.Exit(asyncio.run(_supervise(children)))
+        raise typer.Exit(asyncio.run(_supervise(children, settings.data_dir if owner else None)))
 
 
 def check_config(config: Config = None, data_dir: DataDir = None) -> None:
@@ -171,10 +174,26 @@ def set_up_logging(settings: Settings) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-async def _supervise(children: list[Child]) -> int:
+async def _supervise(children: list[Child], database_dir: Path | None) -> int:
+    """`database_dir`: where our own PostgreSQL lives, which is kept running too."""
     stop = asyncio.Event()
     stop_on_signals(stop)
-    return await supervise(children, stop)
+    keeping = asyncio.create_task(_keep_database(database_dir, stop)) if database_dir is not None else None
+    status = await supervise(children, stop)
+    if keeping is not None:
+        await keeping
+    return status
+
+
+async def _keep_database(data_dir: Path, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            if await asyncio.to_thread(embedded.keep_running, data_dir):
+                logger.error("PostgreSQL had died and was started again")
+        except StoreUnavailable as error:
+            logger.error("PostgreSQL has died and does not start yet: %s", error.message)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 1.0)
 
 
 async def _run_child(settings: Settings, roles: tuple[Role, ...], alone: bool) -> None:
@@ -184,7 +203,7 @@ async def _run_child(settings: Settings, roles: tuple[Role, ...], alone: bool) -
     if settings.database_url is None:
         raise Misconfigured("database_url: a child process needs the database of its parent")
     try:
-        await composition.run_roles(settings, settings.database_url.get_secret_value(), roles, alone=alone, stop=stop)
+        await run_roles(settings, settings.database_url.get_secret_value(), roles, alone=alone, stop=stop)
     finally:
         watching.cancel()
 

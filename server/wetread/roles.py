@@ -1,0 +1,174 @@
+"""Runs roles in this process: each listener and loop from its start to its graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from ipaddress import ip_network
+
+import uvicorn
+
+from wetread.app import House, house, web_app
+from wetread.inbound.dicom import DicomListener, DimseEvent
+from wetread.inbound.dicom_negotiation import AllowedPeer
+from wetread.inbound.mllp import MllpListener, Received
+from wetread.record import audit
+from wetread.record.events import Sequencer
+from wetread.settings import Role, Settings, Tls
+from wetread.store.blobs import LocalBlobs
+from wetread.store.database import SyncConnection, SyncDatabase
+
+logger = logging.getLogger(__name__)
+
+_QUEUES: Mapping[Role, str] = {"work": "work", "infer": "infer", "notify": "notify"}
+
+
+async def run_roles(
+    settings: Settings, database_url: str, roles: Sequence[Role], *, alone: bool, stop: asyncio.Event
+) -> None:
+    """Runs the roles in this process until `stop`. `alone`: no other process works these roles' queues."""
+    async with house(settings, database_url, roles) as built, asyncio.TaskGroup() as group:
+        await _audit_presence(built, "server-started", roles)
+        queues = [queue for role, queue in _QUEUES.items() if role in roles]
+        if queues:
+            concurrency = 1 if queues == ["infer"] else 8
+            group.create_task(built.work.run(queues, concurrency=concurrency, alone=alone, stop=stop))
+        if "work" in roles:
+            group.create_task(built.arrivals.run(stop))
+        if "notify" in roles:
+            group.create_task(Sequencer(built.database).run(stop))
+            group.create_task(built.notifier.run(stop))
+        if "mllp" in roles:
+            group.create_task(_serve_mllp(built, stop))
+        if "dicom" in roles:
+            group.create_task(_serve_dicom(settings, database_url, built.blobs, stop))
+        if "http" in roles:
+            group.create_task(_serve_http(built, stop))
+        await stop.wait()
+        await _audit_presence(built, "server-stopped", roles)
+
+
+async def _audit_presence(built: House, kind: str, roles: Sequence[Role]) -> None:
+    async with built.database.transaction() as conn:
+        entry = audit.AuditEntry(
+            kind=kind, action="E", outcome="0", principal="wetread", detail={"roles": ",".join(roles)}
+        )
+        await audit.write(conn, entry)
+
+
+async def _serve_mllp(built: House, stop: asyncio.Event) -> None:
+    settings, intake = built.settings.mllp, built.intake
+
+    async def handle(received: Received) -> bytes | None:
+        now = datetime.now(UTC)
+        if received.oversize is not None:
+            return await intake.refuse_oversize(
+                received.oversize, peer=received.peer, listener=received.listener, at=now
+            )
+        if received.raw is None:
+            return None
+        return await intake.receive(received.raw, peer=received.peer, listener=received.listener, at=now)
+
+    listener = MllpListener(
+        settings.host,
+        settings.port,
+        handle,
+        limit_bytes=settings.limit_mb * 1024 * 1024,
+        idle_timeout_s=settings.idle_timeout_s,
+        max_connections=settings.max_connections,
+        allow=tuple(ip_network(network) for network in settings.allow),
+        tls=_tls(settings.tls),
+    )
+    await listener.start()
+    logger.info("MLLP listens on %s:%d", settings.host, listener.port)
+    await stop.wait()
+    await listener.close()
+
+
+async def _serve_dicom(settings: Settings, database_url: str, blobs: LocalBlobs, stop: asyncio.Event) -> None:
+    """The DIMSE threads have a pool of their own: a connection for each association that may store at once."""
+    dicom = settings.dicom
+    database = SyncDatabase(database_url, max_connections=min(dicom.max_associations, 16))
+    await asyncio.to_thread(database.open)
+    listener = DicomListener(
+        dicom.ae_title,
+        dicom.host,
+        dicom.port,
+        database,
+        blobs,
+        allow=_allowed_peers(dicom.allow, dicom.allow_ae_titles),
+        max_associations=dicom.max_associations,
+        tls=_tls(dicom.tls),
+        audit=_audit_dimse,
+    )
+    listener.start()
+    logger.info("DICOM listens on %s:%d as %s", dicom.host, listener.port, dicom.ae_title)
+    await stop.wait()
+    await asyncio.to_thread(listener.stop)
+    database.close()
+
+
+def _allowed_peers(networks: Sequence[str], ae_titles: Sequence[str]) -> tuple[AllowedPeer, ...]:
+    return tuple(
+        AllowedPeer(ip_network(network) if network else None, ae_title or None)
+        for network in networks or ("",)
+        for ae_title in ae_titles or ("",)
+        if network or ae_title
+    )
+
+
+def _audit_dimse(conn: SyncConnection, event: DimseEvent) -> None:
+    kind = {"received": "instance-stored", "refused": "instance-refused", "rejected": "access-denied"}[event.kind]
+    detail = {"calling-ae": event.calling_ae, "called-ae": event.called_ae, "reason": event.reason}
+    audit.write_sync(
+        conn,
+        audit.AuditEntry(
+            kind=kind,
+            action="C",
+            outcome="0" if event.kind == "received" else "4",
+            principal=event.calling_ae or "dicom",
+            network=event.address,
+            entities=(audit.Entity(identifier=f"urn:oid:{event.study_instance_uid}"),)
+            if event.study_instance_uid
+            else (),
+            detail={key: value for key, value in detail.items() if value},
+        ),
+    )
+
+
+def _tls(settings: Tls | None) -> ssl.SSLContext | None:
+    if settings is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(settings.certificate, settings.key)
+    if settings.client_ca is not None:
+        context.load_verify_locations(settings.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def _serve_http(built: House, stop: asyncio.Event) -> None:
+    http = built.settings.http
+    server = _Server(
+        uvicorn.Config(
+            web_app(built), host=http.host, port=http.port, log_config=None, access_log=False, lifespan="off"
+        )
+    )
+    serving = asyncio.create_task(server.serve())
+    logger.info("HTTP listens on %s:%d", http.host, http.port)
+    await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process that runs the roles."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
