@@ -49,8 +49,14 @@ def fhir_date_time(text: str, zone: ZoneInfo) -> str | None:
         moment = datetime(year, month, day, hour, minute, second, tzinfo=_offset(found["sign"], found["zone"]) or zone)
     except ValueError:
         return None
-    stamp = moment.isoformat()
+    stamp = iso(moment)
     return stamp[:19] + (found["fraction"] or "") + stamp[19:]
+
+
+def iso(moment: datetime) -> str:
+    """A FHIR dateTime to the second. FHIR has offsets of whole minutes: that of local mean time, which zones kept until
+    about 1911, loses its seconds."""
+    return moment.isoformat(timespec="seconds")[:25]
 
 
 def in_order(start: str, end: str) -> bool:

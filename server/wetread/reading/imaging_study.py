@@ -12,6 +12,7 @@ from wetread.domain.identity import AccessionNumber, PatientIdentifier, PatientI
 from wetread.domain.keys import fhir_id, secret_fhir_id
 from wetread.domain.study import InstanceFacts
 from wetread.mapping.site import Site
+from wetread.mapping.times import iso
 from wetread.reading import orders
 from wetread.reading.studies import Study
 from wetread.store.database import Connection
@@ -149,7 +150,7 @@ def started(facts: InstanceFacts, site: Site) -> str:
     time = facts.study_time[:8]
     if not facts.study_date or len(time) < 8:
         return facts.study_date
-    return datetime.fromisoformat(f"{facts.study_date}T{time}").replace(tzinfo=site.time_zone).isoformat()
+    return iso(datetime.fromisoformat(f"{facts.study_date}T{time}").replace(tzinfo=site.time_zone))
 
 
 def _series(members: Sequence[InstanceFacts], is_complete: bool) -> dict[str, Any]:

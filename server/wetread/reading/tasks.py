@@ -9,6 +9,7 @@ from typing import Any
 from wetread.domain.codes import WETREAD
 from wetread.domain.reader import SYSTEM
 from wetread.errors import NotFound
+from wetread.mapping.times import in_order
 from wetread.record import resources
 from wetread.store.database import Connection
 
@@ -79,7 +80,9 @@ async def move(
         if not outputs:
             changed.pop("output")
     if changed != task:
-        changed["lastModified"] = at
+        # A sender whose clock is ahead wrote authoredOn; R4 wants no modification before it (inv-1).
+        authored_on = task.get("authoredOn", at)
+        changed["lastModified"] = at if in_order(authored_on, at) else authored_on
         await resources.put(conn, changed)
 
 

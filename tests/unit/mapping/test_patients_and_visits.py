@@ -67,7 +67,15 @@ def test_a_sex_that_no_map_knows_is_unknown_and_remembered(mapped: Callable[[str
     result = mapped("adt-a01-simhospital")
     assert result.patient["gender"] == "unknown"
     assert result.patient["_gender"]["extension"][0]["valueString"] == "2"
-    assert result.warnings == ("PID^1^8: the code is not in the code map gender",)
+    assert "PID^1^8: the code is not in the code map gender" in result.warnings
+
+
+def test_a_language_is_told_in_bcp_47_and_an_unknown_one_is_remembered(mapped: Callable[[str], Mapped]) -> None:
+    known, unknown = mapped("adt-a08-28-full").patient, mapped("adt-a01-simhospital").patient
+    assert known["communication"] == [{"language": {"coding": [{"system": "urn:ietf:bcp:47", "code": "ar"}]}}]
+    language = unknown["communication"][0]["language"]
+    assert language["coding"][0]["code"] == "und"
+    assert language["extension"][0]["valueString"] == "ENG-UK"
 
 
 def test_death_is_a_moment_where_one_is_sent_else_yes_or_no(
