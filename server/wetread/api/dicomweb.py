@@ -77,10 +77,11 @@ def router(
     async def store(request: Request, study: str | None = None) -> Response:
         reader = await authenticate(request)
         reader.require("c", "ImagingStudy")
+        studies: set[str] = set()
         stored: list[InstanceFacts] = []
         failed: list[_Failure] = []
         async for body in _posted(request, limit_bytes):
-            outcome = await store_one(body, study, reader)
+            outcome = await store_one(request, reader, body, study, studies)
             if isinstance(outcome, _Failure):
                 failed.append(outcome)
             else:
@@ -88,14 +89,6 @@ def router(
         if not stored and not failed:
             raise InvalidInput("the request holds no instance")
         root = _root(request)
-        async with database.transaction() as conn:
-            for uid in sorted({one.study_instance_uid for one in stored}):
-                detail = {"study": uid}
-                await audit.write(conn, access(request, reader, "instance-stored", "C", detail=detail))
-            if failed:
-                detail = {"reason": failed[0].error.code, "count": str(len(failed))}
-                await audit.write(conn, access(request, reader, "instance-refused", "C", outcome="4", detail=detail))
-        studies = {one.study_instance_uid for one in stored}
         document = stow_response(
             root,
             [_reference(one, root) for one in stored],
@@ -104,7 +97,10 @@ def router(
         )
         return _json(document, _stow_status(stored, failed))
 
-    async def store_one(body: bytes, study: str | None, reader: Reader) -> InstanceFacts | _Failure:
+    async def store_one(
+        request: Request, reader: Reader, body: bytes, study: str | None, studies: set[str]
+    ) -> InstanceFacts | _Failure:
+        """Stores and audits in one transaction; of a study in `studies` it is on record already."""
         source = f"stow:{reader.principal}"
         found: InstanceFacts | None = None
         try:
@@ -113,12 +109,18 @@ def router(
                 raise _WrongStudy("the instance is of another study than the URL names", location="StudyInstanceUID")
             async with database.transaction() as conn:
                 await instances.store_async(conn, blobs, found, body, source=source)
+                if found.study_instance_uid not in studies:
+                    detail = {"study": found.study_instance_uid}
+                    await audit.write(conn, access(request, reader, "instance-stored", "C", detail=detail))
         except WetreadError as error:
             if not isinstance(error, Unreachable):
                 uid = found.sop_instance_uid if found else ""
                 async with database.transaction() as conn:
                     await quarantine.refuse_async(conn, blobs, body, error, source=source, sop_instance_uid=uid)
+                    entry = access(request, reader, "instance-refused", "C", outcome="4", detail={"reason": error.code})
+                    await audit.write(conn, entry)
             return _Failure(error, found)
+        studies.add(found.study_instance_uid)
         return found
 
     # QIDO-RS, PS3.18 10.6

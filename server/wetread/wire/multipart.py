@@ -55,20 +55,24 @@ class Parts:
         self._buffer += chunk
         while not self._ended and (found := self._delimiter.search(self._buffer, self._searched)):
             if self._in_part:
+                self._check_size(found.start())
                 yield self._part(bytes(memoryview(self._buffer)[: found.start()]))
             self._in_part = True
             self._ended = found[1] == b"--"
             # The line end stays: a part without headers begins with it, and so does the next search.
             del self._buffer[: found.end()]
             self._searched = 0
-        if len(self._buffer) > self._limit + _HEAD_BYTES:
-            raise TooLarge(f"one part holds at most {self._limit} bytes")
+        self._check_size(len(self._buffer))
         self._searched = max(0, len(self._buffer) - self._overlap)
 
     def close(self) -> None:
         """Raises InvalidInput when the stream ended before its closing boundary."""
         if not self._ended:
             raise InvalidInput("the multipart body is cut short: its closing boundary is missing")
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limit + _HEAD_BYTES:
+            raise TooLarge(f"one part holds at most {self._limit} bytes")
 
     def _part(self, raw: bytes) -> Part:
         if raw[:1] == b"\n" or raw[:2] == b"\r\n":
