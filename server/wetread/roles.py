@@ -13,6 +13,8 @@ from ipaddress import ip_network
 import uvicorn
 
 from wetread.app import House, house, web_app
+from wetread.archive.sweep import sweep
+from wetread.errors import Unreachable
 from wetread.inbound.dicom import DicomListener, DimseEvent
 from wetread.inbound.dicom_negotiation import AllowedPeer
 from wetread.inbound.mllp import MllpListener, Received
@@ -24,6 +26,7 @@ from wetread.store.database import SyncConnection, SyncDatabase
 
 logger = logging.getLogger(__name__)
 
+_FIRST_SWEEP_S, _SWEEP_EVERY_S = 300.0, 6 * 3600.0
 _QUEUES: Mapping[Role, str] = {"work": "work", "infer": "infer", "notify": "notify"}
 
 
@@ -39,6 +42,7 @@ async def run_roles(
             group.create_task(built.work.run(queues, concurrency=concurrency, alone=alone, stop=stop))
         if "work" in roles:
             group.create_task(built.arrivals.run(stop))
+            group.create_task(_sweep_blobs(database_url, built.blobs, stop))
         if "notify" in roles:
             group.create_task(Sequencer(built.database).run(stop))
             group.create_task(built.notifier.run(stop))
@@ -58,6 +62,30 @@ async def _audit_presence(built: House, kind: str, roles: Sequence[Role]) -> Non
             kind=kind, action="E", outcome="0", principal="wetread", detail={"roles": ",".join(roles)}
         )
         await audit.write(conn, entry)
+
+
+async def _sweep_blobs(database_url: str, blobs: LocalBlobs, stop: asyncio.Event) -> None:
+    """Removes, now and then, the blobs that a crash has left without a row."""
+
+    def once() -> int:
+        database = SyncDatabase(database_url, max_connections=1)
+        database.open()
+        try:
+            with database.transaction() as conn:
+                return sweep(conn, blobs)
+        finally:
+            database.close()
+
+    wait_s = _FIRST_SWEEP_S
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), wait_s)
+            return
+        wait_s = _SWEEP_EVERY_S
+        try:
+            logger.info("%d abandoned blobs removed", await asyncio.to_thread(once))
+        except (Unreachable, OSError) as error:
+            logger.warning("the sweep for abandoned blobs will be tried again: %s", type(error).__name__)
 
 
 async def _serve_mllp(built: House, stop: asyncio.Event) -> None:

@@ -18,12 +18,8 @@ def sweep(conn: SyncConnection, blobs: LocalBlobs, *, older_than: timedelta = ti
     Safe beside receivers: a key is never used twice, and no transaction lives as long as an hour.
     """
     before = time.time() - older_than.total_seconds()
-    old = [
-        str(path.relative_to(blobs.root))
-        for folder in _FOLDERS
-        for path in (blobs.root / folder).rglob("*")
-        if path.is_file() and path.stat().st_mtime < before
-    ]
+    paths = [*(path for folder in _FOLDERS for path in (blobs.root / folder).rglob("*")), *blobs.root.rglob("*.part")]
+    old = sorted({str(p.relative_to(blobs.root)) for p in paths if p.is_file() and p.stat().st_mtime < before})
     removed = 0
     for start in range(0, len(old), _BATCH):
         keys = old[start : start + _BATCH]

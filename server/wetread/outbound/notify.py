@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import logging
 
-import psycopg
-
-from wetread.errors import PeerUnavailable, Refused
+from wetread.errors import PeerUnavailable, Refused, StoreUnavailable
 from wetread.outbound.http import HttpPoster
 from wetread.record import audit, events
 from wetread.record.audit import AuditEntry, Entity
@@ -40,8 +38,8 @@ class Notifier:
                     while not stop.is_set():
                         if await self._match(conn) < _BATCH:
                             await hint(_POLL_S)
-            except psycopg.OperationalError:
-                logger.exception("the notifier lost the database and will be back")
+            except StoreUnavailable:
+                logger.warning("the notifier lost the database and will be back")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 0.5)
 

@@ -18,8 +18,9 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
+from wetread.errors import StoreUnavailable
 from wetread.record import chain
-from wetread.store.database import Connection, Database
+from wetread.store.database import Connection, Database, own_errors
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +89,8 @@ class Sequencer:
                             chained = await chain.extend(conn)
                         if numbered < _BATCH and chained < chain.BATCH:
                             await hint(_POLL_S)
-            except psycopg.OperationalError:
-                logger.exception("the sequencer lost the database and will be back")
+            except StoreUnavailable:
+                logger.warning("the sequencer lost the database and will be back")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 0.5)
 
@@ -107,11 +108,12 @@ class Hint:
 
 @contextlib.asynccontextmanager
 async def listening(database: Database, channel: str) -> AsyncIterator[tuple[Connection, Hint]]:
-    """A connection of its own, outside the pool, that listens on `channel`."""
-    conn = await psycopg.AsyncConnection.connect(database.url, autocommit=True, application_name="wetread-listener")
-    async with conn:
-        await conn.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
-        yield conn, Hint(conn)
+    """A connection of its own, outside the pool, that listens on `channel`. Raises StoreUnavailable when it is lost."""
+    with own_errors():
+        conn = await psycopg.AsyncConnection.connect(database.url, autocommit=True, application_name="wetread-listener")
+        async with conn:
+            await conn.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
+            yield conn, Hint(conn)
 
 
 async def after(conn: Connection, seq: int, limit: int) -> list[Event]:

@@ -21,11 +21,16 @@ Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 SyncConnection: TypeAlias = psycopg.Connection[TupleRow]
 
 _MINIMUM_VERSION = 140000
+_RECONNECT_S = 5.0
+"""A pool tries so long, ever more slowly, then anew when next asked: so it is soon back after a long outage."""
 
 
 @contextlib.contextmanager
-def _own_errors() -> Iterator[None]:
-    """Turns a database that is away or full into our own passing errors; every other fault stays what it is."""
+def own_errors() -> Iterator[None]:
+    """Turns a database that is away or full into our own passing errors; every other fault stays what it is.
+
+    For whoever uses a connection outside `transaction`.
+    """
     try:
         yield
     except pg.DiskFull as error:
@@ -45,12 +50,18 @@ class Database:
     def __init__(self, url: str, *, max_connections: int = 10, wait_s: float = 10.0) -> None:
         self.url = url
         self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            url, min_size=1, max_size=max_connections, open=False, timeout=wait_s, name="wetread"
+            url,
+            min_size=1,
+            max_size=max_connections,
+            open=False,
+            timeout=wait_s,
+            name="wetread",
+            reconnect_timeout=_RECONNECT_S,
         )
 
     async def open(self) -> None:
         """Opens the pool. Raises StoreUnavailable, or Misconfigured when the server would not keep its promises."""
-        with _own_errors():
+        with own_errors():
             await self.pool.open(wait=True)
         async with self.transaction() as conn:
             await _check_promises(conn)
@@ -61,7 +72,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """One unit of work: committed when the block ends, rolled back when it raises."""
-        with _own_errors():
+        with own_errors():
             async with self.pool.connection() as conn, conn.transaction():
                 yield conn
 
@@ -71,11 +82,17 @@ class SyncDatabase:
 
     def __init__(self, url: str, *, max_connections: int = 10, wait_s: float = 10.0) -> None:
         self.pool: ConnectionPool[SyncConnection] = ConnectionPool(
-            url, min_size=1, max_size=max_connections, open=False, timeout=wait_s, name="wetread-sync"
+            url,
+            min_size=1,
+            max_size=max_connections,
+            open=False,
+            timeout=wait_s,
+            name="wetread-sync",
+            reconnect_timeout=_RECONNECT_S,
         )
 
     def open(self) -> None:
-        with _own_errors():
+        with own_errors():
             self.pool.open(wait=True)
 
     def close(self) -> None:
@@ -84,7 +101,7 @@ class SyncDatabase:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[SyncConnection]:
         """One unit of work: committed when the block ends, rolled back when it raises."""
-        with _own_errors(), self.pool.connection() as conn, conn.transaction():
+        with own_errors(), self.pool.connection() as conn, conn.transaction():
             yield conn
 
 

@@ -1,8 +1,9 @@
 """The private PostgreSQL of the embedded default: its binaries come as a wheel, its files live in the data directory.
 
-`serve` owns the server for its whole life (`owned`), by a lock on a file. A postmaster that survived a crash of its
-owner is attached to again, and stopped by the new owner. Every other command borrows it (`borrowed`): through the
-socket of the owner's server, or by taking the lock, starting and stopping it.
+`serve` owns the server for its whole life (`owned`), by a lock on a file, and starts it again where it dies
+(`keep_running`). A postmaster that survived a crash of its owner is attached to again, and stopped by the new owner.
+Every other command borrows it (`borrowed`): through the socket of the owner's server, or by taking the lock, starting
+and stopping it.
 
 Nobody else gets in: no TCP, a socket in a directory of mode 0700, and a password (scram) that stands in a file of mode
 0600. PostgreSQL refuses to run as root; a root operator's server runs as the system user `wetread-pg`.
@@ -78,14 +79,30 @@ def borrowed(data_dir: Path) -> Iterator[str]:
             yield _url(data_dir)
 
 
+def keep_running(data_dir: Path) -> bool:
+    """For the owner, every second or so: starts the server again where it has died; true when it did so.
+
+    Raises StoreUnavailable while it cannot: backends that outlive their postmaster hold the shared memory for a moment.
+    """
+    if _is_alive(data_dir):
+        return False
+    _start(data_dir)
+    return True
+
+
 def _run(data_dir: Path) -> Iterator[str]:
     _initialise(data_dir)
-    if not _is_running(data_dir):
+    if not _is_alive(data_dir):
         _start(data_dir)
     try:
         yield _url(data_dir)
     finally:
-        _pg_ctl(data_dir, "stop", "-m", "fast", "-w", "-t", "30")
+        if _is_alive(data_dir):
+            _stop(data_dir)
+
+
+def _stop(data_dir: Path) -> None:
+    _pg_ctl(data_dir, "stop", "-m", "fast", "-w", "-t", "30")
 
 
 @contextlib.contextmanager
@@ -189,11 +206,18 @@ def _start(data_dir: Path) -> None:
     _pg_ctl(data_dir, "start", "-w", "-t", "60", "-l", str(_cluster(data_dir) / "start.log"))
 
 
-def _is_running(data_dir: Path) -> bool:
+def _is_alive(data_dir: Path) -> bool:
+    """Whether the process of the lock file lives. Without a program to start: it is asked every second."""
     try:
-        _pg_ctl(data_dir, "status")
-    except StoreUnavailable:
+        pid = int((_cluster(data_dir) / "postmaster.pid").read_text().split("\n", 1)[0])
+        with contextlib.suppress(ChildProcessError):
+            # Where we are process 1 of a container it is our child when it dies, and lives on as a zombie.
+            os.waitpid(pid, os.WNOHANG)
+        os.kill(pid, 0)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
         return False
+    except PermissionError:
+        return True
     return True
 
 
