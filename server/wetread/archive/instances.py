@@ -24,9 +24,6 @@ from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Connection, SyncConnection
 from wetread.wire.dicom import data_set_start
 
-CHANNEL = "arrivals"
-"""PostgreSQL NOTIFY channel: something has arrived. A hint; `arrivals` is the truth."""
-
 _RESOURCE = "ImagingStudy"
 _DEFAULTS = {field.name: field.default for field in fields(InstanceFacts)}
 
@@ -38,7 +35,6 @@ _INSERT = """
     ON CONFLICT (sop_instance_uid) DO NOTHING
     RETURNING 1
 """
-_INSERT_AND_NOTIFY = f"WITH new AS ({_INSERT}) SELECT pg_notify('{CHANNEL}', '') FROM new"
 _DIGEST = "SELECT digest FROM instance WHERE sop_instance_uid = %s"
 
 
@@ -65,7 +61,7 @@ def store(
     """
     row = _row(facts, data, source=source, origin="received")
     # The row goes first: it makes a second sender of the same instance wait for the outcome of this one.
-    if conn.execute(_INSERT_AND_NOTIFY, row.values).fetchone() is not None:
+    if conn.execute(_INSERT, row.values).fetchone() is not None:
         blobs.put(row.key, data)
         return Stored.STORED
     _require_same(conn.execute(_DIGEST, (facts.sop_instance_uid,)).fetchone(), row)
@@ -87,8 +83,7 @@ async def store_produced(
 
 
 async def _store_async(conn: Connection, blobs: LocalBlobs, row: _Row, data: bytes | bytearray | memoryview) -> Stored:
-    statement = _INSERT if row.values["noticed"] else _INSERT_AND_NOTIFY
-    if await (await conn.execute(statement, row.values)).fetchone() is not None:
+    if await (await conn.execute(_INSERT, row.values)).fetchone() is not None:
         await asyncio.to_thread(blobs.put, row.key, data)
         return Stored.STORED
     _require_same(await (await conn.execute(_DIGEST, (row.values["sop"],))).fetchone(), row)

@@ -14,9 +14,8 @@ from psycopg.rows import class_row
 
 from wetread.domain.reader import Reader
 from wetread.errors import Conflict, Forbidden, NotFound
-from wetread.store.database import Connection, notify
+from wetread.store.database import Connection
 
-CHANNEL = "wetread_inbox"
 STAFF = frozenset({"administrator", "engineer", "system"})
 
 
@@ -110,8 +109,6 @@ async def keep(conn: Connection, message: NewMessage) -> int | None:
             ),
         )
     ).fetchone()
-    if row is not None and state == "accepted":
-        await notify(conn, CHANNEL)
     return None if row is None else int(row[0])
 
 
@@ -191,7 +188,6 @@ async def replay(conn: Connection, reader: Reader, message_id: int) -> None:
         raise Conflict(
             "only a message in error can be replayed; a mapped one has taken effect, a refused one must be sent again"
         )
-    await notify(conn, CHANNEL)
 
 
 def _require_staff(reader: Reader) -> None:

@@ -6,11 +6,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-import psycopg
 import pytest
 
 from wetread.archive import instances, quarantine
-from wetread.archive.instances import CHANNEL, Stored, store
+from wetread.archive.instances import Stored, store
 from wetread.domain.reader import SYSTEM, Reader
 from wetread.errors import Conflict, Forbidden, InvalidInput, NotFound, OutOfSpace
 from wetread.store.blobs import LocalBlobs
@@ -172,15 +171,6 @@ async def test_what_wetread_made_is_there_and_is_no_arrival(
         assert await instances.data(conn, SYSTEM, blobs, "1.2.1.1.1") == data
     with pytest.raises(Conflict):
         await produce(instance(PatientID="OTHER"))
-
-
-def test_an_arrival_notifies_its_listeners(
-    sync_database: SyncDatabase, database_url: str, blobs: LocalBlobs, instance: MakeInstance
-) -> None:
-    with psycopg.connect(database_url, autocommit=True) as listening:
-        listening.execute(f"LISTEN {CHANNEL}")
-        keep(sync_database, blobs, instance())
-        assert [note.channel for note in listening.notifies(timeout=5, stop_after=1)] == [CHANNEL]
 
 
 async def test_every_fact_survives_the_index(
