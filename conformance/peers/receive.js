@@ -3,6 +3,8 @@
 // Prints {"listening": PORT}, then a JSON line for each message, as that server reads it: {"type", "control_id", "text"}.
 'use strict';
 
+const net = require('net');
+
 const say = (value) => console.log(JSON.stringify(value));
 
 const servers = {
@@ -10,7 +12,8 @@ const servers = {
     const { Server } = require('node-hl7-server');
     const inbound = new Server({ bindAddress: '127.0.0.1' }).createInbound({ port }, async (request, response) => {
       const message = request.getMessage();
-      say({ type: message.get('MSH.9').toString(), control_id: message.get('MSH.10').toString(), text: message.toString() });
+      const [kind, trigger] = ['MSH.9.1', 'MSH.9.2'].map((path) => message.get(path).toString());
+      say({ type: `${kind}^${trigger}`, control_id: message.get('MSH.10').toString(), text: message.toString() });
       await response.sendResponse(code);
     });
     inbound.on('listen', () => say({ listening: port }));
@@ -21,7 +24,9 @@ const servers = {
       connection.addEventListener('message', ({ message }) => {
         const header = message.getSegment('MSH');
         say({ type: header.getField(9).toString(), control_id: header.getField(10).toString(), text: message.toString() });
-        connection.send(message.buildAck({ ackCode: code }));
+        const ack = message.buildAck();
+        ack.getSegment('MSA').setField(1, code);
+        connection.send(ack);
       });
     });
     server.start(port, 'utf-8');
@@ -36,7 +41,9 @@ const servers = {
       response.end();
     });
     app.start(port);
-    setTimeout(() => say({ listening: port }), 200);
+    const knock = () => net.connect(port, '127.0.0.1', function () { this.end(); say({ listening: port }); })
+      .on('error', () => setTimeout(knock, 20));
+    knock(); // it does not tell when it listens
   },
 };
 
