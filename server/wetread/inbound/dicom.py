@@ -26,6 +26,7 @@ from wetread.archive import quarantine
 from wetread.archive.instances import store
 from wetread.errors import InvalidInput, Misconfigured, WetreadError
 from wetread.inbound.dicom_negotiation import VERIFICATION, AllowedPeer, granted, is_admitted
+from wetread.inbound.dicom_transport import attend
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import SyncConnection, SyncDatabase
 from wetread.wire.dicom import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, facts, part10_header
@@ -33,9 +34,6 @@ from wetread.wire.dicom import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_
 logger = logging.getLogger(__name__)
 
 _PDU_BYTES = 128 * 1024
-_LARGEST_PDU = 16 * 1024 * 1024
-"""We announce 128 KiB; a peer that sends more than this in one PDU is not negotiating, it is filling our memory."""
-_READ_BYTES = 1024 * 1024
 _LAST_INSTANCE_S = 30.0
 """How long an instance in hand may take to be stored when we stop; its sender may not hear of it and sends again."""
 _SUCCESS = 0x0000
@@ -135,7 +133,7 @@ class DicomListener:
                 f"DICOM cannot listen on {self.host}:{self.port}: {reason}. Choose another address or port."
             ) from None
         self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="dicom", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.25,), name="dicom", daemon=True)
         self._thread.start()
 
     def stop(self, *, grace_s: float = 5.0) -> None:
@@ -154,18 +152,7 @@ class DicomListener:
             self._idle.wait_for(lambda: self._in_hand == 0, _LAST_INSTANCE_S)
 
     def _on_open(self, event: _Event) -> None:
-        """Before the first byte: no Nagle, acknowledgements at once, reads in large pieces.
-
-        A sender with Nagle on waits for our TCP acknowledgement, 40 ms each time, unless quick acknowledgement is
-        armed again before every read (the kernel takes it away). Threads that wait for a silent peer must not keep the
-        process alive.
-        """
-        event.assoc.daemon = event.assoc.dul.daemon = True
-        wrapped = event.assoc.dul.socket
-        connection: socket.socket = wrapped.socket
-        connection.settimeout(self._idle_timeout_s)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wrapped.recv = lambda count: _receive(connection, count)
+        attend(event.assoc, self._idle_timeout_s)
 
     def _on_requested(self, event: _Event) -> None:
         association = event.assoc
@@ -268,23 +255,6 @@ class _Server(ThreadedAssociationServer):
         """Without leaving the AE's list of servers, which only `AE.start_server` puts it in."""
         socketserver.BaseServer.shutdown(self)
         self.server_close()
-
-
-def _receive(connection: socket.socket, count: int) -> bytearray:
-    """Exactly `count` bytes, or fewer when the peer has closed. Raises OSError on a PDU beyond all measure."""
-    if count > _LARGEST_PDU:
-        raise OSError(f"a PDU of {count} bytes was announced")
-    buffer = bytearray(count)
-    view, filled = memoryview(buffer), 0
-    while filled < count:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        read = connection.recv_into(view[filled : filled + _READ_BYTES])
-        if not read:
-            view.release()
-            del buffer[filled:]
-            return buffer
-        filled += read
-    return buffer
 
 
 def _hang_up(association: Any) -> None:
