@@ -24,7 +24,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from wetread.archive import quarantine
 from wetread.archive.instances import store
-from wetread.errors import InvalidInput, Misconfigured, WetreadError
+from wetread.errors import InvalidInput, Misconfigured, TooLarge, WetreadError
 from wetread.inbound.dicom_negotiation import VERIFICATION, AllowedPeer, granted, is_admitted
 from wetread.inbound.dicom_transport import attend
 from wetread.store.blobs import LocalBlobs
@@ -71,7 +71,7 @@ class DicomListener:
 
     `allow` admits peers by network and AE title, empty admits all. Beyond `max_associations` a peer is told to come
     back later. An association that says nothing for `idle_timeout_s` is closed; an instance beyond
-    `limit_bytes` aborts it. The database's pool should hold a connection for each association that may store at once.
+    `limit_bytes` closes it. The database's pool should hold a connection for each association that may store at once.
     """
 
     def __init__(
@@ -167,8 +167,8 @@ class DicomListener:
     def _on_pdu(self, event: _Event) -> None:
         message = event.assoc.dimse.message
         if message is not None and message.data_set is not None and message.data_set.tell() > self._limit_bytes:
-            logger.warning("DICOM: an instance of more than %d bytes; association aborted", self._limit_bytes)
-            event.assoc.abort()
+            logger.warning("DICOM: an instance of more than %d bytes; association closed", self._limit_bytes)
+            _hang_up(event.assoc)
 
     def _on_echo(self, event: _Event) -> int:
         return _SUCCESS
@@ -208,6 +208,8 @@ class DicomListener:
         return _SUCCESS
 
     def _store(self, data: bytes, event: _Event, parties: tuple[str, str, str]) -> None:
+        if len(data) > self._limit_bytes:
+            raise TooLarge(f"an instance holds at most {self._limit_bytes} bytes")
         found = facts(data)
         if found.sop_instance_uid != str(event.request.AffectedSOPInstanceUID).strip(" \0"):
             raise _Mismatch("command and data set differ in SOPInstanceUID", location="SOPInstanceUID")

@@ -303,11 +303,12 @@ def test_a_pdu_beyond_all_measure_closes_the_connection(listen: Listen) -> None:
     assert dcmtk("echoscu", "127.0.0.1", str(listener.port)).returncode == 0
 
 
-def test_an_instance_beyond_the_limit_aborts_its_association(listen: Listen, blobs: LocalBlobs) -> None:
+def test_an_instance_beyond_the_limit_ends_its_association(listen: Listen, sync_database: SyncDatabase) -> None:
     listener = listen(limit_bytes=100_000)
     sent = dcmtk("storescu", "-xd", "127.0.0.1", str(listener.port), DATA / "syntaxes/CT_deflated.dcm")
     assert sent.returncode != 0
-    assert blob_count(blobs) == 0
+    with sync_database.transaction() as conn:
+        assert conn.execute("SELECT count(*) FROM instance").fetchone() == (0,)
     assert dcmtk("storescu", "127.0.0.1", str(listener.port), DATA / "syntaxes/MR_small.dcm").returncode == 0
 
 
