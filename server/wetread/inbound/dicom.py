@@ -157,7 +157,7 @@ class DicomListener:
     def _on_requested(self, event: _Event) -> None:
         association = event.assoc
         request = association.requestor.primitive
-        if is_admitted(self._allow, association.requestor.address, request.calling_ae_title):
+        if is_admitted(self._allow, association.requestor.address, request.calling_ae_title.strip()):
             association.acceptor.supported_contexts = granted(request.presentation_context_definition_list)
             return
         association.acse.send_reject(0x01, 0x01, 0x03)
