@@ -216,9 +216,14 @@ def _value(finding: Finding) -> Resource:
     """Present or Absent where the model judged presence; the quantity where all it did was to measure one."""
     if finding.present is not None:
         return {"valueCodeableConcept": _concept(PRESENT if finding.present else ABSENT)}
-    if len(finding.measurements) == 1:
+    if _is_value(finding):
         return {"valueQuantity": _quantity(finding.measurements[0])}
     return {}
+
+
+def _is_value(finding: Finding) -> bool:
+    """Whether all that the model did was to measure one thing."""
+    return finding.present is None and len(finding.measurements) == 1
 
 
 def _components(finding: Finding) -> list[Resource]:
@@ -232,8 +237,9 @@ def _components(finding: Finding) -> list[Resource]:
         )
     if finding.threshold is not None:
         components.append({"code": _concept(vocabulary.THRESHOLD), "valueQuantity": _ratio(finding.threshold)})
-    # obs-7 (R4): a component with the Observation's own code may not stand beside a value.
-    measured = [m for m in finding.measurements if m.code != finding.code]
+    # A measurement that is the value is not told twice; and a component with the Observation's own code may not stand
+    # beside a value (R4 obs-7).
+    measured = [m for m in finding.measurements if m.code != finding.code and not _is_value(finding)]
     components.extend({"code": _concept(m.code), "valueQuantity": _quantity(m)} for m in measured)
     if finding.laterality:
         components.append(
