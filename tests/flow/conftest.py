@@ -128,6 +128,45 @@ class Hospital:
             timeout_s=30,
         )
 
+    def command(self, *arguments: str) -> str:
+        """What a `wetread` command beside the running server prints. Fails where it fails."""
+        where = ("--config", str(self.server.config), "--data-dir", str(self.server.data_dir))
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("WETREAD_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "wetread", *arguments, *where],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def task_when(self, accession_number: str, *status: str) -> dict[str, Any]:
+        """The Task of an order as soon as it has one of these states."""
+
+        def ready() -> dict[str, Any] | None:
+            task = self.task_of(accession_number)
+            return task if task.get("status") in status else None
+
+        found: dict[str, Any] = until(f"a Task that is {' or '.join(status)}", ready)
+        return found
+
+    def study_when(self, study_instance_uid: str, state: str = "read", revision: int = 1) -> dict[str, Any]:
+        """The study as soon as this revision has come to this state."""
+
+        def ready() -> dict[str, Any] | None:
+            study = self.study(study_instance_uid)
+            return study if (study.get("state"), study.get("revision")) == (state, revision) else None
+
+        found: dict[str, Any] = until(f"revision {revision} of the study to be {state}", ready)
+        return found
+
+    def observations_of(self, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The Observations of a study that `study_when` gave."""
+        return self.search("Observation", **{"part-of": f"ImagingStudy/{study['id']}"})
+
     def search(self, resource_type: str, **params: str) -> list[dict[str, Any]]:
         with self.client() as client:
             answer = client.get(f"/fhir/{resource_type}", params={**params, "_count": "500"})
@@ -247,9 +286,45 @@ def peer_ports(heard: peers.Heard) -> Iterator[dict[str, int]]:
     loop.close()
 
 
-def configuration(ports: Mapping[str, int], peer_ports: Mapping[str, int], *, quiet_s: float = 1.0) -> str:
+ROUTING = """\
+rules:
+  - name: chest film of a child
+    models: [cxr-pneumonia-peds]
+    when:
+      modality: [CR, DX]
+      body_part: {matches: chest}
+      patient_age_years: {at_most: 18}
+  - name: head CT without contrast
+    models: [headct-bleed-synthetic]
+    when: {modality: CT, body_part: {matches: head}, instance_count: {at_least: 12}}
+  - name: brain volume
+    models: [brain-extract-mindgrab]
+    when: {modality: CT, study_description: {matches: brain volume}}
+"""
+"""The shipped rules, but that the brain model, which takes half a minute, reads only where a study asks for it."""
+
+
+def overlay(folder: Path) -> Path:
+    """A site's own files, with the routing of these tests."""
+    made = folder / "overlay"
+    made.mkdir()
+    (made / "routing.yaml").write_text(ROUTING)
+    return made
+
+
+def configuration(
+    ports: Mapping[str, int],
+    peer_ports: Mapping[str, int],
+    *,
+    quiet_s: float = 1.0,
+    deadline_s: float = 3600.0,
+    profile: str = "demo",
+    overlay_dir: Path | None = None,
+) -> str:
+    site = "" if overlay_dir is None else f'overlay_dir = "{overlay_dir}"'
     return f"""\
-profile = "demo"
+profile = "{profile}"
+{site}
 [http]
 port = {ports["http"]}
 [mllp]
@@ -258,6 +333,7 @@ port = {ports["mllp"]}
 port = {ports["dicom"]}
 [study]
 quiet_s = {quiet_s}
+deadline_s = {deadline_s}
 [models.spacing_mm]
 brain-extract-mindgrab = 2.0
 [[outbound.destinations]]
@@ -285,7 +361,7 @@ def hospital(
     folder = tmp_path_factory.mktemp("hospital")
     ports = {name: free_port() for name in ("http", "mllp", "dicom")}
     config = folder / "wetread.toml"
-    config.write_text(configuration(ports, peer_ports))
+    config.write_text(configuration(ports, peer_ports, overlay_dir=overlay(folder), deadline_s=6.0))
     server = Server(config, folder / "data", ports)
     server.start()
     try:

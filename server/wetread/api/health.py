@@ -13,12 +13,17 @@ from wetread.api.credentials import Authenticate
 from wetread.errors import Unreachable
 from wetread.store.database import Database
 
+_JOBS = """
+    SELECT j.status::text, count(*) FROM procrastinate_jobs j
+     WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.id = j.args->>'run_id' AND run.phase = 'silent')
+     GROUP BY j.status
+"""
 _GAUGES = (
     ("wetread_messages", "HL7v2 messages by state", "SELECT state, count(*) FROM hl7_message GROUP BY state"),
     ("wetread_studies", "Studies by state", "SELECT state, count(*) FROM study GROUP BY state"),
     ("wetread_runs", "Model runs by state", "SELECT state, count(*) FROM run WHERE phase <> 'silent' GROUP BY state"),
     ("wetread_deliveries", "Deliveries by state", "SELECT state, count(*) FROM delivery GROUP BY state"),
-    ("wetread_jobs", "Steps by state", "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status"),
+    ("wetread_jobs", "Steps by state", _JOBS),
 )
 
 

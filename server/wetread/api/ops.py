@@ -6,7 +6,7 @@ Every answer's access is audited and committed before the answer leaves.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -22,6 +22,7 @@ from wetread.reading import inbox, outbox, runs, studies, worklist
 from wetread.reading.completion import declare_complete
 from wetread.reading.joining import Joining
 from wetread.reading.models import ModelPackage
+from wetread.reading.pictures import has_visible_answer
 from wetread.record import audit
 from wetread.store.database import Connection, Database
 from wetread.work.jobs import Work
@@ -90,7 +91,8 @@ def router(ops: Ops, authenticate: Authenticate) -> APIRouter:
         async def show(conn: Connection, reader: Reader) -> dict[str, Any]:
             study = await studies.by_id(conn, reader, study_id)
             released = [r for r in await runs.of_study(conn, study.study_instance_uid) if r.phase.is_released]
-            return {**asdict(study), "runs": released}
+            shown = [r if has_visible_answer(r, study, reader) else replace(r, reading=None) for r in released]
+            return {**asdict(study), "runs": shown}
 
         return await within(request, "page-viewed", "R", show)
 

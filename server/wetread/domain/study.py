@@ -85,6 +85,7 @@ class Arrived:
     """What is known of a study's arrival when the rule is asked."""
 
     first_at: datetime
+    """When the first image came; of a study that grew again, the first of those that came late."""
     last_at: datetime
     instance_count: int
     expected_count: int | None = None

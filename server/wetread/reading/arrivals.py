@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -39,8 +39,8 @@ from wetread.work.jobs import Work
 
 logger = logging.getLogger(__name__)
 
-INSTANCES_CHANNEL = "arrivals"
-_POLL_S = 0.25
+_POLL_S = 0.05
+"""An empty poll is one index lookup. NOTIFY would wake us sooner, but it serialises the commits of the hot paths."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Arrivals:
     completeness_rule: CompletenessRule
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop`. Notifications are the hint, polling is the truth."""
+        """Works until `stop`, by polling."""
         await asyncio.gather(self._loop(self.map_next, stop), self._loop(self.notice_next, stop))
 
     async def _loop(self, once: Callable[[], Awaitable[bool]], stop: asyncio.Event) -> None:
@@ -171,6 +171,7 @@ class Arrivals:
         known = await orders.by_numbers(conn, order.numbers)
         if known is None and order.action is OrderAction.NONE:
             return
+        answering = await self._locked(conn, await studies.answering(conn, known.service_request_id) if known else ())
         request_id = known.service_request_id if known else order.service_request["id"]
         task_id = known.task_id if known else order.task["id"]
         request, task = apply_order(
@@ -198,10 +199,18 @@ class Arrivals:
             message_id=message_id,
         )
         await orders.put(conn, row, order.numbers)
-        for study_uid in await studies.waiting_for(conn, order.study_instance_uid, accession.value):
-            study = await studies.lock(conn, study_uid)
-            if study is not None and study.service_request_id is None:
+        for study in answering:
+            if study.priority != row.priority:
+                await studies.update(conn, replace(study, priority=row.priority))
+        for study in await self._locked(
+            conn, await studies.waiting_for(conn, order.study_instance_uid, accession.value)
+        ):
+            if study.service_request_id is None:
                 await self.joining.join(conn, study)
+
+    async def _locked(self, conn: Connection, study_uids: Sequence[str]) -> list[Study]:
+        found = [await studies.lock(conn, uid) for uid in study_uids]
+        return [study for study in found if study is not None]
 
     async def notice_next(self) -> bool:
         """Takes in the new instances of one study; false when there are none."""
@@ -221,7 +230,13 @@ class Arrivals:
     ) -> None:
         study = known or await self._new_study(conn, new[0], now)
         if known is not None and known.state is not StudyState.RECEIVING:
-            study = replace(study, revision=study.revision + 1, state=StudyState.RECEIVING, declared_complete=False)
+            study = replace(
+                study,
+                revision=study.revision + 1,
+                state=StudyState.RECEIVING,
+                declared_complete=False,
+                reopened_at=now,
+            )
             await audit.write(conn, studies.audit_entry("study-reopened", study, {"revision": str(study.revision)}))
         announced = [f.images_in_acquisition for f in new if f.images_in_acquisition]
         study = replace(

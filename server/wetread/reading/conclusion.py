@@ -13,34 +13,51 @@ from wetread.reading.studies import Study
 from wetread.results import identity
 from wetread.store.database import Connection
 
+NOT_READ = "no released model reads a series of this study"
+
 
 async def conclude(conn: Connection, study: Study) -> Study:
     """Moves study and Task on from the runs of the newest revision. Silent runs never count: they leave no trace."""
-    every = await runs.of_study(conn, study.study_instance_uid)
-    current = [r for r in every if r.revision == study.revision and r.phase.is_released]
-    if not current or study.state is StudyState.RECEIVING:
+    if study.state is StudyState.RECEIVING:
         return study
-    critical = _critical_reason(current)
-    failures = [f"{r.model_name}: {r.error}" for r in current if r.state == "failed"]
-    open_runs = any(r.state in ("queued", "done", "held") for r in current)
-    state = study.state if open_runs else StudyState.FAILED if failures else StudyState.READ
-    study = replace(
-        study, state=state, critical=bool(critical), critical_reason=critical, error="; ".join(failures) or None
-    )
-    await studies.update(conn, study)
+    of_task = await runs.of_task(conn, study.task_id)
+    current = [r for r in of_task if r.study_instance_uid == study.study_instance_uid]
+    if current:
+        critical, failures = _critical_reason(current), _failures(current)
+        state = study.state if _are_open(current) else StudyState.FAILED if failures else StudyState.READ
+        study = replace(
+            study, state=state, critical=bool(critical), critical_reason=critical, error="; ".join(failures) or None
+        )
+        await studies.update(conn, study)
     if study.match_state is not MatchState.HELD:
-        status = "in-progress" if open_runs else "failed" if failures else "completed"
+        status, reason = _task_state(of_task)
         await tasks.move(
             conn,
             study.task_id,
             status,
             at=datetime.now(UTC).isoformat(),
-            reason=study.error or "",
+            reason=reason,
             imaging_study_id=study.id,
-            outputs=_outputs(current),
+            outputs=_outputs(of_task),
             reopen=True,
         )
     return study
+
+
+def _task_state(of_task: Sequence[Run]) -> tuple[str, str]:
+    """Status and reason of a Task from the runs of all its studies."""
+    failures = "; ".join(_failures(of_task))
+    if not of_task:
+        return "rejected", NOT_READ
+    return "in-progress" if _are_open(of_task) else "failed" if failures else "completed", failures
+
+
+def _are_open(every: Sequence[Run]) -> bool:
+    return any(r.state in ("queued", "done", "held") for r in every)
+
+
+def _failures(every: Sequence[Run]) -> list[str]:
+    return [f"{r.model_name}: {r.error}" for r in every if r.state == "failed"]
 
 
 def _outputs(current: Sequence[Run]) -> list[str]:

@@ -10,11 +10,15 @@ from typing import Any
 from wetread.domain.codes import DCM
 from wetread.domain.identity import AccessionNumber, PatientIdentifier, PatientIdentity, authority_uri
 from wetread.domain.keys import fhir_id, secret_fhir_id
+from wetread.domain.reader import SYSTEM
 from wetread.domain.study import InstanceFacts
+from wetread.errors import NotFound
 from wetread.mapping.site import Site
 from wetread.mapping.times import iso
 from wetread.reading import orders
+from wetread.reading.orders import Order
 from wetread.reading.studies import Study
+from wetread.record import resources
 from wetread.store.database import Connection
 
 _SEX = {"M": "male", "F": "female", "O": "other"}
@@ -143,6 +147,22 @@ async def current(
         started=started(received[0], site),
         is_complete=is_complete,
     )
+
+
+async def readdress(conn: Connection, study: Study, order: Order) -> None:
+    """The stored ImagingStudy becomes the order's: subject, encounter, basedOn. One not yet written is let be."""
+    try:
+        stored = (await resources.read(conn, SYSTEM, "ImagingStudy", study.id)).resource()
+    except NotFound:
+        return
+    changed = stored | {
+        "subject": {"reference": f"Patient/{order.patient_id}"},
+        "basedOn": [{"reference": f"ServiceRequest/{order.service_request_id}"}],
+    }
+    if order.encounter_id:
+        changed["encounter"] = {"reference": f"Encounter/{order.encounter_id}"}
+    if changed != stored:
+        await resources.put(conn, changed)
 
 
 def started(facts: InstanceFacts, site: Site) -> str:

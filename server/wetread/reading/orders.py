@@ -141,7 +141,7 @@ async def candidates(
                  OR accession_number = %(accession)s AND accession_number <> ''
                  OR patient_id = %(patient)s AND ordered_at > now() - %(window)s::interval
                     AND NOT EXISTS (SELECT 1 FROM study s WHERE s.service_request_id = o.service_request_id))
-             ORDER BY ordered_at LIMIT 20
+             ORDER BY study_instance_uid = %(uid)s DESC, accession_number = %(accession)s DESC, ordered_at LIMIT 20
             """,
             {"uid": study_instance_uid, "accession": accession.value, "patient": patient_id, "window": window},
         )

@@ -68,9 +68,7 @@ async def add(
         (identity, destination.name, destination.kind, about, patient_id, run_id, list(blob_keys), control_id),
     )
     if added.rowcount == 1:
-        await work.enqueue(
-            conn, DELIVER, {"delivery_id": identity}, lane=f"destination:{destination.name}"
-        )
+        await work.enqueue(conn, DELIVER, {"delivery_id": identity}, lane=f"destination:{destination.name}")
 
 
 async def pending(conn: Connection, identity: str) -> Delivery | None:

@@ -95,6 +95,17 @@ async def of_study(conn: Connection, study_instance_uid: str) -> list[Run]:
     return await _many(conn, "WHERE study_instance_uid = %s ORDER BY revision, queued_at, id", study_instance_uid)
 
 
+async def of_task(conn: Connection, task_id: str) -> list[Run]:
+    """The released runs of the newest revision of every study that one Task stands for: an order may be answered by
+    several studies."""
+    return await _many(
+        conn,
+        "WHERE phase <> 'silent' AND (study_instance_uid, revision) IN "
+        "(SELECT study_instance_uid, revision FROM study WHERE task_id = %s) ORDER BY queued_at, id",
+        task_id,
+    )
+
+
 async def reported_of_studies(conn: Connection, study_instance_uids: Sequence[str]) -> list[Run]:
     """The released, reported runs of many studies, oldest revision first."""
     return await _many(

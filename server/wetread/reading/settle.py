@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from wetread.archive import instances
 from wetread.domain.phase import Phase
 from wetread.domain.reader import SYSTEM
-from wetread.domain.routing import Choice, RoutingRule, route
+from wetread.domain.routing import Choice, Routing, RoutingRule, route
 from wetread.domain.study import CompletenessRule, MatchState, StudyState, completeness
 from wetread.governance.phases import phase_of
 from wetread.mapping.site import Site
 from wetread.reading import orders, runs, studies, tasks
+from wetread.reading.conclusion import NOT_READ
 from wetread.reading.imaging_study import current
 from wetread.reading.joining import Joining
 from wetread.reading.models import ModelPackage
@@ -59,53 +60,66 @@ class Settle:
         order = await orders.by_id(conn, study.service_request_id) if study.service_request_id else None
         await resources.put(conn, await current(conn, study, received, self.site, is_complete=True))
         await runs.supersede(conn, study.study_instance_uid, study.revision)
-        routing = route(self.rules, series_facts(received, order))
-        released = [c for c in routing.choices if await self._queue(conn, study, c)]
-        state = StudyState.COMPLETE if released else StudyState.READ
+        phases = {name: await self._phase(conn, name) for rule in self.rules for name in rule.models}
+        facts = series_facts(received, order)
+        # Apart, so that the reasons which are shown are the same with a silent model as without it.
+        released = route(self._rules_of(phases, released=True), facts)
+        silent = route(self._rules_of(phases, released=False), facts)
+        for choice in (*released.choices, *silent.choices):
+            await self._queue(conn, study, choice, phases[choice.model])
+        state = StudyState.COMPLETE if released.choices else StudyState.READ
         study = replace(study, state=state, completed_at=now, completed_why=why)
         await studies.update(conn, study)
-        if study.match_state is not MatchState.HELD:
-            await self._tell(conn, study, released, routing.refusals, now)
+        await self._tell(conn, study, released, now)
         detail = {"why": why, "revision": str(study.revision), "instances": str(study.instance_count)}
         await audit.write(conn, studies.audit_entry("study-completed", study, detail))
 
-    async def _queue(self, conn: Connection, study: Study, choice: Choice) -> bool:
-        """Queues the run; true where its results may be seen."""
-        package = self.packages[choice.model]
-        phase = await phase_of(conn, package.name, package.identity.digest, self.default_phase)
+    async def _phase(self, conn: Connection, model: str) -> Phase:
+        identity = self.packages[model].identity
+        return await phase_of(conn, identity.name, identity.digest, self.default_phase)
+
+    def _rules_of(self, phases: Mapping[str, Phase], *, released: bool) -> list[RoutingRule]:
+        """The rules as if only the released models were installed, or only the silent ones."""
+        kept = [
+            replace(rule, models=tuple(m for m in rule.models if phases[m].is_released is released))
+            for rule in self.rules
+        ]
+        return [rule for rule in kept if rule.models]
+
+    async def _queue(self, conn: Connection, study: Study, choice: Choice, phase: Phase) -> None:
         run_id = await runs.queue(
             conn,
             study.study_instance_uid,
             choice.series_instance_uid,
             study.revision,
-            package.identity,
+            self.packages[choice.model].identity,
             phase,
             choice.rule,
         )
         await self.work.enqueue(conn, INFER, {"run_id": run_id}, key=f"infer:{run_id}", priority=study.priority)
-        return phase.is_released
 
-    async def _tell(
-        self, conn: Connection, study: Study, released: Sequence[Choice], refusals: Sequence[str], now: datetime
-    ) -> None:
-        at = now.isoformat()
-        if released:
+    async def _tell(self, conn: Connection, study: Study, released: Routing, now: datetime) -> None:
+        """Lays choice and reasons on the Task; that of a held study stays on hold."""
+        held = study.match_state is MatchState.HELD
+        if released.choices:
             inputs = [
                 ("routing-choice", f"{c.model} reads series {c.series_instance_uid} by rule {c.rule!r}")
-                for c in released
+                for c in released.choices
             ]
-            await tasks.move(
-                conn,
-                study.task_id,
-                "in-progress",
-                at=at,
-                imaging_study_id=study.id,
-                inputs=inputs,
-                reopen=study.revision > 1,
-            )
+            status, reason = "in-progress", ""
         else:
-            inputs = [("routing-refusal", text) for text in refusals[:_MOST_REFUSALS]]
-            reason = "no released model reads a series of this study"
-            await tasks.move(
-                conn, study.task_id, "rejected", at=at, imaging_study_id=study.id, reason=reason, inputs=inputs
-            )
+            inputs = [("routing-refusal", text) for text in released.refusals[:_MOST_REFUSALS]]
+            status, reason = "rejected", NOT_READ
+            if await runs.of_task(conn, study.task_id):
+                # Another study of the same order is read: the order's Task tells of that one.
+                return
+        await tasks.move(
+            conn,
+            study.task_id,
+            "on-hold" if held else status,
+            at=now.isoformat(),
+            reason=study.match_reason if held else reason,
+            imaging_study_id=study.id,
+            inputs=inputs,
+            reopen=bool(released.choices) and study.revision > 1,
+        )

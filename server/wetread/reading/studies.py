@@ -21,7 +21,11 @@ from wetread.store.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """`id` is that of the ImagingStudy; `revision` counts how often the study was complete and grew again."""
+    """`id` is that of the ImagingStudy; `revision` counts how often the study was complete and grew again.
+
+    `candidates` are the orders in question: of a held or proposed study those to choose from, of a matched one its own,
+    of one without order those that a person has ruled out. `reopened_at` is when the newest revision began to grow.
+    """
 
     study_instance_uid: str
     id: str
@@ -50,17 +54,24 @@ class Study:
     critical: bool
     critical_reason: str
     error: str | None
+    reopened_at: datetime | None = None
 
     @property
     def arrived(self) -> Arrived:
-        return Arrived(self.first_at, self.last_at, self.instance_count, self.expected_count, self.declared_complete)
+        return Arrived(
+            self.reopened_at or self.first_at,
+            self.last_at,
+            self.instance_count,
+            self.expected_count,
+            self.declared_complete,
+        )
 
 
 _COLUMNS: LiteralString = """
     study_instance_uid, id, state, revision, patient_id, identity, accession_number, accession_issuer, modalities,
     description, study_date, service_request_id, task_id, match_state, match_reason, candidates, first_at, last_at,
     instance_count, expected_count, declared_complete, completed_at, completed_why, priority, critical,
-    critical_reason, error
+    critical_reason, error, reopened_at
 """
 
 
@@ -112,12 +123,23 @@ async def waiting_for(conn: Connection, study_instance_uid: str, accession_numbe
     return [str(row[0]) for row in rows]
 
 
+async def answering(conn: Connection, service_request_id: str) -> list[str]:
+    """Study Instance UIDs of the studies that answer an order."""
+    rows = await (
+        await conn.execute(
+            "SELECT study_instance_uid FROM study WHERE service_request_id = %s ORDER BY study_instance_uid",
+            (service_request_id,),
+        )
+    ).fetchall()
+    return [str(row[0]) for row in rows]
+
+
 async def insert(conn: Connection, study: Study) -> None:
     await conn.execute(
         f"""
         INSERT INTO study ({_COLUMNS})
         VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
-                %s)
+                %s, %s)
         """,
         (
             study.study_instance_uid,
@@ -147,6 +169,7 @@ async def insert(conn: Connection, study: Study) -> None:
             study.critical,
             study.critical_reason,
             study.error,
+            study.reopened_at,
         ),
     )
 
@@ -159,7 +182,7 @@ async def update(conn: Connection, study: Study) -> None:
            SET state = %s, revision = %s, patient_id = %s, modalities = %s, service_request_id = %s, task_id = %s,
                match_state = %s, match_reason = %s, candidates = %s, last_at = %s, instance_count = %s,
                expected_count = %s, declared_complete = %s, completed_at = %s, completed_why = %s, priority = %s,
-               critical = %s, critical_reason = %s, error = %s
+               critical = %s, critical_reason = %s, error = %s, reopened_at = %s
          WHERE study_instance_uid = %s
         """,
         (
@@ -182,6 +205,7 @@ async def update(conn: Connection, study: Study) -> None:
             study.critical,
             study.critical_reason,
             study.error,
+            study.reopened_at,
             study.study_instance_uid,
         ),
     )

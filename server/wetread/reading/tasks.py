@@ -86,5 +86,17 @@ async def move(
         await resources.put(conn, changed)
 
 
+async def release(conn: Connection, task_id: str, reason: str, *, at: str) -> None:
+    """Ends a hold that was laid on the Task for this reason; the order waits for its study again."""
+    task = await existing(conn, task_id)
+    if task is not None and task["status"] == "on-hold" and task.get("statusReason") == {"text": reason}:
+        await move(conn, task_id, "requested", at=at)
+
+
+def inputs_of(task: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The routing decisions that stand on a Task, as `move` takes them."""
+    return [(entry["type"]["coding"][0]["code"], entry["valueString"]) for entry in task.get("input", ())]
+
+
 def _kind(code: str) -> dict[str, Any]:
     return {"coding": [{"system": WETREAD, "code": code}]}

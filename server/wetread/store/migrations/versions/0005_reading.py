@@ -81,7 +81,8 @@ def upgrade() -> None:
             study_date         text NOT NULL,
             service_request_id text REFERENCES imaging_order,
             task_id            text NOT NULL,
-            match_state        text NOT NULL DEFAULT 'none' CHECK (match_state IN ('none', 'proposed', 'matched', 'held')),
+            match_state        text NOT NULL DEFAULT 'none'
+                CHECK (match_state IN ('none', 'proposed', 'matched', 'held')),
             match_reason       text NOT NULL DEFAULT '',
             candidates         text[] NOT NULL DEFAULT '{}',
             first_at           timestamptz NOT NULL,
@@ -94,7 +95,8 @@ def upgrade() -> None:
             priority           int NOT NULL DEFAULT 0,
             critical           boolean NOT NULL DEFAULT false,
             critical_reason    text NOT NULL DEFAULT '',
-            error              text
+            error              text,
+            reopened_at        timestamptz
         );
         CREATE INDEX study_accession ON study (accession_number) WHERE accession_number <> '';
         CREATE INDEX study_worklist ON study (critical DESC, priority DESC, first_at);
