@@ -10,6 +10,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
 from wetread.domain.codes import Coded
 from wetread.errors import InvalidInput
 from wetread.wire import dicom
