@@ -54,34 +54,30 @@ class Intake:
         message, verdict, lanes = await asyncio.to_thread(self._judge, raw) if large else self._judge(raw)
         sender = (message.sending_application, message.sending_facility) if message else ("", "")
         control = message.control_id if message else hl7_ack.recover_control_id(raw)
+        own_control_id = control_id("ack", *sender, control, digest.hex(), at.isoformat())
+        answer = hl7_ack.acknowledge(raw, message, verdict, control_id=own_control_id, at=at)
+        new = inbox.NewMessage(
+            peer=peer,
+            listener=listener,
+            sending_application=sender[0],
+            sending_facility=sender[1],
+            control_id=control,
+            message_type=f"{message.message_code}^{message.trigger_event}" if message else "",
+            version=message.version if message else "",
+            digest=digest,
+            size_bytes=len(raw),
+            raw=raw,
+            verdict=verdict.code,
+            answer=answer,
+            lanes=lanes,
+            error=_explained(verdict),
+        )
         async with self.database.transaction() as conn:
-            known = await inbox.stored_answer(conn, *sender, control, digest)
-            if known is not None:
-                return known
-            own_control_id = control_id("ack", *sender, control, digest.hex(), at.isoformat())
-            answer = hl7_ack.acknowledge(raw, message, verdict, control_id=own_control_id, at=at)
-            kept = await inbox.keep(
-                conn,
-                inbox.NewMessage(
-                    peer=peer,
-                    listener=listener,
-                    sending_application=sender[0],
-                    sending_facility=sender[1],
-                    control_id=control,
-                    message_type=f"{message.message_code}^{message.trigger_event}" if message else "",
-                    version=message.version if message else "",
-                    digest=digest,
-                    size_bytes=len(raw),
-                    raw=raw,
-                    verdict=verdict.code,
-                    answer=answer,
-                    lanes=lanes,
-                    error=_explained(verdict),
-                ),
-            )
+            # What was accepted once stays accepted, even where the settings would refuse it by now.
+            known = None if verdict.code == "AA" else await inbox.stored_answer(conn, *sender, control, digest)
+            kept = None if known else await inbox.keep(conn, new)
             if kept is None:
-                again = await inbox.stored_answer(conn, *sender, control, digest)
-                return again if again is not None else answer
+                return known or await inbox.stored_answer(conn, *sender, control, digest) or answer
             await audit.write(conn, _audit(verdict, peer, control, kept))
         return answer
 
