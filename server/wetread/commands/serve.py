@@ -7,10 +7,11 @@ import contextlib
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import structlog
 import structlog.typing
@@ -19,7 +20,7 @@ import typer
 from wetread import app as composition
 from wetread.access.tokens import ROLES as PERSON_ROLES
 from wetread.commands.options import Config, DataDir, database_url, opened, operator, settings_of
-from wetread.errors import InvalidInput, Misconfigured, StoreUnavailable
+from wetread.errors import InvalidInput, Misconfigured, StoreUnavailable, WetreadError
 from wetread.mapping import maps
 from wetread.processes import Child, stop_on_signals, stop_with_parent, supervise
 from wetread.reading import routing
@@ -145,7 +146,7 @@ def set_up_logging(settings: Settings) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        _describe_exception,
     ]
     last = (
         structlog.processors.JSONRenderer()
@@ -158,6 +159,8 @@ def set_up_logging(settings: Settings) -> None:
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
         )
     )
+    # pydicom's warnings quote the values that they warn of.
+    logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log.level)
@@ -172,6 +175,28 @@ def set_up_logging(settings: Settings) -> None:
         "highdicom",
     ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+
+
+def _describe_exception(logger: object, name: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Types and places only, from the cause on: the text of an unknown exception may hold patient data."""
+    error = sys.exc_info()[1] if line.get("exc_info") is True else (line.get("exc_info") or (None, None))[1]
+    line.pop("exc_info", None)
+    told: list[str] = []
+    while error is not None:
+        said = f": {error.message}" if isinstance(error, WetreadError) else ""
+        places = traceback.extract_tb(error.__traceback__)
+        told = [f"{type(error).__name__}{said}", *(f"  {p.filename}:{p.lineno} in {p.name}" for p in places), *told]
+        error = error.__cause__ or error.__context__
+    if told:
+        line["exception"] = "\n".join(told)
+    return line
+
+
+def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """asyncio's own way would print the exception's text."""
+    error = context.get("exception")
+    logger.error("%s", context["message"], exc_info=(type(error), error, error.__traceback__) if error else None)
 
 
 async def _supervise(children: list[Child], database_dir: Path | None) -> int:
@@ -199,6 +224,7 @@ async def _keep_database(data_dir: Path, stop: asyncio.Event) -> None:
 async def _run_child(settings: Settings, roles: tuple[Role, ...], alone: bool) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
+    asyncio.get_running_loop().set_exception_handler(_log_unhandled)
     watching = asyncio.create_task(stop_with_parent(stop))
     if settings.database_url is None:
         raise Misconfigured("database_url: a child process needs the database of its parent")

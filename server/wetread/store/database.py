@@ -44,6 +44,15 @@ def own_errors() -> Iterator[None]:
         raise
 
 
+def _check(conn: psycopg.Connection[TupleRow] | psycopg.AsyncConnection[TupleRow]) -> None:
+    """Finds a connection that the server has closed, without a round trip: the pool then gives another."""
+    conn.pgconn.consume_input()
+
+
+async def _check_async(conn: Connection) -> None:
+    _check(conn)
+
+
 class Database:
     """The async pool. Open it once per process; hand it to whoever needs a unit of work."""
 
@@ -56,6 +65,7 @@ class Database:
             open=False,
             timeout=wait_s,
             name="wetread",
+            check=_check_async,
             reconnect_timeout=_RECONNECT_S,
         )
 
@@ -88,6 +98,7 @@ class SyncDatabase:
             open=False,
             timeout=wait_s,
             name="wetread-sync",
+            check=_check,
             reconnect_timeout=_RECONNECT_S,
         )
 
@@ -114,8 +125,3 @@ async def _check_promises(conn: Connection) -> None:
         row = await (await conn.execute("SELECT current_setting(%s)", (setting,))).fetchone()
         if row is None or row[0] == "off":
             raise Misconfigured(f"PostgreSQL runs with {setting}=off: what is acknowledged would not be durable")
-
-
-async def notify(conn: Connection, channel: str) -> None:
-    """Wakes the listeners of a channel when this transaction commits; a hint only, polling is the truth."""
-    await conn.execute("SELECT pg_notify(%s, '')", (channel,))
