@@ -25,7 +25,7 @@ from typing import Any
 
 import psycopg
 
-from conformance import supply
+from conformance import backport, supply
 
 OURS = Path(__file__).parent
 _STAND_INS = (
@@ -83,11 +83,10 @@ def definitions() -> list[Path]:
     return sorted(OURS.glob("*.json"))
 
 
-def validate(files: Sequence[Path], *, guides: Sequence[Path] | None = None) -> list[Issue]:
+def validate(files: Sequence[Path]) -> list[Issue]:
     """What one run of the validator says of all the files, warnings included, less what `ALLOWED` explains.
 
-    `guides` are the definitions loaded beside R4, by default all of ours. Raises PeerMissing where Java or the
-    validator cannot be had, and RuntimeError where it did not judge every file.
+    Raises PeerMissing where Java or the validator cannot be had, and RuntimeError where it did not judge every file.
     """
     if not files:
         return []
@@ -100,7 +99,7 @@ def validate(files: Sequence[Path], *, guides: Sequence[Path] | None = None) -> 
         command += ["-cp", f"{jars}/*", "org.hl7.fhir.validation.ValidatorCli", *numbered]
         command += ["-version", "4.0.1", "-tx", "n/a", "-output", str(output)]
         command += ["-assumeValidRestReferences"]
-        for guide in definitions() if guides is None else guides:
+        for guide in [*definitions(), *_backport(Path(work))]:
             command += ["-ig", str(guide.resolve())]
         done = subprocess.run(
             command, cwd=work, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, encoding="utf-8"
@@ -181,6 +180,13 @@ def _numbered(files: Sequence[Path], work: Path) -> list[str]:
         (work / name).symlink_to(file.resolve())
         names.append(name)
     return names
+
+
+def _backport(work: Path) -> list[Path]:
+    made = {work / f"backport-{r['resourceType']}-{r['id']}.json": r for r in backport.definitions()}
+    for path, resource in made.items():
+        path.write_text(json.dumps(resource))
+    return list(made)
 
 
 def _outcomes(output: Path) -> list[Mapping[str, Any]]:

@@ -16,7 +16,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from conformance import validator
+from conformance import backport, validator
 from wetread.api.fhir_metadata import capability_statement
 from wetread.api.fhir_outcome import outcome
 from wetread.domain.codes import Coded
@@ -76,6 +76,7 @@ def test_it_tells_a_wrong_resource_from_a_right_one() -> None:
         "an unknown code of ours": {**right, "code": {"coding": [{"system": _own_system(), "code": "no-such"}]}},
         "an extension of ours without its value": {**right, "extension": [{"url": _own_extension()}]},
         "an unknown extension": {**right, "modifierExtension": [{"url": "https://wetread.org/x", "valueString": "x"}]},
+        "an unknown payload content": _subscription("https://wetread.org/fhir/SubscriptionTopic/t", content="most"),
         "a broken invariant": {**right, "component": [{"code": {"text": "Volume"}, "valueString": ""}]},
     }
     issues = validator.validate_resources({"right": right, **wrong})
@@ -92,6 +93,7 @@ def _own_extension() -> str:
 
 def test_our_own_definitions() -> None:
     no_error_in(validator.validate(validator.definitions()))
+    without_error({definition["id"]: definition for definition in backport.definitions()})
 
 
 # What is read: every shipped model, and every shape that a reading may take.
@@ -352,12 +354,12 @@ async def test_the_bundles_that_the_fhir_face_answers(database: Database) -> Non
     })  # fmt: skip
 
 
-def test_what_a_subscriber_is_sent() -> None:
+def test_a_subscription_and_what_its_subscriber_is_sent() -> None:
     topic = "https://wetread.org/fhir/SubscriptionTopic/ai-observation"
     body = lossless.dump(
         {"resourceType": "Observation", "id": "o1", "status": "preliminary", "code": {"text": "Volume"}}
     )
-    made: dict[str, bytes] = {}
+    made: dict[str, str | bytes | Resource] = {"requested": _subscription(topic)}
     for content in ("empty", "id-only", "full-resource"):
         sent = body if content == "full-resource" else ""
         events = [
@@ -371,3 +373,23 @@ def test_what_a_subscriber_is_sent() -> None:
         failed = notifications.StatusOf("sub-1", topic, content, "error", 2, error="the endpoint answered 404")
         made[f"{content} status"] = notifications.status_bundle(BASE, [failed])
     without_error(made)
+
+
+def _subscription(topic: str, content: str = "id-only") -> Resource:
+    def extension(name: str, **value: Any) -> Resource:
+        return {"url": f"http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/backport-{name}", **value}
+
+    return {
+        "resourceType": "Subscription",
+        "status": "requested",
+        "reason": "AI results into the reading room",
+        "criteria": topic,
+        "_criteria": {"extension": [extension("filter-criteria", valueString="Observation?patient=Patient/p1")]},
+        "channel": {
+            "type": "rest-hook",
+            "endpoint": "http://127.0.0.1:9/hook",
+            "payload": "application/fhir+json",
+            "_payload": {"extension": [extension("payload-content", valueCode=content)]},
+            "extension": [extension("timeout", valueUnsignedInt=20), extension("max-count", valuePositiveInt=5)],
+        },
+    }
