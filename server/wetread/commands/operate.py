@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wetread import app as composition
+from wetread.archive import quarantine
 from wetread.commands.options import Config, DataDir, Limit, database_url, opened, operator, settings_of, within
 from wetread.domain.phase import Phase
 from wetread.domain.reader import Reader
@@ -98,6 +99,16 @@ def list_studies(state: States = None, limit: Limit = 50, config: Config = None,
             )
             for s in found
         ],
+    )
+
+
+@study.command("refused")
+def list_refused(limit: Limit = 50, config: Config = None, data_dir: DataDir = None) -> None:
+    """The newest instances that were refused, by C-STORE or STOW-RS, and why."""
+    found = within(config, data_dir, lambda conn, reader: quarantine.refused(conn, reader, limit))
+    _print(
+        ("number", "at", "from", "reason", "what to do", "SOP Instance UID", "bytes", "sha256"),
+        [(r.id, r.at, r.source, r.reason, r.message, r.sop_instance_uid, r.size_bytes, r.digest[:12]) for r in found],
     )
 
 
