@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -60,6 +61,20 @@ def mllp_peers() -> Path:
         ], cwd=folder)  # fmt: skip
         shutil.copy(folder / lock, done)
     return folder
+
+
+def dcmqi() -> Path:
+    """The folder of dcmqi's programs, of the wheel from PyPI with its pinned digest. Raises PeerMissing."""
+    folder, pins = BUILD / "dcmqi", PINS / "dcmqi.txt"
+    done = folder / ".pins"
+    if not done.exists() or done.read_bytes() != pins.read_bytes():
+        shutil.rmtree(folder, ignore_errors=True)
+        _run("dcmqi", [
+            sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
+            "--require-hashes", "--only-binary", ":all:", "--target", str(folder), "-r", str(pins),
+        ])  # fmt: skip
+        shutil.copy(pins, done)
+    return folder / "dcmqi" / "bin"
 
 
 def _as_pinned(folder: Path) -> bool:
