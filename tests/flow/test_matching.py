@@ -240,7 +240,7 @@ def addressed(story: Story, **header: str | None) -> list[pydicom.Dataset]:
 
 def without_uid(story: Story) -> bytes:
     """The order of a RIS that gives out another Study Instance UID than the modality uses."""
-    return story.message.replace(story.study_instance_uid.encode(), f"2.25.77{story.study_instance_uid[5:20]}".encode())
+    return story.message.replace(story.study_instance_uid.encode(), f"{story.study_instance_uid}.7".encode())
 
 
 def _another(story: Story) -> str:

@@ -111,7 +111,11 @@ async def by_id(conn: Connection, service_request_id: str) -> Order | None:
 
 
 async def by_numbers(conn: Connection, numbers: Sequence[OrderNumber]) -> Order | None:
-    """The stored order that has any of these numbers, asked in their order."""
+    """The stored order that has any of these numbers, asked in their order.
+
+    One accession number may cover several orders (IHE RAD TF-1 3.4: Imaging Service Request, several Requested
+    Procedures): an order is not found by it whose placer or filler number of the same authority is another one.
+    """
     for number in numbers:
         row = await (
             await conn.execute(
@@ -119,9 +123,23 @@ async def by_numbers(conn: Connection, numbers: Sequence[OrderNumber]) -> Order 
                 (number.type, number.system, number.value),
             )
         ).fetchone()
-        if row is not None:
+        if row is not None and not (number.type == "ACSN" and await _has_another_number(conn, row[0], numbers)):
             return await by_id(conn, row[0])
     return None
+
+
+async def _has_another_number(conn: Connection, service_request_id: str, numbers: Sequence[OrderNumber]) -> bool:
+    for number in numbers:
+        if number.type != "ACSN":
+            row = await (
+                await conn.execute(
+                    "SELECT 1 FROM order_number WHERE service_request_id = %s AND type = %s AND system = %s",
+                    (service_request_id, number.type, number.system),
+                )
+            ).fetchone()
+            if row is not None:
+                return True
+    return False
 
 
 async def candidates(
