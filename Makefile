@@ -44,8 +44,8 @@ bench: setup
 
 # The HL7 validator and the peers that come from Maven Central and npm.
 conformance: setup
-	./conformance/install.sh
-	$(BIN)/pytest -m conformance
+	bash conformance/install.sh
+	$(BIN)/pytest -m conformance --timeout 1200
 
 # The full counts: long fuzz, many kills, the whole brain model. Half an hour and more.
 soak: setup

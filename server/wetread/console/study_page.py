@@ -53,8 +53,14 @@ async def study_view(conn: Connection, reader: Reader, study_id: str, *, demo: b
         reason=worklist.reason(study),
         order=known[0] if known and study.service_request_id else None,
         candidates=[] if study.service_request_id else known,
-        runs=[_run_view(run, study, reader, demo) for run in sorted(released, key=lambda r: -r.revision)],
+        runs=[_run_view(run, study, reader, demo) for run in sorted(released, key=_place)],
     )
+
+
+def _place(run: Run) -> tuple[int, int]:
+    """Newest revision first, and in it the gravest answer."""
+    findings = run.reading.findings if run.reading else ()
+    return -run.revision, -max((worklist.gravity(finding) for finding in findings), default=0)
 
 
 def _run_view(run: Run, study: Study, reader: Reader, demo: bool) -> RunView:

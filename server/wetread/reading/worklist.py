@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from wetread.domain.finding import Reading
+from wetread.domain.finding import Finding, Reading
 from wetread.domain.priority import Priority
 from wetread.domain.reader import Reader
 from wetread.domain.study import MatchState, StudyState
 from wetread.reading import runs, studies
 from wetread.reading.runs import Run
 from wetread.reading.studies import Study
-from wetread.results.narrative import finding_text
 from wetread.store.database import Connection
 
 
@@ -34,7 +33,7 @@ class WorklistEntry:
     critical: bool
     reason: str
     findings: tuple[str, ...]
-    """What was reported of the newest revision, a sentence each; that of a synthetic model says so."""
+    """What was reported of the newest revision, the gravest first; that of a synthetic model says so."""
     arrived_at: datetime
 
 
@@ -65,14 +64,30 @@ def _entry(study: Study, reported: Sequence[Run]) -> WorklistEntry:
         state=study.state.value,
         critical=study.critical,
         reason=reason(study),
-        findings=tuple(sentence for run in reported if run.reading for sentence in _sentences(run.reading)),
+        findings=_told(reported),
         arrived_at=study.first_at,
     )
 
 
-def _sentences(reading: Reading) -> list[str]:
+def _told(reported: Sequence[Run]) -> tuple[str, ...]:
+    """The findings in few words, the gravest first."""
+    found = [(finding, run.reading) for run in reported if run.reading for finding in run.reading.findings]
+    return tuple(_in_few_words(*pair) for pair in sorted(found, key=lambda pair: -gravity(pair[0])))
+
+
+def gravity(finding: Finding) -> int:
+    """A rank for showing: critical and present, then present, then measured, then absent."""
+    if finding.present is None:
+        return 1
+    return 0 if not finding.present else 3 if finding.critical else 2
+
+
+def _in_few_words(finding: Finding, reading: Reading) -> str:
     mark = "SYNTHETIC " if reading.model.synthetic else ""
-    return [mark + finding_text(finding) for finding in reading.findings]
+    judged = "" if finding.present is None else "present" if finding.present else "absent"
+    certainty = "" if finding.probability is None else f"{finding.probability:.0%}"
+    sizes = [f"{m.value} {m.unit}" for m in finding.measurements]
+    return f"{mark}{finding.code.display}: {', '.join(part for part in (judged, certainty, *sizes) if part)}"
 
 
 def reason(study: Study) -> str:

@@ -33,7 +33,7 @@ async def test_a_critical_study_stands_before_an_urgent_one_that_came_earlier(
     assert "CRITICAL" in first
     assert f"critical: {CRITICAL}" in first
     assert "SYNTHETIC Intracranial hemorrhage: present" in first
-    assert "27.0 milliliter" in first
+    assert "27.0 mL" in first
     assert "DEMO-A1004" in first
     assert "2026-11-20 10:05:00 CET" in first
     assert "CRITICAL" not in second
