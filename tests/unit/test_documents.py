@@ -142,7 +142,6 @@ def test_every_relative_link_leads_somewhere() -> None:
     assert not broken
 
 
-@pytest.mark.xfail(strict=True, reason="the pictures are taken from the finished demonstration")
 def test_every_picture_is_there() -> None:
     missing = [
         target
