@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.transport import ThreadedAssociationServer
 
 from wetread.archive import quarantine
@@ -38,6 +39,9 @@ _LAST_INSTANCE_S = 30.0
 """How long an instance in hand may take to be stored when we stop; its sender may not hear of it and sends again."""
 _SUCCESS = 0x0000
 _PROCESSING_FAILURE = 0x0110
+_C_STORE_RQ = 0x0001
+_NO_DATA_SET = 0x0101
+"""Command Field and Command Data Set Type (PS3.7 9.3.1.1, E.1)."""
 
 
 class _Mismatch(InvalidInput):
@@ -121,6 +125,7 @@ class DicomListener:
                     (evt.EVT_CONN_OPEN, self._on_open),
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_PDU_RECV, self._on_pdu),
+                    (evt.EVT_DIMSE_RECV, self._on_message),
                     (evt.EVT_C_ECHO, self._on_echo),
                     (evt.EVT_C_STORE, self._on_store),
                 ],
@@ -169,6 +174,21 @@ class DicomListener:
         if message is not None and message.data_set is not None and message.data_set.tell() > self._limit_bytes:
             logger.warning("DICOM: an instance of more than %d bytes; association closed", self._limit_bytes)
             _hang_up(event.assoc)
+
+    def _on_message(self, event: _Event) -> None:
+        """Refuses a C-STORE without a data set, which pynetdicom would drop and leave its sender waiting."""
+        command = event.message.command_set
+        if command.get("CommandField") != _C_STORE_RQ or command.CommandDataSetType != _NO_DATA_SET:
+            return
+        error = InvalidInput("the C-STORE carries no data set; the file is empty or was cut off")
+        uid = str(command.get("AffectedSOPInstanceUID", ""))
+        response = C_STORE()
+        response.MessageIDBeingRespondedTo = command.MessageID
+        response.AffectedSOPClassUID = command.get("AffectedSOPClassUID")
+        response.AffectedSOPInstanceUID = uid
+        response.Status = error.dimse_status
+        self._keep_refused(b"", error, _parties(event.assoc), uid)
+        event.assoc.dimse.send_msg(response, event.message.context_id)
 
     def _on_echo(self, event: _Event) -> int:
         return _SUCCESS

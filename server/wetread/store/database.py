@@ -23,6 +23,8 @@ SyncConnection: TypeAlias = psycopg.Connection[TupleRow]
 _MINIMUM_VERSION = 140000
 _RECONNECT_S = 5.0
 """A pool tries so long, ever more slowly, then anew when next asked: so it is soon back after a long outage."""
+_OPEN_S = _RECONNECT_S + 1.0
+"""No longer, since nobody asks a pool that is being opened; whoever runs the process starts it again."""
 
 
 @contextlib.contextmanager
@@ -72,7 +74,7 @@ class Database:
     async def open(self) -> None:
         """Opens the pool. Raises StoreUnavailable, or Misconfigured when the server would not keep its promises."""
         with own_errors():
-            await self.pool.open(wait=True)
+            await self.pool.open(wait=True, timeout=_OPEN_S)
         async with self.transaction() as conn:
             await _check_promises(conn)
 
@@ -104,7 +106,7 @@ class SyncDatabase:
 
     def open(self) -> None:
         with own_errors():
-            self.pool.open(wait=True)
+            self.pool.open(wait=True, timeout=_OPEN_S)
 
     def close(self) -> None:
         self.pool.close()
