@@ -97,6 +97,8 @@ async def _serve_mllp(built: House, stop: asyncio.Event) -> None:
             return await intake.refuse_oversize(
                 received.oversize, peer=received.peer, listener=received.listener, at=now
             )
+        if received.truncated is not None:
+            await intake.keep_truncated(received.truncated, peer=received.peer, listener=received.listener)
         if received.raw is None:
             return None
         return await intake.receive(received.raw, peer=received.peer, listener=received.listener, at=now)

@@ -225,8 +225,11 @@ def test_a_frame_that_breaks_off_gets_no_answer_and_the_whole_message_sent_again
         connection.sendall(b"\x0b" + film.message[:300])
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1024) == b""
+    control = recover_control_id(film.message)
+    torn = until("the torn message to be shown", lambda: ward.entry_of(control))
+    assert (torn["state"], torn["size_bytes"]) == ("refused", 300)
     assert ward.order(film.message).code == "AA"
-    until("it to be mapped", lambda: ward.entry_of(recover_control_id(film.message)).get("state") == "mapped")
+    until("it to be mapped", lambda: ward.entry_of(control).get("state") == "mapped")
     assert "frame broken off after 300 bytes" in ward.log()
 
 

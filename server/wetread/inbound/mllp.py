@@ -31,13 +31,15 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One message off the wire: `raw`, or `oversize` where it was beyond the limit; never both."""
+    """One message off the wire: `raw`; or `oversize`, beyond the limit; or `truncated`, its frame broken off: nobody
+    waits for an answer. Never two of them."""
 
     raw: bytes | None = field(repr=False)
     oversize: Oversize | None
     peer: str
     """Address and port of the sender."""
     listener: str
+    truncated: Truncated | None = None
     certificate_names: tuple[str, ...] = ()
     """Subject common name and alternative names of the client's certificate, with mutual TLS."""
 
@@ -185,7 +187,7 @@ class _Connection:
             logger.info("MLLP %s: lost %s: %s", self._listener.name, self.peer, type(error).__name__)
         finally:
             for event in deframer.close():
-                self._note(event)
+                await self._note(event)
             self._writer.close()
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):
@@ -203,7 +205,7 @@ class _Connection:
                     if not await self._answer(event) or self._stopping:
                         return
                 else:
-                    self._note(event)
+                    await self._note(event)
                     if isinstance(event, Junk) and event.excessive:
                         return
 
@@ -213,7 +215,9 @@ class _Connection:
         self.busy = True
         try:
             names = _certificate_names(self._writer.get_extra_info("peercert"))
-            ack = await self._listener.handle(Received(raw, oversize, self.peer, self._listener.name, names))
+            ack = await self._listener.handle(
+                Received(raw, oversize, self.peer, self._listener.name, certificate_names=names)
+            )
             framed = frame(ack) if ack else b""
         except Unreachable as error:
             logger.warning("MLLP %s: no ACK to %s, closed: %s", self._listener.name, self.peer, error.code)
@@ -235,11 +239,15 @@ class _Connection:
         finally:
             self.busy = False
 
-    def _note(self, event: Event) -> None:
+    async def _note(self, event: Event) -> None:
         if isinstance(event, Junk):
             logger.warning("MLLP %s: %d bytes outside a frame from %s", self._listener.name, event.size, self.peer)
         elif isinstance(event, Truncated):
             logger.warning("MLLP %s: frame broken off after %d bytes by %s", self._listener.name, event.size, self.peer)
+            try:
+                await self._listener.handle(Received(None, None, self.peer, self._listener.name, truncated=event))
+            except Exception as error:
+                logger.error("MLLP %s: the torn frame is not kept: %s", self._listener.name, type(error).__name__)
 
 
 def _peer_name(writer: asyncio.StreamWriter) -> str:

@@ -113,12 +113,13 @@ async def keep(conn: Connection, message: NewMessage) -> int | None:
 
 
 async def kept_bytes_today(conn: Connection, host: str) -> int:
-    """How much of refused oversize messages of a sender's address is kept from the last 24 hours."""
+    """How much of oversize and torn messages of a sender's address is kept from the last 24 hours."""
     row = await (
         await conn.execute(
             """
             SELECT coalesce(sum(octet_length(raw)), 0) FROM hl7_message
-             WHERE state = 'refused' AND size_bytes > octet_length(raw) AND received_at > now() - interval '1 day'
+             WHERE state = 'refused' AND (size_bytes > octet_length(raw) OR answer = '')
+               AND received_at > now() - interval '1 day'
                AND split_part(peer, ' ', 1) LIKE %s || ':%%'
             """,
             (host,),

@@ -20,7 +20,7 @@ from wetread.reading import inbox
 from wetread.record import audit
 from wetread.store.database import Database
 from wetread.wire import hl7, hl7_ack
-from wetread.wire.mllp import Oversize
+from wetread.wire.mllp import Oversize, Truncated
 
 KEPT_OF_OVERSIZE = 64 * 1024
 _LARGE = 1024 * 1024
@@ -88,10 +88,30 @@ class Intake:
         control = hl7_ack.recover_control_id(oversize.head)
         own_control_id = control_id("ack", control, oversize.sha256, at.isoformat())
         answer = hl7_ack.acknowledge(oversize.head, None, verdict, control_id=own_control_id, at=at)
+        await self._keep_head(oversize, verdict, answer, control, fault.text, peer, listener)
+        return answer
+
+    async def keep_truncated(self, truncated: Truncated, *, peer: str, listener: str) -> None:
+        """Keeps the first 64 kB of a message whose frame broke off, within the sender's quota: to be seen, no more.
+        Nobody waits for an answer; the sender has none, so it sends the message again."""
+        control = hl7_ack.recover_control_id(truncated.head)
+        said = f"the frame broke off after {truncated.size} bytes; nothing was answered"
+        await self._keep_head(truncated, hl7_ack.Verdict("AR", ()), b"", control, said, peer, listener)
+
+    async def _keep_head(
+        self,
+        part: Oversize | Truncated,
+        verdict: hl7_ack.Verdict,
+        answer: bytes,
+        control: str,
+        error: str,
+        peer: str,
+        listener: str,
+    ) -> None:
         host = peer.rsplit(":", 1)[0]
+        digest = bytes.fromhex(part.sha256) if isinstance(part, Oversize) else hashlib.sha256(part.head).digest()
         async with self.database.transaction() as conn:
             used = await inbox.kept_bytes_today(conn, host)
-            head = oversize.head[:KEPT_OF_OVERSIZE] if used < self.oversize_quota_bytes else b""
             kept = await inbox.keep(
                 conn,
                 inbox.NewMessage(
@@ -102,17 +122,16 @@ class Intake:
                     control_id=control,
                     message_type="",
                     version="",
-                    digest=bytes.fromhex(oversize.sha256),
-                    size_bytes=oversize.size,
-                    raw=head,
-                    verdict="AR",
+                    digest=digest,
+                    size_bytes=part.size,
+                    raw=part.head[:KEPT_OF_OVERSIZE] if used < self.oversize_quota_bytes else b"",
+                    verdict=verdict.code,
                     answer=answer,
                     lanes=(),
-                    error=fault.text,
+                    error=error,
                 ),
             )
             await audit.write(conn, _audit(verdict, peer, control, kept or 0))
-        return answer
 
     def _judge(self, raw: bytes) -> tuple[hl7.Message | None, hl7_ack.Verdict, tuple[str, ...]]:
         message: hl7.Message | None = None

@@ -208,14 +208,17 @@ async def test_garbage_without_a_frame_is_ignored_up_to_a_cap_and_then_dropped()
         assert len(office.received) == 1
 
 
-async def test_a_frame_broken_off_is_noted_and_never_handed_over(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_frame_broken_off_is_handed_over_as_torn_and_never_answered(caplog: pytest.LogCaptureFixture) -> None:
     office = Office()
     async with listening(office) as listener:
         peer = await connect(listener)
         await say(peer, b"\x0b" + MESSAGE)
         peer[1].write_eof()
         assert await hung_up(peer)
-        assert office.received == []
+        (received,) = office.received
+        assert (received.raw, received.oversize) == (None, None)
+        assert received.truncated is not None
+        assert (received.truncated.head, received.truncated.size) == (MESSAGE, len(MESSAGE))
     assert f"broken off after {len(MESSAGE)} bytes" in caplog.text
     assert "Roe" not in caplog.text
 
