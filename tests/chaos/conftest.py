@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.flow.conftest import Hospital, Server, Story, configuration, free_port, overlay
+from tests.flow.conftest import Hospital, Server, Story, configuration, free_port, overlay, until
 from tests.flow.conftest import cases as cases
 from tests.flow.conftest import peer_ports as peer_ports
 from tests.flow.conftest import story as story
@@ -124,7 +124,8 @@ class Killer:
             _kill(postmaster, *children(postmaster))
         else:
             role = {"front": "http,mllp", "dicom": "dicom", "infer": "infer"}[victim]
-            _kill(*(pid for pid in children(process.pid) if f"--roles\0{role}" in command_line(pid)))
+            # One that was just killed may be in the pause before its next start.
+            _kill(*until(f"a process of {role}", lambda: _of_role(process.pid, role), 40))
         struck = time.monotonic()
         if victim in ("group", "parent"):
             time.sleep(self.random.uniform(0.0, 1.0))
@@ -146,6 +147,10 @@ class Killer:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
+
+
+def _of_role(parent: int, role: str) -> list[int]:
+    return [pid for pid in children(parent) if f"--roles\0{role}" in command_line(pid)]
 
 
 def children(parent: int) -> list[int]:

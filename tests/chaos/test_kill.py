@@ -25,6 +25,11 @@ from wetread.wire.hl7_ack import recover_control_id
 
 from .conftest import VICTIMS, Besieged, Copies
 
+# pynetdicom and the peers in our threads leave sockets behind when the other end is killed.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
 SOAK = bool(os.environ.get("WETREAD_SOAK"))
 
 

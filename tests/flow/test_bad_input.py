@@ -38,6 +38,9 @@ from wetread.wire.hl7_ack import recover_control_id
 from .conftest import ROOT, ROUTING, Hospital, Server, Story, configuration, free_port, part10, until
 from .debian_postgresql import debian_postgresql
 
+# pynetdicom leaves sockets behind when an archive goes down.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 _MORE_ROUTING = """\
   - name: a model that raises
     models: [film-that-raises]
