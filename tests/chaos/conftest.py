@@ -100,7 +100,7 @@ class Senders:
                 time.sleep(0.2)
 
 
-VICTIMS = ("group", "front", "dicom", "infer", "postgres", "parent")
+VICTIMS = ("group", "front", "work", "dicom", "infer", "postgres", "parent")
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Killer:
             postmaster = int((self.server.data_dir / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0])
             _kill(postmaster, *children(postmaster))
         else:
-            role = {"front": "http,mllp", "dicom": "dicom", "infer": "infer"}[victim]
+            role = {"front": "http,mllp", "work": "work,notify", "dicom": "dicom", "infer": "infer"}[victim]
             # One that was just killed may be in the pause before its next start.
             _kill(*until(f"a process of {role}", lambda: _of_role(process.pid, role), 40))
         struck = time.monotonic()

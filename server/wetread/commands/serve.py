@@ -31,8 +31,13 @@ from wetread.store import embedded, migrate
 
 logger = logging.getLogger(__name__)
 
-_GROUPS: tuple[tuple[Role, ...], ...] = (("http", "mllp", "work", "notify"), ("dicom",), ("infer",))
-"""Which roles share a process: what waits on sockets and the database; DIMSE threads; the model runtime."""
+_GROUPS: tuple[tuple[Role, ...], ...] = (
+    ("http", "mllp"),
+    ("work", "notify"),
+    ("dicom",),
+    ("infer",),
+)
+"""Which roles share a process: what answers on sockets; what works afterwards; DIMSE threads; the model runtime."""
 
 
 def serve(
