@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from io import BytesIO
@@ -88,6 +88,11 @@ class Server:
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+        self.wait_ready()
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -358,10 +363,25 @@ sends = ["alert"]
 def hospital(
     tmp_path_factory: pytest.TempPathFactory, heard: peers.Heard, peer_ports: dict[str, int]
 ) -> Iterator[Hospital]:
-    folder = tmp_path_factory.mktemp("hospital")
+    """One server in the demo profile for all tests; each takes fresh stories."""
+    with _running(tmp_path_factory.mktemp("hospital"), heard, peer_ports, "demo") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, heard: peers.Heard, peer_ports: dict[str, int]
+) -> Iterator[Hospital]:
+    """A server in the production profile, as it comes; tests may change its overlay and restart it."""
+    with _running(tmp_path_factory.mktemp("site"), heard, peer_ports, "production") as running:
+        yield running
+
+
+@contextmanager
+def _running(folder: Path, heard: peers.Heard, peer_ports: Mapping[str, int], profile: str) -> Iterator[Hospital]:
     ports = {name: free_port() for name in ("http", "mllp", "dicom")}
     config = folder / "wetread.toml"
-    config.write_text(configuration(ports, peer_ports, overlay_dir=overlay(folder), deadline_s=6.0))
+    config.write_text(configuration(ports, peer_ports, overlay_dir=overlay(folder), deadline_s=6.0, profile=profile))
     server = Server(config, folder / "data", ports)
     server.start()
     try:
