@@ -19,7 +19,6 @@ from wetread import __version__
 from wetread.access.tokens import Tokens, secret_file, signing_key
 from wetread.api import credentials, dicomweb, fhir, health, ops, pictures, problem
 from wetread.api import hl7 as hl7_http
-from wetread.archive import sweep as archive_sweep
 from wetread.console import pages
 from wetread.domain.destination import Destination
 from wetread.domain.endpoint import AllowedEndpoints
@@ -28,6 +27,7 @@ from wetread.domain.reader import Reader
 from wetread.domain.study import CompletenessRule
 from wetread.errors import Misconfigured, WetreadError
 from wetread.mapping import maps
+from wetread.mapping.model import Maps
 from wetread.mapping.site import Site
 from wetread.outbound.deliver import Deliver
 from wetread.outbound.http import HttpPoster
@@ -91,7 +91,7 @@ class House:
     work: Work
     blobs: LocalBlobs
     site: Site
-    maps: maps.Maps
+    maps: Maps
     packages: Mapping[str, ModelPackage]
     joining: Joining
     subscriptions: Subscriptions

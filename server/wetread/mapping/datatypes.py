@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from wetread.domain.identity import authority_uri
 from wetread.domain.keys import fhir_id
+from wetread.mapping.model import Maps
 from wetread.mapping.paths import Context, Datum
 from wetread.mapping.site import Site
 from wetread.mapping.times import fhir_date, fhir_date_time, in_order
-
-if TYPE_CHECKING:
-    from wetread.mapping.maps import Maps
 
 IDENTIFIER_TYPE = "http://terminology.hl7.org/CodeSystem/v2-0203"
 _REPRESENTATION = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation"

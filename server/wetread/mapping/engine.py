@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wetread.mapping.datatypes import CONVERTERS, Scope
-from wetread.mapping.maps import Element, ResourceMap, Rule
+from wetread.mapping.model import Element, ResourceMap, Rule
 from wetread.mapping.paths import Context, Datum, Path
 from wetread.mapping.times import in_order
 

@@ -9,7 +9,7 @@ from typing import Any
 from wetread.domain.codes import WETREAD
 from wetread.errors import Conflict
 from wetread.mapping import engine
-from wetread.mapping.maps import Maps
+from wetread.mapping.model import Maps
 from wetread.mapping.orders import MappedOrder, OrderAction, PatientMode
 from wetread.mapping.paths import Context
 from wetread.wire import hl7

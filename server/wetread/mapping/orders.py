@@ -22,7 +22,7 @@ from wetread.mapping.identify import (
     order_numbers,
     patient_identifiers,
 )
-from wetread.mapping.maps import Maps, ResourceMap
+from wetread.mapping.model import Maps, ResourceMap
 from wetread.mapping.paths import Context
 from wetread.mapping.site import Site
 from wetread.wire import hl7

@@ -22,8 +22,8 @@ from wetread.domain.reader import SYSTEM
 from wetread.domain.study import CompletenessRule, InstanceFacts, MatchState, StudyState, completeness
 from wetread.errors import NotFound, Refused, Unreachable
 from wetread.mapping.identify import find_keys, identify
-from wetread.mapping.maps import Maps
 from wetread.mapping.merge import apply_order, merge
+from wetread.mapping.model import Maps
 from wetread.mapping.orders import Mapped, MappedOrder, OrderAction, PatientMode, map_message
 from wetread.mapping.site import Site
 from wetread.reading import imaging_study, inbox, orders, studies, tasks

@@ -9,12 +9,10 @@ import re
 import socket
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from wetread.record.audit_entry import AuditEntry, Entity
 from wetread.record.audit_kinds import KINDS, OWN, Coding
-
-if TYPE_CHECKING:
-    from wetread.record.audit import AuditEntry, Entity
 
 _ENTITY_TYPE = "http://terminology.hl7.org/CodeSystem/audit-entity-type"
 _OBJECT_ROLE = "http://terminology.hl7.org/CodeSystem/object-role"

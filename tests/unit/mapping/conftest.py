@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from wetread.mapping.maps import Maps, load
+from wetread.mapping.maps import load
+from wetread.mapping.model import Maps
 from wetread.mapping.orders import Mapped, map_message
 from wetread.mapping.site import Site
 from wetread.wire import hl7

@@ -10,8 +10,8 @@ import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
 from wetread.errors import InvalidInput
-from wetread.mapping.maps import Maps
 from wetread.mapping.merge import apply_order, merge
+from wetread.mapping.model import Maps
 from wetread.mapping.orders import ADT_EVENTS, ORDER_EVENTS, Mapped, identify, map_message
 from wetread.mapping.site import Site
 from wetread.wire import hl7

@@ -8,8 +8,8 @@ import pytest
 
 from wetread.domain.identity import PatientIdentifier, PatientIdentity
 from wetread.errors import InvalidInput
-from wetread.mapping.maps import Maps
 from wetread.mapping.merge import apply_order, merge
+from wetread.mapping.model import Maps
 from wetread.mapping.orders import find_keys, identify, map_message
 from wetread.mapping.site import Site
 from wetread.wire import hl7

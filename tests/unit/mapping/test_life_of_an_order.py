@@ -9,8 +9,8 @@ import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
 from wetread.errors import Conflict, InvalidInput
-from wetread.mapping.maps import Maps
 from wetread.mapping.merge import apply_order
+from wetread.mapping.model import Maps
 from wetread.mapping.orders import MappedOrder, OrderAction, map_message
 from wetread.mapping.site import Site
 from wetread.wire import hl7

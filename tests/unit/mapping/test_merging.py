@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from wetread.mapping.maps import Maps
 from wetread.mapping.merge import merge
+from wetread.mapping.model import Maps
 from wetread.mapping.orders import Mapped, map_message
 from wetread.mapping.site import Site
 from wetread.wire import hl7

@@ -10,7 +10,7 @@ import pytest
 
 from wetread.errors import InvalidInput, Unsupported
 from wetread.mapping.engine import ORIGINAL_CODE
-from wetread.mapping.maps import Maps
+from wetread.mapping.model import Maps
 from wetread.mapping.orders import Mapped, map_message
 from wetread.mapping.site import Site
 from wetread.wire import hl7

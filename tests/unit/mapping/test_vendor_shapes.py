@@ -10,7 +10,7 @@ import pytest
 from wetread.domain.identity import AccessionNumber
 from wetread.domain.priority import Priority
 from wetread.errors import InvalidInput
-from wetread.mapping.maps import Maps
+from wetread.mapping.model import Maps
 from wetread.mapping.orders import Mapped, OrderAction, map_message
 from wetread.mapping.site import Site
 from wetread.wire import hl7

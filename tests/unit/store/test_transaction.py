@@ -1,6 +1,7 @@
 """A unit of work commits or rolls back as one."""
 
 import pytest
+
 from wetread.store.database import Database
 from wetread.work.jobs import Step, Work
 
@@ -21,11 +22,15 @@ async def _count(database: Database, table: str) -> int:
 async def test_a_job_and_rows_roll_back_together(database: Database) -> None:
     work = Work(database, _nobody)
     await work.open()
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail_after_writing() -> None:
         async with database.transaction() as conn:
             await conn.execute("INSERT INTO job_key (key) VALUES ('row')")
             await work.enqueue(conn, STEP, {"id": "1"}, key="job")
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail_after_writing()
     assert await _count(database, "job_key") == 0
     assert await _count(database, "procrastinate_jobs") == 0
 
