@@ -62,7 +62,7 @@ def test_the_main_job_runs_with_its_roles_apart(split: Split, story: Callable[[s
     until("the SR", lambda: hospital.objects("SR", bleed.study_instance_uid))
 
 
-@pytest.mark.parametrize("killed", ["work-1", "work-2", "infer"])
+@pytest.mark.parametrize("killed", ["work-1", "infer"])
 def test_another_process_takes_over_from_a_killed_one(split: Split, story: Callable[[str], Story], killed: str) -> None:
     bleed, hospital = story("head-ct-phantom-bleed"), split.hospital
     assert hospital.order(bleed.message).code == "AA"
