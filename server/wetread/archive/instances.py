@@ -11,6 +11,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -90,26 +91,51 @@ async def _store_async(conn: Connection, blobs: LocalBlobs, row: _Row, data: byt
     return Stored.SAME
 
 
-async def arrivals(conn: Connection, limit: int) -> tuple[str, ...]:
-    """Study Instance UIDs with instances that nobody has taken yet, the longest waiting first."""
+async def arrivals(conn: Connection, limit: int, *, gather_for: timedelta = timedelta()) -> tuple[str, ...]:
+    """Study Instance UIDs with instances that nobody has taken yet, the longest waiting first.
+
+    The first instances of a study are told at once; those of a study that grows, once the oldest has waited so long:
+    a CT of a thousand slices is taken in a few times, not hundreds.
+    """
     rows = await conn.execute(
-        """SELECT study_instance_uid FROM instance WHERE NOT noticed
-           GROUP BY study_instance_uid ORDER BY min(received_at) LIMIT %s""",
-        (limit,),
+        """SELECT i.study_instance_uid FROM instance i WHERE NOT i.noticed
+           GROUP BY i.study_instance_uid
+           HAVING min(i.received_at) <= now() - %s::interval OR NOT EXISTS (
+               SELECT 1 FROM instance k
+                WHERE k.study_instance_uid = i.study_instance_uid AND k.noticed AND k.origin = 'received')
+           ORDER BY min(i.received_at) LIMIT %s""",
+        (gather_for, limit),
     )
     return tuple(row[0] for row in await rows.fetchall())
 
 
-async def take(conn: Connection, study_instance_uid: str) -> tuple[InstanceFacts, ...]:
-    """The study's instances that nobody has taken yet, in order of arrival; taken when the transaction commits."""
+async def are_waiting(conn: Connection, study_instance_uid: str) -> bool:
+    """Whether the study has instances that nobody has taken yet."""
+    found = await conn.execute(
+        "SELECT 1 FROM instance WHERE study_instance_uid = %s AND NOT noticed LIMIT 1", (study_instance_uid,)
+    )
+    return await found.fetchone() is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Instances in the order of their arrival, and when the last of them came."""
+
+    instances: tuple[InstanceFacts, ...]
+    last_at: datetime
+
+
+async def take(conn: Connection, study_instance_uid: str) -> Taken | None:
+    """The study's instances that nobody has taken yet, or None; taken when the transaction commits."""
     rows = await conn.execute(
         """WITH taken AS (
                UPDATE instance SET noticed = true WHERE study_instance_uid = %s AND NOT noticed
                RETURNING facts, received_at, sop_instance_uid
-           ) SELECT facts FROM taken ORDER BY received_at, sop_instance_uid""",
+           ) SELECT facts, received_at FROM taken ORDER BY received_at, sop_instance_uid""",
         (study_instance_uid,),
     )
-    return tuple(facts_of(row[0]) for row in await rows.fetchall())
+    found = await rows.fetchall()
+    return Taken(tuple(facts_of(row[0]) for row in found), found[-1][1]) if found else None
 
 
 async def of_study(conn: Connection, reader: Reader, study_instance_uid: str) -> tuple[InstanceFacts, ...]:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from wetread.archive import instances
@@ -39,6 +39,7 @@ from wetread.work.jobs import Work
 
 logger = logging.getLogger(__name__)
 
+_GATHER_FOR = timedelta(seconds=0.5)
 _POLL_S = 0.05
 """An empty poll is one index lookup. NOTIFY would wake us sooner, but it serialises the commits of the hot paths."""
 
@@ -215,14 +216,14 @@ class Arrivals:
     async def notice_next(self) -> bool:
         """Takes in the new instances of one study; false when there are none."""
         async with self.database.transaction() as conn:
-            waiting = await instances.arrivals(conn, 1)
+            waiting = await instances.arrivals(conn, 1, gather_for=_GATHER_FOR)
         if not waiting:
             return False
         async with self.database.transaction() as conn:
             study = await studies.lock(conn, waiting[0])
-            new = await instances.take(conn, waiting[0])
-            if new:
-                await self._notice(conn, study, new, datetime.now(UTC))
+            taken = await instances.take(conn, waiting[0])
+            if taken is not None:
+                await self._notice(conn, study, taken.instances, taken.last_at)
         return True
 
     async def _notice(

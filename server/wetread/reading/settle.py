@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from wetread.archive import instances
 from wetread.domain.phase import Phase
@@ -26,6 +26,7 @@ from wetread.store.database import Connection, Database
 from wetread.work.jobs import Payload, Work
 
 _MOST_REFUSALS = 20
+_SOON = timedelta(seconds=0.1)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Settle:
             if study is None or study.state is not StudyState.RECEIVING or study.revision != payload["revision"]:
                 return None
             now = datetime.now(UTC)
+            if await instances.are_waiting(conn, study.study_instance_uid):
+                return now + _SOON
             verdict = completeness(self.completeness_rule, study.arrived, now)
             if isinstance(verdict, datetime):
                 return verdict

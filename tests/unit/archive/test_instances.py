@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -131,13 +132,18 @@ async def test_arrivals_are_taken_once_and_a_late_instance_arrives_again(
         assert await instances.arrivals(conn, 10) == ("1.2.1", "1.2.2")
         assert await instances.arrivals(conn, 1) == ("1.2.1",)
         taken = await instances.take(conn, "1.2.1")
-        assert [one.sop_instance_uid for one in taken] == ["1.2.1.1.1", "1.2.1.1.2"]
+        assert taken is not None
+        assert [one.sop_instance_uid for one in taken.instances] == ["1.2.1.1.1", "1.2.1.1.2"]
     async with database.transaction() as conn:
-        assert await instances.take(conn, "1.2.1") == ()
+        assert await instances.take(conn, "1.2.1") is None
         assert await instances.arrivals(conn, 10) == ("1.2.2",)
     keep(sync_database, blobs, instance(3))
     async with database.transaction() as conn:
-        assert [one.instance_number for one in await instances.take(conn, "1.2.1")] == [3]
+        assert await instances.arrivals(conn, 10, gather_for=timedelta(hours=1)) == ("1.2.2",)
+        assert await instances.are_waiting(conn, "1.2.1")
+        late = await instances.take(conn, "1.2.1")
+        assert late is not None
+        assert [one.instance_number for one in late.instances] == [3]
 
 
 async def test_a_taking_that_is_rolled_back_has_taken_nothing(
@@ -147,13 +153,13 @@ async def test_a_taking_that_is_rolled_back_has_taken_nothing(
 
     async def take_and_fail() -> None:
         async with database.transaction() as conn:
-            assert len(await instances.take(conn, "1.2.1")) == 1
+            assert await instances.take(conn, "1.2.1") is not None
             raise InvalidInput("undone")
 
     with pytest.raises(InvalidInput, match="undone"):
         await take_and_fail()
     async with database.transaction() as conn:
-        assert len(await instances.take(conn, "1.2.1")) == 1
+        assert await instances.take(conn, "1.2.1") is not None
 
 
 async def test_what_wetread_made_is_there_and_is_no_arrival(
