@@ -132,6 +132,7 @@ async def _serve_dicom(settings: Settings, database_url: str, blobs: LocalBlobs,
         blobs,
         allow=_allowed_peers(dicom.allow, dicom.allow_ae_titles),
         max_associations=dicom.max_associations,
+        share_port=dicom.processes != 1,
         tls=_tls(dicom.tls),
         audit=_audit_dimse,
     )

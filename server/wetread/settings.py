@@ -94,6 +94,9 @@ class Dicom(_Section):
     allow_ae_titles: tuple[str, ...] = ()
     tls: Tls | None = None
     max_associations: int = Field(default=64, ge=1)
+    """Of each process."""
+    processes: int = Field(default=0, ge=0, le=16)
+    """How many processes share the port; 0 takes one for each core, at most four."""
 
 
 class Site(_Section):

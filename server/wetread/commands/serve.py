@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
+import socket
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -86,8 +88,23 @@ def serve(
                 {"WETREAD_DATABASE_URL": url},
             )
             for group in groups
+            for _ in range(_processes(settings, group))
         ]
         raise typer.Exit(asyncio.run(_supervise(children, settings.data_dir if owner else None)))
+
+
+def _processes(settings: Settings, group: list[Role]) -> int:
+    """One for each group, but for DICOM: its receivers share their port, once it is known that no stranger has it."""
+    if group != ["dicom"] or settings.dicom.processes == 1:
+        return 1
+    with socket.socket(socket.AF_INET6 if ":" in settings.dicom.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.dicom.host, settings.dicom.port))
+        except OSError as error:
+            address = f"{settings.dicom.host}:{settings.dicom.port}"
+            raise Misconfigured(f"dicom.port: cannot listen on {address}: {error.strerror}") from error
+    return settings.dicom.processes or min(os.cpu_count() or 1, 4)
 
 
 def check_config(config: Config = None, data_dir: DataDir = None) -> None:

@@ -12,6 +12,10 @@ class Phase(StrEnum):
     CONCURRENT = "concurrent"
     ACTIVE = "active"
 
+    def or_stricter(self, other: Phase) -> Phase:
+        """The one of the two that lets out less."""
+        return min(self, other, key=list(Phase).index)
+
     @property
     def is_released(self) -> bool:
         """FHIR versions, DICOM objects, events and notifications may be written."""

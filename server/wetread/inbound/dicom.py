@@ -74,8 +74,9 @@ class DicomListener:
     """Listens on one address. `port` 0 takes a free one, which `port` then tells.
 
     `allow` admits peers by network and AE title, empty admits all. Beyond `max_associations` a peer is told to come
-    back later. An association that says nothing for `idle_timeout_s` is closed; an instance beyond
-    `limit_bytes` closes it. The database's pool should hold a connection for each association that may store at once.
+    back later. With `share_port` several processes of this user may listen on the same port. An association that says
+    nothing for `idle_timeout_s` is closed; an instance beyond `limit_bytes` closes it. The database's pool should
+    hold a connection for each association that may store at once.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class DicomListener:
         allow: Sequence[AllowedPeer] = (),
         max_associations: int = 32,
         idle_timeout_s: float = 60.0,
+        share_port: bool = False,
         limit_bytes: int = 1024 * 1024 * 1024,
         tls: ssl.SSLContext | None = None,
         audit: Audit | None = None,
@@ -102,6 +104,7 @@ class DicomListener:
         self._idle_timeout_s = idle_timeout_s
         self._tls = tls
         self._audit = audit
+        self._share_port = share_port
         self._ae = AE(ae_title)
         self._ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self._ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -129,7 +132,7 @@ class DicomListener:
                     (evt.EVT_C_ECHO, self._on_echo),
                     (evt.EVT_C_STORE, self._on_store),
                 ],
-                server_class=_Server,
+                server_class=_SharingServer if self._share_port else _Server,
                 ssl_context=self._tls,
             )
         except OSError as error:
@@ -277,6 +280,15 @@ class _Server(ThreadedAssociationServer):
         """Without leaving the AE's list of servers, which only `AE.start_server` puts it in."""
         socketserver.BaseServer.shutdown(self)
         self.server_close()
+
+
+class _SharingServer(_Server):
+    """One of several processes on one port: the kernel gives each new connection to one of them."""
+
+    def server_bind(self) -> None:
+        listening: Any = self.socket
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
 
 
 def _hang_up(association: Any) -> None:

@@ -20,6 +20,7 @@ from wetread.domain.reader import SYSTEM
 from wetread.domain.study import InstanceFacts, MatchState
 from wetread.errors import InvalidInput, Unsupported
 from wetread.governance import silent
+from wetread.governance.phases import phase_of
 from wetread.mapping.site import Site
 from wetread.reading import inbox, orders, outbox, runs, studies
 from wetread.reading.conclusion import conclude
@@ -108,10 +109,13 @@ class Report:
             study = await studies.lock(conn, run.study_instance_uid)
             if study is None:
                 return None
-            if not run.phase.is_released:
+            run = await _under_todays_phase(conn, run, study)
+            if not run.phase.is_released and run.reading is not None:
                 content = READING.dump_python(run.reading, mode="json")
                 await silent.keep(conn, run.id, run.study_instance_uid, run.model_name, run.model_digest, content)
                 await runs.move(conn, run.id, "reported")
+                return None
+            if run.reading is None:
                 return None
             if run.revision != study.revision:
                 await runs.move(conn, run.id, "superseded")
@@ -272,6 +276,17 @@ class Report:
                 )
                 if run.phase.is_released:
                     await conclude(conn, study)
+
+
+async def _under_todays_phase(conn: Connection, run: Run, study: Study) -> Run:
+    """A model that was restricted after the run was queued lets out what it may now, and never more than it might."""
+    phase = run.phase.or_stricter(await phase_of(conn, run.model_name, run.model_digest, run.phase))
+    if run.state != "done" or phase is run.phase or run.reading is None:
+        return run
+    await runs.restrict(conn, run.id, phase)
+    if not phase.is_released:
+        await conclude(conn, study)
+    return replace(run, phase=phase, reading=replace(run.reading, phase=phase))
 
 
 def _where_possible(make: Callable[[], pydicom.Dataset]) -> pydicom.Dataset | None:

@@ -151,6 +151,17 @@ async def move(conn: Connection, identity: str, state: str, sr_uid: str | None =
     )
 
 
+async def restrict(conn: Connection, identity: str, phase: Phase) -> None:
+    """Puts a run that nobody has seen yet under a stricter phase."""
+    await conn.execute(
+        """
+        UPDATE run SET phase = %(phase)s, reading = jsonb_set(reading, '{phase}', to_jsonb(%(phase)s::text))
+         WHERE id = %(id)s
+        """,
+        {"phase": phase, "id": identity},
+    )
+
+
 async def supersede(conn: Connection, study_instance_uid: str, revision: int) -> None:
     """Runs of earlier revisions that have not been reported will not be."""
     await conn.execute(
