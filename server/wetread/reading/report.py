@@ -32,6 +32,7 @@ from wetread.reading.studies import Study
 from wetread.record import audit, resources
 from wetread.results import fhir, oru
 from wetread.results.context import ReadingContext
+from wetread.results.header import normalised
 from wetread.results.instance import part10, reference
 from wetread.results.presentation import presentation
 from wetread.results.seg import seg
@@ -139,7 +140,7 @@ class Report:
         """Pure but for the blobs it reads; half a second of a processor: runs in a thread."""
         reading = material.reading
         files = [self.blobs.path(material.keys[uid]) for uid in reading.source_instances]
-        headers = [dicom.read_header(file) for file in files]
+        headers = normalised([dicom.read_header(file) for file in files], reading)
         context = self._context(material, dicom.facts(files[0]))
         masks = unpack_masks(self.blobs.get(material.run.mask_key)) if material.run.mask_key else {}
         segmentation = None

@@ -82,27 +82,34 @@ _OPTIONAL = (
 )
 
 
-def normalised(sources: Sequence[pydicom.Dataset], reading: Reading) -> list[Dataset]:
-    """Header copies of the sources, in the order of `reading.source_instances`.
+class Header(Dataset):
+    """A header copy that `normalised` made. `told_name` is the patient's name, which the copy itself leaves empty:
+    highdicom warns of every name of a single component, and those are common."""
+
+    told_name: PersonName
+
+
+def normalised(sources: Sequence[pydicom.Dataset], reading: Reading) -> list[Header]:
+    """Header copies of the sources, in the order of `reading.source_instances`; a copy is not copied again.
 
     Raises InvalidInput where an instance has no UID of its own, or the sources are not those that were read.
     """
-    headers = [_normalised(source) for source in sources]
+    headers = [source if isinstance(source, Header) else _normalised(source) for source in sources]
     if tuple(h.SOPInstanceUID for h in headers) != reading.source_instances:
         raise InvalidInput("the source headers are not the instances that were read, in their order")
     return headers
 
 
 def patient_name(source: pydicom.Dataset) -> PersonName:
-    """The patient's name as text, to be encoded in the derived object's own character set.
-
-    Not in the header copies: highdicom warns of every name of a single component, and those are common.
-    """
+    """The patient's name as text, to be encoded in the derived object's own character set."""
+    if isinstance(source, Header):
+        return source.told_name
     return PersonName(str(_valid(source, "PatientName") or ""))
 
 
-def _normalised(source: pydicom.Dataset) -> Dataset:
-    header = Dataset()
+def _normalised(source: pydicom.Dataset) -> Header:
+    header = Header()
+    header.told_name = patient_name(source)
     for keyword in (*_REQUIRED, *_TYPE_2, *_OPTIONAL):
         value = _valid(source, keyword)
         if value is not None:

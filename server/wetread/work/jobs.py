@@ -40,7 +40,7 @@ OnDead: TypeAlias = Callable[[str, Payload, BaseException], Awaitable[None]]
 
 _HEARTBEAT_S = 2.0
 _STALLED_AFTER_S = 10.0
-_POLL_S = 0.25
+_POLL_S = 0.1
 _PAUSE_S = 0.5
 
 
