@@ -65,6 +65,8 @@ class _Again(BaseRetryStrategy):
         self.step = step
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        if isinstance(exception, job_exceptions.JobRetry):
+            return exception.retry_decision
         if self.gives_up(exception, job.attempts):
             return None
         wait_s = min(0.5 * 2 ** min(job.attempts, 20), self.step.longest_wait_s) * random.uniform(0.8, 1.2)  # noqa: S311
