@@ -1,0 +1,68 @@
+"""What a report lets out, asked once more in the moment of reporting."""
+
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+import pytest
+from tests.read_studies import ReadStudies, package
+
+from wetread.domain.phase import Phase
+from wetread.domain.reader import SYSTEM, Reader
+from wetread.domain.study import StudyState
+from wetread.governance import silent
+from wetread.governance.phases import change_phase
+from wetread.mapping.site import Site
+from wetread.reading.report import Report, Sender
+from wetread.record import resources
+from wetread.store.blobs import LocalBlobs
+from wetread.store.database import Database, SyncDatabase
+from wetread.work.jobs import Payload, Work
+
+MODEL = "cxr-pneumonia-peds"
+GOVERNOR = Reader("governor", roles=frozenset({"governance"}))
+
+
+async def _nobody(step: str, payload: Payload, error: BaseException) -> None:
+    raise AssertionError(f"{step} died of {error}")
+
+
+async def _reported_after_a_change(
+    database: Database, sync_database: SyncDatabase, blobs: LocalBlobs, queued_as: Phase, today: Phase
+) -> tuple[int, int]:
+    """How many Observations and how many silent results stand after the report."""
+    put = ReadStudies(database, sync_database, blobs)
+    study = await put.study("chest-film", state=StudyState.COMPLETE)
+    run_id = await put.run(study, "chest-film", MODEL, queued_as, "done")
+    async with database.transaction() as conn:
+        await change_phase(conn, GOVERNOR, MODEL, package(MODEL).identity.digest, today, "a complaint")
+    work = Work(database, _nobody)
+    await work.open()
+    site = Site(b"k" * 32, {}, "urn:test", ZoneInfo("UTC"))
+    sender = Sender("WETREAD", "TEST", "T", "Test")
+    await Report(database, work, blobs, site, sender, (), "http://127.0.0.1:8080")({"run_id": run_id})
+    async with database.transaction() as conn:
+        observations = await resources.find(conn, SYSTEM, "Observation", [])
+        kept = await silent.results(conn, GOVERNOR, MODEL, 10)
+    return len(observations), len(kept)
+
+
+@pytest.mark.parametrize(
+    ("queued_as", "today", "observations", "kept"),
+    [
+        (Phase.ACTIVE, Phase.SILENT, 0, 1),
+        (Phase.ACTIVE, Phase.CONCURRENT, 1, 0),
+        (Phase.SILENT, Phase.ACTIVE, 0, 1),
+    ],
+)
+async def test_a_model_restricted_after_its_run_was_queued_lets_out_no_more_than_it_may_now_and_never_more_than_then(
+    database: Database,
+    sync_database: SyncDatabase,
+    blobs: LocalBlobs,
+    queued_as: Phase,
+    today: Phase,
+    observations: int,
+    kept: int,
+) -> None:
+    found = await _reported_after_a_change(database, sync_database, blobs, queued_as, today)
+    assert found == (observations, kept)
