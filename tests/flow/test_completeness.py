@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import pydicom
 
+from tests import modality
+
 from .conftest import Hospital, Story, until
 
 Make = Callable[[str], Story]
@@ -31,6 +33,18 @@ def test_the_announced_number_of_images_completes_at_once(hospital: Hospital, st
         image.ImagesInAcquisition = len(bleed.datasets)
     hospital.store(bleed.datasets)
     study = hospital.study_when(bleed.study_instance_uid)
+    assert (study["completed_why"], study["revision"]) == ("all expected instances are here", 1)
+
+
+def test_a_study_is_complete_when_its_modality_has_performed_the_step(hospital: Hospital, story: Make) -> None:
+    """MPPS COMPLETED says how many images were made; they have all come, so nobody waits for silence."""
+    film = story("chest-film")
+    [image] = film.datasets
+    hospital.store(film.datasets)
+    modality.perform(
+        hospital.server.ports["dicom"], film.study_instance_uid, image.SeriesInstanceUID, [image.SOPInstanceUID]
+    )
+    study = hospital.study_when(film.study_instance_uid)
     assert (study["completed_why"], study["revision"]) == ("all expected instances are here", 1)
 
 
@@ -97,8 +111,11 @@ def test_a_late_image_supersedes_the_results_and_alerts_anew(hospital: Hospital,
     assert len(hospital.alerts(bleed.accession_number)) == 2
 
 
-def test_a_late_image_while_the_first_reading_is_queued_leads_to_one_result(hospital: Hospital, story: Make) -> None:
-    """The device is busy with another study; the reading of the incomplete one is never published."""
+def test_a_late_image_while_the_first_reading_is_queued_leads_to_one_observation(
+    hospital: Hospital, story: Make
+) -> None:
+    """The device is busy with another study. What was read of the first image is told only while nothing better is
+    there, and as a version of the same Observation."""
     busy, film = story("head-ct-phantom-bleed"), _growing(story("chest-film"))
     for image in (*busy.datasets, film.datasets[0]):
         image.ImagesInAcquisition = len(busy.datasets) if image.Modality == "CT" else 1
@@ -106,9 +123,8 @@ def test_a_late_image_while_the_first_reading_is_queued_leads_to_one_result(hosp
     hospital.store(film.datasets[:1])
     hospital.store(film.datasets[1:2])
     study = until("both films to be read", lambda: _read_with(hospital, film, 2))
-    reports = until("the SR", lambda: hospital.objects("SR", film.study_instance_uid))
     published = [run for run in study["runs"] if run["state"] == "reported"]
-    assert len(reports) == len(published)
+    until("an SR of each", lambda: len(hospital.objects("SR", film.study_instance_uid)) == len(published))
     assert {run["state"] for run in study["runs"]} <= {"reported", "superseded"}
     observations = hospital.observations_of(study)
     assert len(observations) == len({o["id"] for o in observations}) == 1

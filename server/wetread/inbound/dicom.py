@@ -1,4 +1,4 @@
-"""The DICOM listener: C-ECHO, and C-STORE of any storage SOP class, stored as received, byte for byte.
+"""The DICOM listener: C-ECHO, performed procedure steps, and C-STORE of any storage SOP class, byte for byte.
 
 pynetdicom speaks the upper layer, in threads of its own; one association, one thread. A C-STORE is answered with 0000
 after the blob is flushed and the index row is committed, and never before.
@@ -26,6 +26,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from wetread.archive import quarantine
 from wetread.archive.instances import store
 from wetread.errors import InvalidInput, Misconfigured, TooLarge, WetreadError
+from wetread.inbound.dicom_mpps import PerformedSteps
 from wetread.inbound.dicom_negotiation import VERIFICATION, AllowedPeer, granted, is_admitted
 from wetread.inbound.dicom_transport import attend
 from wetread.store.blobs import LocalBlobs
@@ -104,6 +105,7 @@ class DicomListener:
         self._idle_timeout_s = idle_timeout_s
         self._tls = tls
         self._audit = audit
+        self._steps = PerformedSteps(database)
         self._share_port = share_port
         self._ae = AE(ae_title)
         self._ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
@@ -131,6 +133,8 @@ class DicomListener:
                     (evt.EVT_DIMSE_RECV, self._on_message),
                     (evt.EVT_C_ECHO, self._on_echo),
                     (evt.EVT_C_STORE, self._on_store),
+                    (evt.EVT_N_CREATE, self._steps.on_create),
+                    (evt.EVT_N_SET, self._steps.on_set),
                 ],
                 server_class=_SharingServer if self._share_port else _Server,
                 ssl_context=self._tls,

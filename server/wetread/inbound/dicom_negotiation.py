@@ -14,6 +14,7 @@ from pynetdicom.sop_class import register_uid, uid_to_service_class
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 VERIFICATION = "1.2.840.10008.1.1"
+MODALITY_PERFORMED_PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
 TRANSFER_SYNTAXES = frozenset(
     {*(str(uid) for uid in AllTransferSyntaxes), *(f"1.2.840.10008.1.2.4.{retired}" for retired in range(52, 67))}
 )
@@ -45,7 +46,7 @@ def is_admitted(allow: Sequence[AllowedPeer], address: str, ae_title: str) -> bo
 
 
 def granted(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
-    """The contexts to support for what a peer proposes: Verification, and storage of any SOP class.
+    """The contexts to support for what a peer proposes: Verification, performed steps, and storage of any SOP class.
 
     Of several transfer syntaxes in one context the first proposed that we know is taken. A storage SOP class without
     one gets a context that none of its proposals meets, so that the refusal says `transfer syntaxes not supported`.
@@ -53,7 +54,7 @@ def granted(proposed: Iterable[PresentationContext]) -> list[PresentationContext
     syntaxes: dict[str, list[str]] = {}
     for context in proposed:
         abstract = str(context.abstract_syntax)
-        if abstract == VERIFICATION or is_storage(abstract):
+        if abstract in (VERIFICATION, MODALITY_PERFORMED_PROCEDURE_STEP) or is_storage(abstract):
             known = syntaxes.setdefault(abstract, [])
             known += [s for s in map(str, context.transfer_syntax) if s in TRANSFER_SYNTAXES and s not in known]
     return [build_context(abstract, known or [ImplicitVRLittleEndian]) for abstract, known in syntaxes.items()]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from wetread.archive import instances
+from wetread.archive import instances, performed
 from wetread.domain.identity import AccessionNumber, PatientIdentity
 from wetread.domain.keys import fhir_id
 from wetread.domain.priority import Priority
@@ -57,7 +57,8 @@ class Arrivals:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop`, by polling."""
-        await asyncio.gather(self._loop(self.map_next, stop), self._loop(self.notice_next, stop))
+        kinds = (self.map_next, self.notice_next, self.take_in_performed_step)
+        await asyncio.gather(*(self._loop(kind, stop) for kind in kinds))
 
     async def _loop(self, once: Callable[[], Awaitable[bool]], stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -226,6 +227,22 @@ class Arrivals:
                 await self._notice(conn, study, taken.instances, taken.last_at)
         return True
 
+    async def take_in_performed_step(self) -> bool:
+        """Lets a growing study know how many instances its modality has made; false when there is nothing to tell."""
+        async with self.database.transaction() as conn:
+            study_uid = await performed.ended_of_known_study(conn)
+        if study_uid is None:
+            return False
+        async with self.database.transaction() as conn:
+            study = await studies.lock(conn, study_uid)
+            await performed.take(conn, study_uid)
+            expected = await performed.announced(conn, study_uid)
+            if study is not None and study.state is StudyState.RECEIVING and expected is not None:
+                study = replace(study, expected_count=expected)
+                await studies.update(conn, study)
+                await self._enqueue_settle(conn, study, study.last_at)
+        return True
+
     async def _notice(
         self, conn: Connection, known: Study | None, new: tuple[InstanceFacts, ...], now: datetime
     ) -> None:
@@ -239,12 +256,13 @@ class Arrivals:
                 reopened_at=now,
             )
             await audit.write(conn, studies.audit_entry("study-reopened", study, {"revision": str(study.revision)}))
+        made = await performed.announced(conn, study.study_instance_uid)
         announced = [f.images_in_acquisition for f in new if f.images_in_acquisition]
         study = replace(
             study,
             last_at=now,
             instance_count=study.instance_count + len(new),
-            expected_count=max([*announced, study.expected_count or 0]) or None,
+            expected_count=made or max([*announced, study.expected_count or 0]) or None,
             modalities=tuple(sorted({*study.modalities, *(f.modality for f in new if f.modality)})),
             completed_at=None,
             error=None,

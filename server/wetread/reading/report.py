@@ -17,7 +17,7 @@ from wetread.domain.finding import Reading
 from wetread.domain.identity import AccessionNumber
 from wetread.domain.keys import control_id, fhir_id
 from wetread.domain.reader import SYSTEM
-from wetread.domain.study import InstanceFacts, MatchState
+from wetread.domain.study import InstanceFacts, MatchState, StudyState
 from wetread.errors import InvalidInput, Unsupported
 from wetread.governance import silent
 from wetread.governance.phases import phase_of
@@ -97,7 +97,7 @@ class Report:
         async with self.database.transaction() as conn:
             study = await studies.lock(conn, material.study.study_instance_uid)
             run = await runs.by_id(conn, material.run.id)
-            if study != material.study or run != material.run or study is None:
+            if study is None or _basis(study) != _basis(material.study) or run != material.run:
                 raise _MovedOnError("study or run changed while it was reported; it is reported anew")
             await self._write(conn, material, study, documents)
 
@@ -118,7 +118,7 @@ class Report:
                 return None
             if run.reading is None:
                 return None
-            if run.revision != study.revision:
+            if run.revision != study.revision and study.state is not StudyState.RECEIVING:
                 await runs.move(conn, run.id, "superseded")
                 return None
             if study.match_state is MatchState.HELD:
@@ -277,6 +277,12 @@ class Report:
                 )
                 if run.phase.is_released:
                     await conclude(conn, study)
+
+
+def _basis(study: Study) -> tuple[object, ...]:
+    """What the documents take from the study. That it has grown since does not touch them: until the next revision is
+    complete, what was read of this one is better than silence."""
+    return study.patient_id, study.service_request_id, study.task_id, study.match_state
 
 
 async def _under_todays_phase(conn: Connection, run: Run, study: Study) -> Run:
