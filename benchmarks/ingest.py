@@ -102,7 +102,7 @@ _RECEIVERS: dict[str, Callable[[Path], object]] = {
 
 
 def run(folder: Path, *, quick: bool) -> str:
-    count, rounds = (40, 1) if quick else (1000, 3)
+    count, rounds = (40, 1) if quick else (1000, 2)
     rates: dict[tuple[str, int], list[float]] = defaultdict(list)
     costs: dict[tuple[str, int], list[float]] = defaultdict(list)
     for round_number in range(rounds):
