@@ -1,6 +1,6 @@
 """Killed at any moment and started again: nothing is lost, nothing takes effect twice, a resend is byte-equal.
 
-`make test` runs one short siege; WETREAD_SOAK=1 runs a long one. The seed fixes victims and moments; what it meets
+`make test` runs one short siege; `make soak` runs a long one. The seed fixes victims and moments; what it meets
 there is up to the machine.
 """
 
@@ -30,7 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
-SOAK = bool(os.environ.get("WETREAD_SOAK"))
 
 
 @pytest.mark.timeout(200)
@@ -46,7 +45,6 @@ def test_a_few_kills_lose_nothing_and_double_nothing(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(not SOAK, reason="the long siege runs with WETREAD_SOAK=1")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_many_kills_lose_nothing_and_double_nothing(
     besieged: Besieged, story: Callable[[str], Story], record_property: Callable[[str, object], None]

@@ -45,7 +45,7 @@ class DebianPostgresql:
 def debian_postgresql(port: int) -> Iterator[DebianPostgresql]:
     """A running server, with the role `wetread`; stopped and removed in the end."""
     if not BINARIES.is_dir():
-        pytest.skip(f"{BINARIES} is missing: `apt install postgresql` (make test does so as root)")
+        pytest.fail(f"{BINARIES} is missing: `apt install postgresql` (make test does so as root)")
     folder = Path(tempfile.mkdtemp(prefix="wetread-pg15-"))
     user = _user()
     if user is not None:

@@ -148,11 +148,6 @@ async def received_of_study(conn: Connection, reader: Reader, study_instance_uid
     return await _where(conn, reader, "origin = 'received' AND study_instance_uid = %s", study_instance_uid)
 
 
-async def of_series(conn: Connection, reader: Reader, series_instance_uid: str) -> tuple[InstanceFacts, ...]:
-    """All instances of a series by instance number. Empty when there is none."""
-    return await _where(conn, reader, "series_instance_uid = %s", series_instance_uid)
-
-
 async def data(conn: Connection, reader: Reader, blobs: LocalBlobs, sop_instance_uid: str) -> bytes:
     """The Part 10 file as stored. Raises NotFound."""
     reader.require("r", _RESOURCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -70,6 +71,20 @@ class MatchState(StrEnum):
     PROPOSED = "proposed"
     MATCHED = "matched"
     HELD = "held"
+
+
+def age_years(patient_age: str, birth_date: str, study_date: str) -> float | None:
+    """Patient's Age (0010,1010; PS3.5 6.2 AS) where sent, else from birth and study date; None where neither tells.
+
+    Dates are YYYYMMDD, with or without hyphens.
+    """
+    told = re.fullmatch(r"(\d{3})([DWMY])", patient_age)
+    if told:
+        return int(told.group(1)) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[told.group(2)]
+    born, seen = birth_date.replace("-", ""), study_date.replace("-", "")
+    if not (re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", seen)):
+        return None
+    return float(max(0, int(seen[:4]) - int(born[:4]) - (seen[4:] < born[4:])))
 
 
 @dataclass(frozen=True, slots=True)

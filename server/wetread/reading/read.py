@@ -15,6 +15,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from wetread.domain.finding import Finding
+from wetread.domain.study import age_years
 from wetread.errors import Refused, Unsupported
 from wetread.reading.interpret import checked, film_findings, volume_findings, volume_masks
 from wetread.reading.manifest import Embedding, FilmInput, Select, VolumeInput
@@ -82,7 +83,7 @@ def why_not(select: Select, datasets: Sequence[pydicom.Dataset]) -> str | None:
         return f"its body part is not {' or '.join(select.body_part)}"
     if select.contrast == "none" and first.get("ContrastBolusAgent"):
         return "it was made with contrast agent"
-    age = _age_years(first)
+    age = age_years(*(str(first.get(keyword, "") or "") for keyword in ("PatientAge", "PatientBirthDate", "StudyDate")))
     if age is not None and select.age_years_max is not None and age > select.age_years_max:
         return f"the patient is older than {select.age_years_max:g} years"
     if age is not None and select.age_years_min is not None and age < select.age_years_min:
@@ -136,15 +137,3 @@ def _read_films(
     shown = next((f.key_image for f in best.values() if f.key_image), next(iter(outputs_of)))
     embedding = None if name is None else outputs_of[shown][name].reshape(-1).astype(np.float32)
     return tuple(best.values()), tuple(outputs_of), tuple(warnings), embedding
-
-
-def _age_years(dataset: pydicom.Dataset) -> float | None:
-    """Patient's Age (0010,1010), else from birth and study date."""
-    age = str(dataset.get("PatientAge", "") or "")
-    if len(age) == 4 and age[:3].isdigit() and age[3] in "DWMY":
-        return int(age[:3]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[age[3]]
-    birth, study = str(dataset.get("PatientBirthDate", "") or ""), str(dataset.get("StudyDate", "") or "")
-    if len(birth) == len(study) == 8 and birth.isdigit() and study.isdigit():
-        years = int(study[:4]) - int(birth[:4]) - (study[4:] < birth[4:])
-        return float(max(0, years))
-    return None

@@ -13,7 +13,7 @@ import yaml
 
 from wetread.domain.priority import Priority
 from wetread.domain.routing import Condition, RoutingRule, SeriesFacts
-from wetread.domain.study import InstanceFacts
+from wetread.domain.study import InstanceFacts, age_years
 from wetread.errors import Misconfigured
 from wetread.reading.orders import Order
 
@@ -92,20 +92,9 @@ def _facts(uid: str, members: Sequence[InstanceFacts], order: Order | None) -> S
         view_position=first.view_position,
         contrast_agent=first.contrast_agent,
         instance_count=len(members),
-        patient_age_years=age_years(first),
+        patient_age_years=age_years(first.patient_age, first.patient_birth_date, first.study_date),
         patient_sex=first.patient_sex,
         patient_class=order.patient_class if order else "",
         ordering_location=order.ordering_location if order else "",
         priority=Priority(order.priority).code if order else Priority.ROUTINE.code,
     )
-
-
-def age_years(facts: InstanceFacts) -> float | None:
-    """Patient's Age (0010,1010) where sent, else from birth date and study date; None where neither tells."""
-    found = re.fullmatch(r"(\d{3})([DWMY])", facts.patient_age)
-    if found:
-        return int(found.group(1)) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[found.group(2)]
-    if len(facts.patient_birth_date) == 10 and len(facts.study_date) == 10:
-        born, seen = facts.patient_birth_date, facts.study_date
-        return float(max(0, int(seen[:4]) - int(born[:4]) - (seen[5:] < born[5:])))
-    return None

@@ -9,7 +9,7 @@ import pytest
 
 from wetread.domain.study import InstanceFacts
 from wetread.errors import Misconfigured
-from wetread.reading.routing import age_years, load, series_facts
+from wetread.reading.routing import load, series_facts
 
 SHIPPED = Path(__file__).parents[3] / "mappings"
 MODELS = ("cxr-pneumonia-peds", "headct-bleed-synthetic", "brain-extract-mindgrab")
@@ -68,6 +68,7 @@ def test_the_facts_of_a_series_are_gathered_from_all_its_instances() -> None:
         ("004Y", "1950-01-01", "2026-11-20", 4.0),
         ("", "2022-11-21", "2026-11-20", 3.0),
         ("", "2022-11-20", "2026-11-20", 4.0),
+        ("", "20221121", "20261120", 3.0),
         ("4", "2022", "2026-11-20", None),
         ("", "", "2026-11-20", None),
     ],
@@ -75,4 +76,5 @@ def test_the_facts_of_a_series_are_gathered_from_all_its_instances() -> None:
 def test_an_age_is_what_was_sent_else_counted_in_full_years(
     age: str, birth: str, day: str, years: float | None
 ) -> None:
-    assert age_years(replace(FILM, patient_age=age, patient_birth_date=birth, study_date=day)) == years
+    [told] = series_facts([replace(FILM, patient_age=age, patient_birth_date=birth, study_date=day)], None)
+    assert told.patient_age_years == years
