@@ -1,0 +1,14 @@
+"""Placeholder of the room at work on it."""
+
+from __future__ import annotations
+
+from wetread.store.migrate import script
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    script("""
+        SELECT 1;
+    """)
