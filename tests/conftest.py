@@ -11,10 +11,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 from wetread.store import embedded, migrate
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database, SyncDatabase
+
+from .soak import times
+
+settings.register_profile("wetread", max_examples=times(100), deadline=None)
+settings.load_profile("wetread")
 
 
 @pytest.fixture(scope="session")

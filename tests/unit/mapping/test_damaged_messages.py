@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
+from tests.soak import times
 
 from wetread.errors import Refused
 from wetread.mapping.merge import apply_order
@@ -27,7 +28,7 @@ def test_a_damaged_message_gives_valid_fhir_or_is_refused(name: str, maps: Maps,
     header, *rest = text.split("\r")
     mapped = 0
     refusals: list[Refused] = []
-    for _ in range(60):
+    for _ in range(times(60)):
         lines = [damaged(line, chance) for line in rest if chance.random() > 0.03]
         message = hl7.parse("\r".join((header, *lines)).encode(), default_charset="utf-8")
         try:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import ndimage
+from tests.soak import times
 
 from wetread.reading.outline import outline
 
@@ -47,7 +48,7 @@ def test_a_disc_keeps_its_area_with_few_points() -> None:
     assert len(points) < 100
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=times(150), deadline=None)
 @given(arrays(np.bool_, (9, 9), elements=st.booleans()))
 def test_unthinned_outlines_enclose_exactly_the_largest_region(mask: NDArray[np.bool_]) -> None:
     labels, count = ndimage.label(mask)

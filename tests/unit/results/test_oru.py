@@ -10,6 +10,7 @@ import hl7apy.parser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.soak import times
 
 from wetread.domain.codes import SCT, Coded
 from wetread.domain.finding import Finding, ModelIdentity, Reading
@@ -223,7 +224,7 @@ def test_only_a_present_critical_finding_alerts(
 ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=40)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=times(25), deadline=None)
 @given(organization=ANY_TEXT, warning=ANY_TEXT, link=ANY_TEXT, name=ANY_TEXT)
 def test_no_text_can_break_a_segment_or_a_field(organization: str, warning: str, link: str, name: str) -> None:
     code = Coded("1386000", SCT, name)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from tests.soak import times
 
 from wetread.domain.codes import Coded
 from wetread.errors import InvalidInput
@@ -172,7 +173,7 @@ def test_a_file_cut_anywhere_is_refused_or_read_but_never_a_surprise(path: Path)
     whole = path.read_bytes()
     complete = dicom.facts(whole)
     rng = random.Random(path.name)
-    for _ in range(150):
+    for _ in range(times(150)):
         cut = whole[: rng.randrange(len(whole))]
         try:
             facts = dicom.facts(cut)
@@ -185,7 +186,7 @@ def test_a_file_cut_anywhere_is_refused_or_read_but_never_a_surprise(path: Path)
 def test_a_damaged_header_is_refused_or_read_but_never_a_surprise(path: Path) -> None:
     whole = path.read_bytes()
     rng = random.Random(path.name)
-    for _ in range(200):
+    for _ in range(times(200)):
         damaged = bytearray(whole)
         for _ in range(rng.randrange(1, 6)):
             damaged[rng.randrange(128, min(len(whole), 4000))] = rng.randrange(256)

@@ -10,6 +10,7 @@ import pytest
 from hl7apy.parser import parse_message
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.soak import times
 
 from wetread.errors import InvalidInput, TooLarge, Unsupported
 from wetread.wire.hl7 import Message, parse, split_batch
@@ -338,7 +339,7 @@ def test_any_fault_can_be_told(text: str, code: str, field: int | None) -> None:
 def test_mangled_samples_always_get_a_verdict_and_an_answer() -> None:
     chance = random.Random(20260304)
     samples = [path.read_bytes() for path in sorted(DATA.glob("*.hl7"))]
-    for _ in range(1500):
+    for _ in range(times(1500)):
         raw = bytearray(chance.choice(samples)[: chance.randint(1, 3000)])
         for _ in range(chance.randint(1, 12)):
             place = chance.randrange(len(raw))
