@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, LiteralString
 
+from wetread.domain.reader import Reader
 from wetread.record import paths
+from wetread.record.condition import FALSE, TRUE, Condition
 from wetread.record.index import reference_parts
 from wetread.record.parameters import parameters_of
 from wetread.store.database import Connection
@@ -17,6 +19,14 @@ _SELECT = """
         AND i.target_id <> '' AND i.url = ''
     ORDER BY 1
 """
+
+
+def visible(reader: Reader, resource_type: str, alias: LiteralString = "r") -> Condition:
+    """What the reader may see of a type, as a condition on `resource` under `alias`.
+
+    Everything that reads a type passes through here: searches, chains, includes, operations, export.
+    """
+    return TRUE if reader.may("r", resource_type) or reader.may("s", resource_type) else FALSE
 
 
 def patient_of(content: Mapping[str, Any]) -> str | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, LiteralString, TypeAlias
+from typing import LiteralString, TypeAlias
 
+from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput
+from wetread.record.condition import Condition, all_of, any_of
 from wetread.record.index import BEGINNING, ON_OWN_COLUMN, bounded, date_range, folded, reference_parts
 from wetread.record.lossless import is_text
 from wetread.record.parameters import SearchParameter, parameters_of
+from wetread.store.database import Connection
 
 _MOST_VALUES = 500
 _PREFIX = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
@@ -28,36 +30,22 @@ _MODIFIERS = {
 SUPPORTED_KINDS = tuple(_MODIFIERS)
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A boolean SQL expression with its arguments."""
-
-    sql: LiteralString
-    args: tuple[Any, ...] = ()
-
-
 Values: TypeAlias = Callable[[str, str, SearchParameter], Condition]
-
-
-def any_of(conditions: Iterable[Condition]) -> Condition:
-    return _joined(list(conditions), " OR ")
-
-
-def all_of(conditions: Iterable[Condition]) -> Condition:
-    return _joined(list(conditions), " AND ")
-
-
-def _joined(conditions: Sequence[Condition], word: LiteralString) -> Condition:
-    if not conditions:
-        return Condition("TRUE" if word == " AND " else "FALSE")
-    return Condition(
-        word.join("(" + c.sql + ")" for c in conditions), tuple(argument for c in conditions for argument in c.args)
-    )
 
 
 def known(resource_type: str, name: str) -> bool:
     """Whether a parameter, its modifier left aside, is one of the type's."""
     return name.partition(":")[0] in parameters_of(resource_type)
+
+
+async def matching(
+    conn: Connection, reader: Reader, resource_type: str, params: Sequence[tuple[str, str]], base_url: str = ""
+) -> Condition:
+    """Every search parameter as one condition on `resource r`, its type not among it.
+
+    Raises Forbidden where a chain touches a type that the reader may not search, and what `condition` raises.
+    """
+    return all_of([condition(resource_type, name, value, base_url) for name, value in params])
 
 
 def condition(resource_type: str, name: str, value: str, base_url: str = "") -> Condition:

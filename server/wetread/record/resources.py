@@ -155,7 +155,7 @@ async def find(
     """
     reader.require("s", resource_type)
     _require_stored(resource_type)
-    where = query.all_of(query.condition(resource_type, name, value) for name, value in params)
+    where = await query.matching(conn, reader, resource_type, params)
     async with conn.cursor(row_factory=class_row(Version)) as cursor:
         await cursor.execute(_FIND + "(" + where.sql + ") ORDER BY r.key LIMIT %s", (resource_type, *where.args, most))
         return await cursor.fetchall()

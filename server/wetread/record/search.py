@@ -18,9 +18,10 @@ from urllib.parse import urlencode
 from psycopg.rows import class_row
 
 from wetread.domain.reader import Reader
-from wetread.errors import InvalidInput, NotFound
+from wetread.errors import InvalidInput, NotFound, Unsupported
 from wetread.record import includes, query
-from wetread.record.compartment import patients_of
+from wetread.record.compartment import patients_of, visible
+from wetread.record.condition import Condition, all_of
 from wetread.record.lossless import dump
 from wetread.record.parameters import resource_types
 from wetread.record.resources import Version
@@ -63,7 +64,7 @@ class _Plan:
     total: str = ""
     only_count: bool = False
     cursor: str = ""
-    conditions: list[query.Condition] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
     includes: list[includes.Include] = field(default_factory=list)
     applied: list[tuple[str, str]] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
@@ -90,16 +91,26 @@ async def search(
     params: Sequence[tuple[str, str]],
     base_url: str,
     *,
+    compartment: tuple[str, str] | None = None,
     strict: bool = False,
 ) -> SearchSet:
-    """One page. Raises Forbidden, NotFound for an unknown type, InvalidInput for a bad value or modifier; a parameter
-    that the type has not is an error when `strict`, else ignored and told of (FHIR R4 3.1.1.3.1)."""
+    """One page, of a compartment (its type and id) where one is given.
+
+    Raises Forbidden, NotFound for an unknown type, InvalidInput for a bad value or modifier; a parameter that the type
+    has not is an error when `strict`, else ignored and told of (FHIR R4 3.1.1.3.1).
+    """
     if resource_type not in resource_types():
         raise NotFound("no such resource type here; see GET metadata")
     reader.require("s", resource_type)
+    if compartment is not None:
+        raise Unsupported("compartment searches are not served yet")
     plan = _planned(resource_type, params, base_url, strict=strict)
-    where = query.all_of(
-        [query.Condition("r.resource_type = %s AND NOT r.deleted", (resource_type,)), *plan.conditions]
+    where = all_of(
+        [
+            Condition("r.resource_type = %s AND NOT r.deleted", (resource_type,)),
+            visible(reader, resource_type),
+            *plan.conditions,
+        ]
     )
     if plan.only_count:
         return SearchSet(_bundle([], await _total(conn, where), [_link("self", base_url, resource_type, plan)]), ())
@@ -123,6 +134,22 @@ async def search(
         *_told_of_ignored(plan.ignored),
     ]
     return SearchSet(_bundle(entries, total, links), await _patients(conn, [*matches, *included]))
+
+
+async def search_system(
+    conn: Connection,
+    reader: Reader,
+    params: Sequence[tuple[str, str]],
+    base_url: str,
+    *,
+    compartment: tuple[str, str] | None = None,
+    strict: bool = False,
+) -> SearchSet:
+    """One page over several types: those of `_type`, else every type that the reader may search.
+
+    Raises as `search` does.
+    """
+    raise Unsupported("searches of the whole system are not served yet")
 
 
 async def _patients(conn: Connection, versions: Sequence[Version]) -> tuple[str, ...]:
@@ -243,7 +270,7 @@ def _opened(cursor: str, order: _Order) -> list[Any]:
     raise InvalidInput("not a page of this search; follow the link that the server gave", location=f"http.{_CURSOR}")
 
 
-async def _page(conn: Connection, where: query.Condition, plan: _Plan) -> list[_Keyed]:
+async def _page(conn: Connection, where: Condition, plan: _Plan) -> list[_Keyed]:
     order = plan.order
     way: LiteralString = "DESC" if order.descending else "ASC"
     sign: LiteralString = "<" if order.descending else ">"
@@ -251,11 +278,11 @@ async def _page(conn: Connection, where: query.Condition, plan: _Plan) -> list[_
     if plan.cursor:
         key, *rest = _opened(plan.cursor, order)
         after = (
-            query.Condition("r.key > %s", (key,))
+            Condition("r.key > %s", (key,))
             if order.column is None
-            else query.Condition("(" + order.column + ", r.key) " + sign + " (%s, %s)", (*rest, key))
+            else Condition("(" + order.column + ", r.key) " + sign + " (%s, %s)", (*rest, key))
         )
-        where = query.all_of([where, after])
+        where = all_of([where, after])
     select: LiteralString = (
         "SELECT r.key, r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted FROM resource r WHERE "
     )
@@ -264,7 +291,7 @@ async def _page(conn: Connection, where: query.Condition, plan: _Plan) -> list[_
         return await cursor.fetchall()
 
 
-async def _total(conn: Connection, where: query.Condition) -> int:
+async def _total(conn: Connection, where: Condition) -> int:
     row = await (await conn.execute("SELECT count(*) FROM resource r WHERE " + where.sql, where.args)).fetchone()
     assert row is not None  # noqa: S101
     return int(row[0])
