@@ -44,6 +44,15 @@ async def conclude(conn: Connection, study: Study) -> Study:
     return study
 
 
+async def mark_critical(conn: Connection, study: Study, run: Run) -> None:
+    """Moves the study up the worklist for this run's critical findings, ahead of the run's documents."""
+    if study.state is not StudyState.RECEIVING:
+        of_study = [r for r in await runs.of_task(conn, study.task_id) if r.id != run.id]
+        current = [r for r in of_study if r.study_instance_uid == study.study_instance_uid]
+        reason = _critical_reason([*current, replace(run, state="reported")])
+        await studies.update(conn, replace(study, critical=True, critical_reason=reason))
+
+
 def _task_state(of_task: Sequence[Run]) -> tuple[str, str]:
     """Status and reason of a Task from the runs of all its studies."""
     failures = "; ".join(_failures(of_task))

@@ -56,9 +56,10 @@ async def add(
     patient_id: str,
     run_id: str,
     control_id: str | None = None,
-) -> None:
-    """Adds a delivery and its step, once per destination, run and content. A destination's deliveries stay in order:
-    they share a lane, and a lane that knew priorities would let one overtake another."""
+) -> bool:
+    """Adds a delivery and its step, once per destination, run and content; false where it was added before. A
+    destination's deliveries stay in order: they share a lane, and a lane that knew priorities would let one overtake
+    another."""
     identity = fhir_id("delivery", destination.name, run_id, about)
     added = await conn.execute(
         """
@@ -69,6 +70,7 @@ async def add(
     )
     if added.rowcount == 1:
         await work.enqueue(conn, DELIVER, {"delivery_id": identity}, lane=f"destination:{destination.name}")
+    return added.rowcount == 1
 
 
 async def pending(conn: Connection, identity: str) -> Delivery | None:

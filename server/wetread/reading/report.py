@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -23,7 +23,7 @@ from wetread.governance import silent
 from wetread.governance.phases import phase_of
 from wetread.mapping.site import Site
 from wetread.reading import inbox, orders, outbox, runs, studies
-from wetread.reading.conclusion import conclude
+from wetread.reading.conclusion import conclude, mark_critical
 from wetread.reading.imaging_study import started
 from wetread.reading.infer import unpack_masks
 from wetread.reading.orders import Order
@@ -67,6 +67,12 @@ class _Material:
     previous_sr_uid: str | None
     keys: dict[str, str]
 
+    @property
+    def is_critical(self) -> bool:
+        """Whether there is something to alert of, for the first time."""
+        found = any(f.critical and f.present for f in self.reading.findings)
+        return found and self.reading.phase.may_alert and self.run.sr_uid is None
+
 
 @dataclass(frozen=True)
 class _Documents:
@@ -74,8 +80,6 @@ class _Documents:
     objects: dict[str, bytes]
     """Part 10 files by what they are: sr, seg, pr. Empty when the run had been reported before."""
     sr_uid: str
-    alerts: dict[str, bytes]
-    """ORU messages by destination."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +93,21 @@ class Report:
     base_url: str
 
     async def __call__(self, payload: Payload) -> None:
-        """Makes the documents outside, writes them inside one transaction that first checks that they still hold."""
+        """Makes the documents outside, writes them inside one transaction that first checks that they still hold.
+
+        What is critical goes ahead, in a transaction of its own: who must act does not wait for the SR and the SEG.
+        """
         material = await self._material(payload["run_id"])
         if material is None:
             return
+        if material.is_critical:
+            alerts = await asyncio.to_thread(self._alerts, material)
+            async with self.database.transaction() as conn:
+                await mark_critical(conn, await _still_holds(conn, material), material.run)
+                await self._write_alerts(conn, material, alerts)
         documents = await asyncio.to_thread(self._documents, material)
         async with self.database.transaction() as conn:
-            study = await studies.lock(conn, material.study.study_instance_uid)
-            run = await runs.by_id(conn, material.run.id)
-            if study is None or _basis(study) != _basis(material.study) or run != material.run:
-                raise _MovedOnError("study or run changed while it was reported; it is reported anew")
+            study = await _still_holds(conn, material)
             await self._write(conn, material, study, documents)
 
     async def _material(self, run_id: str) -> _Material | None:
@@ -162,7 +171,6 @@ class Report:
             ),
             objects={name: part10(dataset) for name, dataset in made.items()} if is_first else {},
             sr_uid=str(report.SOPInstanceUID),
-            alerts=self._alerts(material, context) if is_first else {},
         )
 
     def _context(self, material: _Material, facts: InstanceFacts) -> ReadingContext:
@@ -187,10 +195,10 @@ class Report:
             previous_sr_uid=material.previous_sr_uid,
         )
 
-    def _alerts(self, material: _Material, context: ReadingContext) -> dict[str, bytes]:
+    def _alerts(self, material: _Material) -> dict[str, bytes]:
+        """ORU messages by destination."""
         reading = material.reading
-        if not (reading.phase.may_alert and any(f.critical and f.present for f in reading.findings)):
-            return {}
+        context = self._context(material, dicom.facts(self.blobs.path(material.keys[reading.source_instances[0]])))
         message = hl7.parse(material.order_message) if material.order_message else None
         return {
             destination.name: oru.alert(
@@ -213,7 +221,6 @@ class Report:
         for resource in (written.device, *written.observations, written.report, written.provenance):
             await resources.put(conn, resource)
         await self._write_objects(conn, material, documents)
-        await self._write_alerts(conn, material, documents)
         await runs.move(conn, material.run.id, "reported", documents.sr_uid)
         await conclude(conn, study)
         await audit.write(conn, _audit(material, documents))
@@ -228,14 +235,15 @@ class Report:
                     await asyncio.to_thread(self.blobs.put, key, content)
                     await self._deliver(conn, material, destination, name, key)
 
-    async def _write_alerts(self, conn: Connection, material: _Material, documents: _Documents) -> None:
+    async def _write_alerts(self, conn: Connection, material: _Material, alerts: Mapping[str, bytes]) -> None:
         for destination in self.destinations:
-            message = documents.alerts.get(destination.name)
+            message = alerts.get(destination.name)
             if message is not None:
                 key = f"outbox/{material.run.id}-{destination.name}.hl7"
-                await asyncio.to_thread(self.blobs.put, key, message)
                 control = control_id("alert", destination.name, material.run.id)
-                await self._deliver(conn, material, destination, "alert", key, control)
+                # An attempt before this one may have sent other bytes under this MSH-10: those stay.
+                if await self._deliver(conn, material, destination, "alert", key, control):
+                    await asyncio.to_thread(self.blobs.put, key, message)
 
     async def _deliver(
         self,
@@ -245,8 +253,8 @@ class Report:
         about: str,
         key: str,
         control: str | None = None,
-    ) -> None:
-        await outbox.add(
+    ) -> bool:
+        return await outbox.add(
             conn,
             self.work,
             destination,
@@ -277,6 +285,14 @@ class Report:
                 )
                 if run.phase.is_released:
                     await conclude(conn, study)
+
+
+async def _still_holds(conn: Connection, material: _Material) -> Study:
+    study = await studies.lock(conn, material.study.study_instance_uid)
+    run = await runs.by_id(conn, material.run.id)
+    if study is None or _basis(study) != _basis(material.study) or run != material.run:
+        raise _MovedOnError("study or run changed while it was reported; it is reported anew")
+    return study
 
 
 def _basis(study: Study) -> tuple[object, ...]:
