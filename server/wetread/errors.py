@@ -4,6 +4,8 @@ WetreadError
 ├── Refused                 permanent: the same input will be refused again
 │   ├── InvalidInput        400  content that breaks a rule of its standard
 │   ├── Unsupported         422  well formed, but not something this server does
+│   ├── Inapplicable        422  well formed, but it does not fit the thing as it is: a patch
+│   ├── TooCostly           422  the answer would be too large; says how to ask for less
 │   ├── NotFound            404
 │   ├── MethodNotAllowed    405
 │   ├── NotAcceptable       406  no form of the answer that the caller takes
@@ -17,6 +19,7 @@ WetreadError
 │   └── Misconfigured       500  a setting or a site's file is wrong; says which key
 └── Unreachable             passing: the same input may succeed later
     ├── StoreUnavailable    503  the database or the blob store does not answer
+    │   └── Contended       503  others change the same things at this moment
     ├── OutOfSpace          507  the disk is full
     └── PeerUnavailable     502  a destination does not answer
 """
@@ -66,6 +69,17 @@ class Unsupported(Refused):
     fhir_issue = "not-supported"
     hl7_error = "200"
     dimse_status = 0x0122
+
+
+class Inapplicable(Refused):
+    code = "inapplicable"
+    http_status = 422
+
+
+class TooCostly(Refused):
+    code = "too-costly"
+    http_status = 422
+    fhir_issue = "too-costly"
 
 
 class NotFound(Refused):
@@ -154,6 +168,11 @@ class Unreachable(WetreadError):
 
 class StoreUnavailable(Unreachable):
     code = "store-unavailable"
+
+
+class Contended(StoreUnavailable):
+    code = "contended"
+    fhir_issue = "lock-error"
 
 
 class OutOfSpace(Unreachable):

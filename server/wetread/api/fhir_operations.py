@@ -1,0 +1,137 @@
+"""FHIR operations over HTTP: `$name` at system, type and instance level (FHIR R4 operations.html 3.2.0)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wetread.api import fhir_http as http
+from wetread.api.credentials import Authenticate
+from wetread.api.fhir_audit import AuditHook, visit
+from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute
+from wetread.domain.reader import Reader
+from wetread.errors import MethodNotAllowed
+from wetread.record import code_checks, expansion, lossless, operation_input, operations, resources, translation
+from wetread.record.definitions import Definition
+from wetread.record.operation_input import Given
+from wetread.record.operations import Operation
+from wetread.store.database import Connection, Database
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an operation. `resource_id` is empty unless it is on instance level."""
+
+    operation: Operation
+    reader: Reader
+    resource_type: str
+    resource_id: str
+    given: Given
+    base_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The body, and the patients whom it is about, for the audit."""
+
+    body: str
+    patient_ids: tuple[str, ...] = ()
+
+
+Perform: TypeAlias = Callable[[Connection, Call], Awaitable[Answer]]
+
+
+def router(
+    database: Database, authenticate: Authenticate, audit: AuditHook, base_url: str, *, max_body_bytes: int
+) -> APIRouter:
+    """Routes of every `$name`, to be included under /fhir after those of operations that have a router of their own:
+    a name that is no operation here is answered with 404."""
+    face = _Face(database, authenticate, audit, base_url.rstrip("/"), max_body_bytes)
+    routes = APIRouter(route_class=OutcomeRoute, include_in_schema=False)
+    for path, endpoint in (
+        ("/${code}", face.of_system),
+        ("/{resource_type}/${code}", face.of_type),
+        ("/{resource_type}/{resource_id}/${code}", face.of_instance),
+    ):
+        routes.add_api_route(path, endpoint, methods=_METHODS, response_model=None)
+    return routes
+
+
+class _Face:
+    def __init__(
+        self, database: Database, authenticate: Authenticate, audit: AuditHook, base_url: str, max_body_bytes: int
+    ) -> None:
+        self._database = database
+        self._authenticate = authenticate
+        self._audit = audit
+        self._base_url = base_url
+        self._max_body_bytes = max_body_bytes
+
+    async def of_system(self, request: Request, code: str) -> Response:
+        return await self._operate(request, code, "system")
+
+    async def of_type(self, request: Request, code: str, resource_type: str) -> Response:
+        return await self._operate(request, code, "type", resource_type)
+
+    async def of_instance(self, request: Request, code: str, resource_type: str, resource_id: str) -> Response:
+        return await self._operate(request, code, "instance", resource_type, resource_id)
+
+    async def _operate(
+        self, request: Request, code: str, level: str, resource_type: str = "", resource_id: str = ""
+    ) -> Response:
+        what = f"{resource_type}/{resource_id}" if resource_id else ""
+        async with visit(request, "operation", self._database, self._audit, what=what) as one:
+            one.reader = await self._authenticate(request)
+            http.require_acceptable(request)
+            operation = operations.called(code, resource_type, level)
+            allowed = ("POST",) if operation.affects_state else ("GET", "POST")
+            if request.method not in allowed:
+                raise MethodNotAllowed(f"this operation takes {', '.join(allowed)}", location=", ".join(allowed))
+            body = await self._body(request) if request.method == "POST" else None
+            given = operation_input.read(operation, http.query(request), body)
+            call = Call(operation, one.reader, resource_type, resource_id, given, self._base_url)
+            async with self._database.transaction() as conn:
+                answer = await _PERFORM[operation.url](conn, call)
+                await one.record(conn, patient_ids=answer.patient_ids)
+            return Response(answer.body, media_type=MEDIA_TYPE)
+
+    async def _body(self, request: Request) -> Mapping[str, Any] | None:
+        """None for a POST without a body, whose parameters all stand in the URL."""
+        if request.headers.get("content-length") == "0" and "content-type" not in request.headers:
+            return None
+        return lossless.parse(await http.resource_text(request, self._max_body_bytes))
+
+
+Define: TypeAlias = Callable[[Connection, Given, Definition | None], Awaitable[dict[str, Any]]]
+
+
+def _defined(define: Define) -> Perform:
+    """An operation on a definition: of the terminology, on a resource of this server or on what the call names."""
+
+    async def perform(conn: Connection, call: Call) -> Answer:
+        call.reader.require("r", call.resource_type)
+        instance = None
+        if call.resource_id:
+            version = await resources.read(conn, call.reader, call.resource_type, call.resource_id)
+            instance = version.resource()
+        return Answer(lossless.dump(await define(conn, call.given, instance)))
+
+    return perform
+
+
+_CORE = "http://hl7.org/fhir/OperationDefinition"
+_PERFORM: Mapping[str, Perform] = {
+    f"{_CORE}/CodeSystem-lookup": _defined(code_checks.lookup),
+    f"{_CORE}/CodeSystem-subsumes": _defined(code_checks.subsumes),
+    f"{_CORE}/CodeSystem-validate-code": _defined(code_checks.validate_in_code_system),
+    f"{_CORE}/ConceptMap-translate": _defined(translation.translate),
+    f"{_CORE}/ValueSet-expand": _defined(expansion.expand),
+    f"{_CORE}/ValueSet-validate-code": _defined(code_checks.validate_in_value_set),
+}

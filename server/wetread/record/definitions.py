@@ -1,0 +1,128 @@
+"""Code systems, value sets and concept maps by their canonical: those that the site stores, those of Wetread, and
+those of the R4 core package. The site's win; of several versions the newest does, unless the canonical names one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+from wetread.record import code_system, lossless
+from wetread.record.code_system import CodeSystem
+from wetread.record.index import bounded
+from wetread.record.parameters import table
+from wetread.store.database import Connection
+
+Definition: TypeAlias = Mapping[str, Any]
+
+_LARGE_CHARACTERS = 100_000
+_STORED = """
+    SELECT r.body FROM resource r JOIN index_uri i ON i.resource_key = r.key
+    WHERE i.resource_type = %s AND i.param = 'url' AND i.uri = %s AND NOT r.deleted
+    ORDER BY r.last_updated DESC, r.key DESC
+"""
+_STORED_MAPS = """
+    SELECT r.body FROM resource r WHERE r.resource_type = 'ConceptMap' AND NOT r.deleted ORDER BY r.key
+"""
+_ADDITIONS = """
+    SELECT r.body FROM resource r JOIN index_reference i ON i.resource_key = r.key
+    WHERE i.resource_type = 'CodeSystem' AND i.param = 'supplements' AND i.url = %s AND NOT r.deleted
+    ORDER BY r.key
+"""
+
+
+async def find(conn: Connection, resource_type: str, canonical: str, version: str = "") -> Definition | None:
+    """The definition of a type that a canonical names, `|version` with it or apart; None where nobody has it."""
+    url, _, named = canonical.partition("|")
+    wanted = version or named
+    return _chosen(await stored(conn, resource_type, url), wanted) or _chosen(shipped(resource_type, url), wanted)
+
+
+async def code_system_of(conn: Connection, canonical: str, version: str = "") -> CodeSystem | None:
+    """The concepts of a code system as far as they are held; None where it is not known at all."""
+    definition = await find(conn, "CodeSystem", canonical, version)
+    if definition is None:
+        return None
+    return code_system.read(definition, await additions(conn, str(definition["url"])))
+
+
+async def stored(conn: Connection, resource_type: str, url: str) -> list[Definition]:
+    """What the site holds under a url, the newest first."""
+    rows = await conn.execute(_STORED, (resource_type, bounded(url)))
+    return [await parsed(body) async for (body,) in rows]
+
+
+async def concept_maps(conn: Connection) -> list[Definition]:
+    """Every concept map, the site's first."""
+    rows = await conn.execute(_STORED_MAPS)
+    return [*[await parsed(body) async for (body,) in rows], *_shipped_concept_maps()]
+
+
+async def additions(conn: Connection, url: str) -> list[Definition]:
+    """What adds to a code system that stands elsewhere: fragments of ours, and supplements."""
+    rows = await conn.execute(_ADDITIONS, (bounded(url),))
+    supplements = [await parsed(body) async for (body,) in rows]
+    ours = [s for s in _own("CodeSystem") if s["content"] == "fragment" and s["url"] == url]
+    return [*ours, *[s for s in supplements if s.get("content") == "supplement"]]
+
+
+async def parsed(body: str) -> Definition:
+    """A stored definition, which a large one's reader does not wait for alone."""
+    return await asyncio.to_thread(_parsed, body) if len(body) > _LARGE_CHARACTERS else _parsed(body)
+
+
+@lru_cache(maxsize=32)
+def _parsed(body: str) -> Definition:
+    return lossless.parse(body)
+
+
+def shipped(resource_type: str, url: str) -> list[Definition]:
+    """What comes with this package under a url: a whole definition before a fragment."""
+    core = _core(resource_type, url)
+    ours = [d for d in _own(resource_type) if d["url"] == url]
+    return sorted([*ours, *([core] if core else [])], key=lambda d: d.get("content") == "fragment")
+
+
+@cache
+def _own(resource_type: str) -> Sequence[Definition]:
+    return [d for d in table("terminology-own.json") if d["resourceType"] == resource_type]
+
+
+@lru_cache(maxsize=256)
+def _core(resource_type: str, url: str) -> Definition | None:
+    try:
+        text = _archive().read(f"{resource_type}/{quote(url, safe='')}")
+    except KeyError:
+        return None
+    definition: Definition = json.loads(text)
+    return definition
+
+
+@cache
+def _archive() -> zipfile.ZipFile:
+    return zipfile.ZipFile(files("wetread.record").joinpath("data", "terminology-r4.zip").open("rb"))
+
+
+@cache
+def _shipped_concept_maps() -> Sequence[Definition]:
+    names = [n for n in _archive().namelist() if n.startswith("ConceptMap/")]
+    return [*_own("ConceptMap"), *(json.loads(_archive().read(n)) for n in names)]
+
+
+def _chosen(found: Sequence[Definition], version: str) -> Definition | None:
+    if version:
+        return next((d for d in found if d.get("version") == version), None)
+    return max(found, key=lambda d: (d.get("content") != "fragment", _newness(d)), default=None)
+
+
+def _newness(definition: Definition) -> list[tuple[int, str]]:
+    """Orders `4.0.1` before `4.0.10`."""
+    parts = re.split(r"[.\-]", str(definition.get("version", "")))
+    return [(int(p), "") if p.isascii() and p.isdigit() and len(p) < 18 else (-1, p) for p in parts]
