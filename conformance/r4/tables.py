@@ -19,6 +19,7 @@ from typing import Any
 Definition = dict[str, Any]
 
 _TARGET = Path(__file__).parents[2] / "server/wetread/record/data"
+_EVERYWHERE = {"ele-1", "ext-1", "dom-2", "dom-3", "dom-4", "dom-5"}
 _LEFT_OUT = {"composite", "special"}
 """Composite parameters need a table of their own; the one special parameter of R4 is Location.near."""
 
@@ -37,6 +38,7 @@ class Package:
         self.parameters = [r for r in resources if r["resourceType"] == "SearchParameter"]
         structures = [r for r in resources if r["resourceType"] == "StructureDefinition"]
         self.structures = {s["type"]: s for s in structures if s.get("derivation") != "constraint"}
+        self.profiles = [s for s in structures if s.get("derivation") == "constraint"]
         self.elements = {
             e["path"]: e for s in self.structures.values() for e in s.get("snapshot", {"element": []})["element"]
         }
@@ -119,22 +121,81 @@ def search_parameters(package: Package) -> dict[str, dict[str, Definition]]:
     return {base: table[base] for base in sorted(table)}
 
 
-def required_codes(package: Package) -> dict[str, dict[str, list[str]]]:
-    """Type, then path of an element of type `code`, to the codes that its required binding allows."""
-    table: dict[str, dict[str, list[str]]] = {}
-    for name in package.resource_types():
-        rows = {}
-        for element in package.structures[name]["snapshot"]["element"]:
-            if [t["code"] for t in element.get("type", [])] == ["code"] and (codes := package.bound_codes(element)):
-                rows[element["path"].removeprefix(f"{name}.")] = sorted({c for cs in codes.values() for c in cs})
-        table[name] = rows
-    return table
+def structures(package: Package) -> dict[str, dict[str, Any]]:
+    """Type or path of a backbone element, to its elements and to its invariants of severity error (key, expression).
+
+    An element: min, max (0 where unlimited), types, then what it has of: `array`, where JSON gives it as an array;
+    `targets`, the types that a Reference may point to; `codes`, the value set of a required binding; `rules`, its own
+    invariants. Invariants that stand on every element, extension or resource (ele-1, ext-1, dom-2 to 5) are left out.
+    """
+    everything: dict[str, dict[str, Any]] = {}
+    for name, structure in sorted(package.structures.items()):
+        if structure["kind"] in ("resource", "complex-type"):
+            _add_structure(package, everything, name, structure["snapshot"]["element"])
+    simple = next(s for s in package.profiles if s["id"] == "SimpleQuantity")
+    _add_structure(package, everything, "SimpleQuantity", simple["snapshot"]["element"])
+    del everything["SimpleQuantity"]["elements"]["comparator"]
+    return everything
 
 
-def shared_types(package: Package) -> list[str]:
-    """R4's resource types for which the R4B models, our structural validator, have one."""
-    models = Path(str(importlib.metadata.distribution("fhir.resources").locate_file("fhir/resources/R4B")))
-    return [t for t in package.resource_types() if (models / f"{t.lower()}.py").exists()]
+def _add_structure(package: Package, into: dict[str, dict[str, Any]], name: str, elements: list[Definition]) -> None:
+    for element in elements:
+        path = element["path"]
+        rules = [
+            [c["key"], c["expression"]]
+            for c in element.get("constraint", ())
+            if c["severity"] == "error" and c["key"] not in _EVERYWHERE
+        ]
+        if "." not in path:
+            into[name] = {"elements": {}, "rules": rules}
+            continue
+        parent, _, member = path.rpartition(".")
+        holder = into[name if "." not in parent else parent]["elements"]
+        row = _element_row(package, element, rules)
+        if row["types"] in (["BackboneElement"], ["Element"]):
+            into[path] = {"elements": {}, "rules": row.pop("rules", [])}
+            row["types"] = [path]
+        holder[member] = row
+
+
+def _element_row(package: Package, element: Definition, rules: list[list[str]]) -> Definition:
+    most = element["max"]
+    row: Definition = {"min": element["min"], "max": 0 if most == "*" else int(most), "types": _types(element)}
+    if element["base"]["max"] != "1":
+        row["array"] = True
+    targets = {url.rpartition("/")[2] for t in element.get("type", ()) for url in t.get("targetProfile", ())}
+    if "Reference" in row["types"] and targets and "Resource" not in targets:
+        row["targets"] = sorted(targets)
+    if package.bound_codes(element):
+        row["codes"] = element["binding"]["valueSet"].split("|")[0]
+    if rules:
+        row["rules"] = rules
+    return row
+
+
+def _types(element: Definition) -> list[str]:
+    """Type names; a content reference gives its path; a resource's id is an `id`, which the package calls string."""
+    if "contentReference" in element:
+        return [element["contentReference"].removeprefix("#")]
+    if element["base"]["path"] == "Resource.id":
+        return ["id"]
+    return [_type_name(t) for t in element["type"]]
+
+
+def _type_name(row: Definition) -> str:
+    for profile in row.get("profile", ()):
+        return str(profile.rpartition("/")[2])
+    code = str(row["code"])
+    if code.startswith("http://hl7.org/fhirpath/System."):
+        return str(row["extension"][0]["valueUrl"])
+    return code
+
+
+def value_sets(package: Package) -> dict[str, dict[str, list[str]]]:
+    """Url of a value set that some element requires, to code systems, to codes."""
+    elements = [e for s in package.structures.values() for e in s.get("snapshot", {"element": []})["element"]]
+    found = {e["binding"]["valueSet"].split("|")[0]: c for e in elements if (c := package.bound_codes(e))}
+    return {url: {system: sorted(set(codes)) for system, codes in found[url].items()} for url in sorted(found)}
 
 
 def choice_types(package: Package) -> list[str]:
@@ -148,9 +209,10 @@ def texts() -> dict[str, str]:
     package = Package(definitions())
     tables = {
         "search-parameters.json": search_parameters(package),
-        "required-codes.json": required_codes(package),
         "choice-types.json": choice_types(package),
-        "shared-types.json": shared_types(package),
+        "resource-types.json": package.resource_types(),
+        "structures.json": structures(package),
+        "value-sets.json": value_sets(package),
     }
     return {name: _lines(table) + "\n" for name, table in tables.items()}
 

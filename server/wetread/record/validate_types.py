@@ -1,0 +1,362 @@
+"""Content against R4's definition of its type, in one walk of the parsed JSON.
+
+Each type is compiled when it is first met: a table from JSON member to what may stand there. The walk looks at every
+member: known or not, array or single value, form of primitives and their `_` siblings, number, required codes, types
+of references, contained resources, narrative, and the invariants that R4 marks as errors. Invariants that stand
+on every element are plain code here (ele-1, ext-1, dom-2 to dom-5, ref-1); the rest are FHIRPath.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeAlias
+
+from wetread.record import fhirpath, structures, validate_narrative
+from wetread.record.structures import Element, Structure
+from wetread.record.validate_primitives import CHECKS
+
+Place: TypeAlias = tuple[Any, ...]
+"""Where a value stands: (place of the parent, JSON member, index or None); () above the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One fault. `code` is of FHIR R4 issue-type; `expression` a FHIRPath; `text` repeats nothing of the content."""
+
+    code: str
+    expression: str
+    text: str
+    severity: str = "error"
+
+
+_NATIVE_RULES = frozenset({"ref-1", "txt-1", "txt-2", "dom-2", "dom-3", "dom-4", "dom-5", "ele-1", "ext-1"})
+_CORRECTED_RULES = {"que-7": "operator = 'exists' implies (answer is boolean)"}
+"""R4 4.0.1 writes `Boolean`, which no answer ever is; later releases have it right."""
+_MOST_ISSUES = 50
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9]{0,63}")
+_REFERENCE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#.*)?$")
+_CODED = frozenset({"CodeableConcept", "Coding"})
+
+
+@dataclass(slots=True)
+class Walk:
+    """One check of one resource: what was found, and the resources that references may lead to."""
+
+    root: Mapping[str, Any]
+    issues: list[Issue] = field(default_factory=list)
+    resource: Mapping[str, Any] = field(default_factory=dict)
+    contained: Mapping[str, str] = field(default_factory=dict)
+    """Id of each resource contained in the root, to its type."""
+
+    def add(self, code: str, place: Place, text: str) -> None:
+        self.issues.append(Issue(code, expression(place), text))
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.issues) >= _MOST_ISSUES
+
+
+def expression(place: Place) -> str:
+    """FHIRPath of a place."""
+    steps = []
+    while place:
+        place, name, index = place
+        steps.append(name if index is None else f"{name}[{index}]")
+    return ".".join(reversed(steps))
+
+
+def is_known(resource_type: str) -> bool:
+    """Whether R4 has a resource of that type."""
+    return resource_type in structures.all_resource_types()
+
+
+def check(content: Mapping[str, Any]) -> list[Issue]:
+    """Every fault of a resource, up to a number. Its `resourceType` must be one of R4."""
+    walk = Walk(content)
+    _check_resource(walk, content, ((), content["resourceType"], None), is_root=True)
+    return walk.issues[:_MOST_ISSUES]
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    element: Element
+    kind: str
+    is_primitive: bool
+    form: Callable[[Any], bool] | None
+    codes: frozenset[str]
+    rules: tuple[_Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    key: str
+    path: fhirpath.Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Type:
+    name: str
+    structure: Structure
+    members: dict[str, _Member]
+    required: tuple[tuple[Element, tuple[str, ...]], ...]
+    choices: tuple[tuple[str, ...], ...]
+    rules: tuple[_Rule, ...]
+    special: Callable[[Walk, dict[str, Any], Place], None] | None
+
+
+@cache
+def _type(name: str) -> _Type | None:
+    structure = structures.structure(name)
+    if structure is None:
+        return None
+    members = {key: _member(element, kind) for key, (element, kind) in structure.members.items()}
+    required = [(e, _both(e)) for e in structure.elements.values() if e.min]
+    choices = [tuple(k for k, _ in e.members()) for e in structure.elements.values() if e.is_choice]
+    return _Type(name, structure, members, tuple(required), tuple(choices), _rules(structure.rules), _SPECIAL.get(name))
+
+
+def _both(element: Element) -> tuple[str, ...]:
+    """The members that can stand for an element, `_` siblings of primitives among them."""
+    keys = [key for key, _ in element.members()]
+    return (*keys, *(f"_{key}" for key, kind in element.members() if kind in structures.PRIMITIVES))
+
+
+def _member(element: Element, kind: str) -> _Member:
+    codes = frozenset[str]().union(*structures.codes(element.codes).values()) if kind == "code" else frozenset[str]()
+    return _Member(element, kind, kind in structures.PRIMITIVES, CHECKS.get(kind), codes, _rules(element.rules))
+
+
+def _rules(rows: tuple[structures.Rule, ...]) -> tuple[_Rule, ...]:
+    return tuple(
+        _Rule(key, fhirpath.compiled(_CORRECTED_RULES.get(key, text))) for key, text in rows if key not in _NATIVE_RULES
+    )
+
+
+def _check_resource(walk: Walk, content: Any, place: Place, *, is_root: bool = False) -> None:
+    """A resource: the root, one contained in it, or one in a Bundle's entry."""
+    if type(content) is not dict:
+        walk.add("structure", place, "a resource must be a JSON object")
+        return
+    name = content.get("resourceType")
+    if not isinstance(name, str):
+        walk.add("required", (place, "resourceType", None), "a required element is missing")
+        return
+    definition = _type(name) if name in structures.all_resource_types() else None
+    if definition is None:
+        walk.add("structure", place, "R4 has no resource of that type")
+        return
+    held = walk.resource, walk.root, walk.contained
+    walk.resource = content
+    if is_root or place[1] != "contained":
+        walk.root = content
+        walk.contained = _contained(content)
+    _check_object(walk, definition, content, place, True)
+    walk.resource, walk.root, walk.contained = held
+
+
+def _contained(content: Mapping[str, Any]) -> dict[str, str]:
+    within = content.get("contained")
+    found = [r for r in within if type(r) is dict] if type(within) is list else []
+    return {r["id"]: str(r.get("resourceType", "")) for r in found if isinstance(r.get("id"), str)}
+
+
+def _check_object(walk: Walk, definition: _Type, content: Any, place: Place, is_resource: bool = False) -> None:
+    if type(content) is not dict:
+        walk.add("structure", place, f"a value of type {definition.name} must be a JSON object")
+        return
+    if walk.is_full:
+        return
+    before = len(walk.issues)
+    members = definition.members
+    for key, value in content.items():
+        member = members.get(key)
+        if member is not None:
+            _check_member(walk, member, key, value, content, place)
+        elif key[:1] == "_" and (sibling := members.get(key[1:])) is not None and sibling.is_primitive:
+            _check_sibling(walk, sibling, key, value, content, place)
+        elif not (is_resource and key == "resourceType"):
+            # A name of another form may be content, and is not repeated.
+            where = (place, key, None) if _NAME.fullmatch(key) else place
+            walk.add("structure", where, "R4 has no such element here")
+    for element, keys in definition.required:
+        if not any(key in content for key in keys):
+            name = f"{element.name}[x]" if element.is_choice else element.name
+            walk.add("required", (place, name, None), "a required element is missing")
+    for choice in definition.choices:
+        if sum(key in content or f"_{key}" in content for key in choice) > 1:
+            walk.add("structure", place, "only one of the forms of a choice element may be given")
+    if not is_resource and not content.keys() - {"id"}:
+        walk.add("invariant", place, "ele-1: an element must have a value or children")
+    if definition.special is not None:
+        definition.special(walk, content, place)
+    if is_resource and "contained" in content:
+        _check_contained(walk, content, place)
+    if definition.rules and len(walk.issues) == before:
+        node = fhirpath.Node(content, definition.name)
+        _check_rules(walk, definition.rules, node, place)
+
+
+def _check_rules(walk: Walk, rules: tuple[_Rule, ...], node: fhirpath.Node, place: Place) -> None:
+    """Invariants are tried only on what is else sound: their expressions presume the structure."""
+    resource, root = fhirpath.root(walk.resource), fhirpath.root(walk.root)
+    for rule in rules:
+        if not fhirpath.holds(rule.path, node, resource, root):
+            walk.add("invariant", place, f"{rule.key}: the invariant of R4 does not hold")
+
+
+def _check_member(walk: Walk, member: _Member, key: str, value: Any, content: dict[str, Any], place: Place) -> None:
+    if not member.element.array:
+        if type(value) is list:
+            walk.add("structure", (place, key, None), "this element is a single value, not an array")
+        else:
+            _check_value(walk, member, value, (place, key, None))
+        return
+    if type(value) is not list:
+        walk.add("structure", (place, key, None), "this element is an array")
+        return
+    if not value:
+        walk.add("structure", (place, key, None), "an array must not be empty")
+    if member.element.max and len(value) > member.element.max:
+        walk.add("structure", (place, key, None), "the element is given more often than R4 allows")
+    siblings = content.get(f"_{key}") if member.is_primitive else None
+    for index, item in enumerate(value):
+        if item is None and type(siblings) is list and index < len(siblings) and siblings[index] is not None:
+            continue  # its extensions stand in the sibling (FHIR R4 json.html 2.6.2.3)
+        _check_value(walk, member, item, (place, key, index))
+
+
+def _check_value(walk: Walk, member: _Member, value: Any, place: Place) -> None:
+    if member.is_primitive:
+        if not member.form(value):  # type: ignore[misc]
+            walk.add("value", place, f"the value does not have the form of the primitive type {member.kind}")
+            return
+        if member.codes and value not in member.codes:
+            some = ", ".join(sorted(member.codes)[:12])
+            walk.add("code-invalid", place, f"not a code of the required binding; R4 allows {some}")
+        if member.rules:
+            _check_rules(walk, member.rules, fhirpath.Node(value, member.kind), place)
+        return
+    if member.kind == "Resource":
+        _check_resource(walk, value, place)
+        return
+    before = len(walk.issues)
+    definition = _type(member.kind)
+    if definition is None:  # xhtml's and Element's own
+        return
+    _check_object(walk, definition, value, place)
+    if len(walk.issues) > before:
+        return
+    if member.kind == "Reference" and member.element.targets:
+        _check_target(walk, member.element.targets, value, place)
+    if member.element.codes and member.kind in _CODED:
+        _check_concept(walk, member, value, place)
+    if member.rules:
+        _check_rules(walk, member.rules, fhirpath.Node(value, member.kind), place)
+
+
+def _check_sibling(walk: Walk, member: _Member, key: str, value: Any, content: dict[str, Any], place: Place) -> None:
+    """`_name`: id and extensions of a primitive, aligned with the values where it is an array."""
+    definition = _type("Element")
+    assert definition is not None  # noqa: S101  a type of R4
+    if not member.element.array:
+        _check_object(walk, definition, value, (place, key[1:], None))
+        return
+    if type(value) is not list or not value:
+        walk.add("structure", (place, key[1:], None), "this element is an array, and so is its sibling")
+        return
+    values = content.get(key[1:])
+    for index, item in enumerate(value):
+        if item is not None:
+            _check_object(walk, definition, item, (place, key[1:], index))
+        elif type(values) is not list or index >= len(values):
+            walk.add("structure", (place, key[1:], index), "an item of an array has neither a value nor extensions")
+
+
+def _check_target(walk: Walk, targets: frozenset[str], value: dict[str, Any], place: Place) -> None:
+    """The type of what a reference points to, as far as its own text or a contained resource tells."""
+    found = target_type(walk, value)
+    if found and found not in targets:
+        walk.add("invalid", place, f"the reference may point to {', '.join(sorted(targets))} only")
+    told = value.get("type")
+    if found and isinstance(told, str) and told != found and "/" not in told:
+        walk.add("invalid", (place, "type", None), "the reference's type is not that of what it points to")
+
+
+def target_type(walk: Walk, reference: Mapping[str, Any]) -> str:
+    text = reference.get("reference")
+    if not isinstance(text, str):
+        told = reference.get("type")
+        return told if isinstance(told, str) and told in structures.all_resource_types() else ""
+    if text.startswith("#"):
+        return walk.contained.get(text[1:], "")
+    found = _REFERENCE.search(text)
+    return found[1] if found and found[1] in structures.all_resource_types() else ""
+
+
+def _check_concept(walk: Walk, member: _Member, value: dict[str, Any], place: Place) -> None:
+    allowed = structures.codes(member.element.codes)
+    codings = value.get("coding", ()) if member.kind == "CodeableConcept" else (value,)
+    if not codings and "extension" in value:
+        return
+    if not any(coding.get("code") in allowed.get(coding.get("system", ""), ()) for coding in codings):
+        walk.add("code-invalid", place, "no coding is of the required binding")
+
+
+def _check_contained(walk: Walk, content: dict[str, Any], place: Place) -> None:
+    """dom-2 to dom-5, of the resource that contains others."""
+    within = content["contained"]
+    if type(within) is not list or not all(type(r) is dict for r in within):
+        return
+    referred = set(_local_references(content))
+    for index, resource in enumerate(within):
+        where = (place, "contained", index)
+        meta = resource.get("meta")
+        if "contained" in resource:
+            walk.add("invariant", where, "dom-2: a contained resource must not contain others")
+        if type(meta) is dict and ("versionId" in meta or "lastUpdated" in meta):
+            walk.add("invariant", where, "dom-4: a contained resource must have no versionId and no lastUpdated")
+        if type(meta) is dict and "security" in meta:
+            walk.add("invariant", where, "dom-5: a contained resource must have no security label")
+        if f"#{resource.get('id')}" not in referred and "#" not in set(_local_references(resource)):
+            walk.add("invariant", where, "dom-3: a contained resource must be referred to, or refer to its container")
+
+
+def _local_references(value: Any) -> Iterator[str]:
+    """Every text that starts with `#`, in references, canonicals and uris alike."""
+    if type(value) is dict:
+        for member in value.values():
+            yield from _local_references(member)
+    elif type(value) is list:
+        for member in value:
+            yield from _local_references(member)
+    elif type(value) is str and value[:1] == "#":
+        yield value
+
+
+def _check_extension(walk: Walk, content: dict[str, Any], place: Place) -> None:
+    has_value = any(key.startswith(("value", "_value")) for key in content)
+    if has_value is ("extension" in content):
+        walk.add("invariant", place, "ext-1: an extension must have either a value or extensions, not both")
+
+
+def _check_reference(walk: Walk, content: dict[str, Any], place: Place) -> None:
+    text = content.get("reference")
+    if isinstance(text, str) and text.startswith("#") and text != "#" and text[1:] not in walk.contained:
+        walk.add("invariant", place, "ref-1: a local reference must lead to a contained resource")
+
+
+def _check_narrative(walk: Walk, content: dict[str, Any], place: Place) -> None:
+    div = content.get("div")
+    if isinstance(div, str):
+        for key, text in validate_narrative.faults(div):
+            walk.add("invariant", (place, "div", None), f"{key}: {text}")
+
+
+_SPECIAL: Mapping[str, Callable[[Walk, dict[str, Any], Place], None]] = {
+    "Extension": _check_extension,
+    "Reference": _check_reference,
+    "Narrative": _check_narrative,
+}
