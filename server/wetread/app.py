@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from wetread import __version__
 from wetread.access.tokens import Tokens, secret_file, signing_key
-from wetread.api import credentials, dicomweb, fhir, health, ops, pictures, problem
+from wetread.api import credentials, dicomweb, fhir, fhir_export, health, ops, pictures, problem
 from wetread.api import hl7 as hl7_http
 from wetread.console import pages
 from wetread.domain.destination import Destination
@@ -43,6 +43,8 @@ from wetread.reading.runtime import Runtime
 from wetread.reading.settle import Settle
 from wetread.reading.steps import INFER, REPORT, SETTLE
 from wetread.record import audit, topics
+from wetread.record.export import Exporter
+from wetread.record.export_jobs import EXPORT, SWEEP
 from wetread.record.resources import Version
 from wetread.record.subscriptions import Subscriptions
 from wetread.settings import Role, Settings, share_dir
@@ -153,7 +155,14 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
     work.bind(outbox.DELIVER, deliver)
     work.bind(STEP_HANDSHAKE, notifier.handshake)
     work.bind(STEP_NOTIFY, notifier.notify)
-    on_dead.rooms = {REPORT.name: report.give_up, outbox.DELIVER.name: deliver.give_up}
+    exporter = _exporter(settings, database, work)
+    work.bind(EXPORT, exporter)
+    work.bind(SWEEP, exporter.sweep)
+    on_dead.rooms = {
+        REPORT.name: report.give_up,
+        outbox.DELIVER.name: deliver.give_up,
+        EXPORT.name: exporter.give_up,
+    }
     if "infer" in roles:
         infer = _infer(settings, database, work, blobs, packages)
         work.bind(INFER, infer)
@@ -166,6 +175,23 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
         await deliver.close()
         await poster.close()
         await database.close()
+
+
+def _exporter(settings: Settings, database: Database, work: Work) -> Exporter:
+    wanted = settings.export
+    return Exporter(
+        database,
+        work,
+        exports_dir(settings),
+        settings.fhir_base,
+        retention=timedelta(hours=wanted.retention_hours),
+        file_bytes=wanted.file_mb * 1024 * 1024,
+        batch_bytes=wanted.batch_kb * 1024,
+    )
+
+
+def exports_dir(settings: Settings) -> Path:
+    return settings.export.folder or settings.data_dir / "exports"
 
 
 def _infer(
@@ -198,6 +224,10 @@ def web_app(built: House) -> FastAPI:
     authenticate = credentials.bearer(tokens(settings))
     web = FastAPI(title="Wetread", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     web.include_router(health.router(built.database, authenticate))
+    exports = fhir_export.Export(
+        built.database, built.work, exports_dir(settings), settings.fhir_base, settings.export.most_jobs
+    )
+    web.include_router(fhir_export.router(exports, authenticate, audit.write))
     web.include_router(
         fhir.router(
             built.database, authenticate, audit.write, settings.fhir_base, on_write=_subscribing(built.subscriptions)

@@ -180,6 +180,17 @@ class Outbound(_Section):
         return self
 
 
+class Export(_Section):
+    """Bulk exports of the FHIR store."""
+
+    folder: Path | None = None
+    """Where their files lie; data_dir/exports where none is given. Every host with the roles http and work sees it."""
+    retention_hours: float = Field(default=24, gt=0)
+    most_jobs: int = Field(default=4, ge=1)
+    file_mb: int = Field(default=64, ge=1, le=1024)
+    batch_kb: int = Field(default=4096, ge=64, le=65536)
+
+
 class Log(_Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["text", "json"] = "text"
@@ -209,6 +220,7 @@ class Settings(BaseSettings):
     study: Study = Study()
     models: Models = Models()
     outbound: Outbound = Outbound()
+    export: Export = Export()
     log: Log = Log()
 
     @property
