@@ -25,12 +25,12 @@ _OID = re.compile(r"urn:oid:[0-2](\.(0|[1-9][0-9]*))+")
 _UUID = re.compile(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _ANY_UUID = re.compile(_UUID.pattern, re.IGNORECASE)
 _BASE64 = re.compile(r"[0-9A-Za-z+/]*={0,2}")
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _YEAR_MONTH_DAY = 10
 
 
 def _is_string(value: Any) -> bool:
-    return type(value) is str and bool(value) and len(value) <= _LONGEST_STRING and not _CONTROL.search(value)
+    return type(value) is str and bool(value) and len(value) <= _LONGEST_STRING
 
 
 def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
@@ -55,6 +55,11 @@ def _is_uri(value: Any) -> bool:
         if value.startswith("urn:uuid:"):
             return _ANY_UUID.fullmatch(value.partition("#")[0]) is not None
     return True
+
+
+def is_absolute(uri: str) -> bool:
+    """Whether a URI has a scheme."""
+    return _SCHEME.match(uri) is not None
 
 
 def _is_integer(low: int) -> Callable[[Any], bool]:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from wetread.record import fhirpath, structures, validate_narrative
 from wetread.record.structures import Element, Structure
-from wetread.record.validate_primitives import CHECKS
+from wetread.record.validate_primitives import CHECKS, is_absolute
 
 Place: TypeAlias = tuple[Any, ...]
 """Where a value stands: (place of the parent, JSON member, index or None); () above the root."""
@@ -33,11 +33,16 @@ class Issue:
 
 
 _NATIVE_RULES = frozenset({"ref-1", "txt-1", "txt-2", "dom-2", "dom-3", "dom-4", "dom-5", "ele-1", "ext-1"})
-_CORRECTED_RULES = {"que-7": "operator = 'exists' implies (answer is boolean)"}
-"""R4 4.0.1 writes `Boolean`, which no answer ever is; later releases have it right."""
+_CORRECTED_RULES = {
+    "que-7": "operator = 'exists' implies (answer is boolean)",
+    "que-12": "enableWhen.count() > 1 implies enableBehavior.exists()",
+}
+"""As later releases, and the HL7 validator, have them: R4 4.0.1 writes `Boolean`, which no answer ever is, and `> 2`
+where its own words are "more than one"."""
 _MOST_ISSUES = 50
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9]{0,63}")
 _REFERENCE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#.*)?$")
+_EXTENSIONS = ("extension", "modifierExtension")
 _CODED = frozenset({"CodeableConcept", "Coding"})
 
 
@@ -48,6 +53,8 @@ class Walk:
     root: Mapping[str, Any]
     issues: list[Issue] = field(default_factory=list)
     resource: Mapping[str, Any] = field(default_factory=dict)
+    ids: set[str] = field(default_factory=set)
+    """Of the elements of `resource` met so far."""
     contained: Mapping[str, str] = field(default_factory=dict)
     """Id of each resource contained in the root, to its type."""
 
@@ -148,13 +155,13 @@ def _check_resource(walk: Walk, content: Any, place: Place, *, is_root: bool = F
     if definition is None:
         walk.add("structure", place, "R4 has no resource of that type")
         return
-    held = walk.resource, walk.root, walk.contained
-    walk.resource = content
+    held = walk.resource, walk.root, walk.contained, walk.ids
+    walk.resource, walk.ids = content, set()
     if is_root or place[1] != "contained":
         walk.root = content
         walk.contained = _contained(content)
     _check_object(walk, definition, content, place, True)
-    walk.resource, walk.root, walk.contained = held
+    walk.resource, walk.root, walk.contained, walk.ids = held
 
 
 def _contained(content: Mapping[str, Any]) -> dict[str, str]:
@@ -190,6 +197,8 @@ def _check_object(walk: Walk, definition: _Type, content: Any, place: Place, is_
             walk.add("structure", place, "only one of the forms of a choice element may be given")
     if not is_resource and not content.keys() - {"id"}:
         walk.add("invariant", place, "ele-1: an element must have a value or children")
+    if not is_resource and "id" in content:
+        _check_id(walk, content["id"], place)
     if definition.special is not None:
         definition.special(walk, content, place)
     if is_resource and "contained" in content:
@@ -257,6 +266,15 @@ def _check_value(walk: Walk, member: _Member, value: Any, place: Place) -> None:
         _check_rules(walk, member.rules, fhirpath.Node(value, member.kind), place)
 
 
+def _check_id(walk: Walk, value: Any, place: Place) -> None:
+    """Ids of elements are unique within their resource (FHIR R4 element.html 2.24.0.5). An ElementDefinition's, which
+    is a path, stands in both the differential and the snapshot."""
+    if isinstance(value, str) and place[1] != "element":
+        if value in walk.ids:
+            walk.add("invariant", (place, "id", None), "another element of this resource has the same id")
+        walk.ids.add(value)
+
+
 def _check_sibling(walk: Walk, member: _Member, key: str, value: Any, content: dict[str, Any], place: Place) -> None:
     """`_name`: id and extensions of a primitive, aligned with the values where it is an array."""
     definition = _type("Element")
@@ -288,8 +306,7 @@ def _check_target(walk: Walk, targets: frozenset[str], value: dict[str, Any], pl
 def target_type(walk: Walk, reference: Mapping[str, Any]) -> str:
     text = reference.get("reference")
     if not isinstance(text, str):
-        told = reference.get("type")
-        return told if isinstance(told, str) and told in structures.all_resource_types() else ""
+        return ""
     if text.startswith("#"):
         return walk.contained.get(text[1:], "")
     found = _REFERENCE.search(text)
@@ -340,6 +357,22 @@ def _check_extension(walk: Walk, content: dict[str, Any], place: Place) -> None:
     has_value = any(key.startswith(("value", "_value")) for key in content)
     if has_value is ("extension" in content):
         walk.add("invariant", place, "ext-1: an extension must have either a value or extensions, not both")
+    url = content.get("url")
+    is_nested = bool(place[0]) and place[0][1] in _EXTENSIONS
+    if isinstance(url, str) and not is_nested and not is_absolute(url):
+        walk.add("value", (place, "url", None), "the url of an extension must be absolute")
+
+
+def _check_identifier(walk: Walk, content: dict[str, Any], place: Place) -> None:
+    system = content.get("system")
+    if isinstance(system, str) and not is_absolute(system):
+        walk.add("value", (place, "system", None), "the system of an identifier must be an absolute URI")
+
+
+def _check_entry(walk: Walk, content: dict[str, Any], place: Place) -> None:
+    url = content.get("fullUrl")
+    if isinstance(url, str) and not is_absolute(url):
+        walk.add("value", (place, "fullUrl", None), "fullUrl must be an absolute URI")
 
 
 def _check_reference(walk: Walk, content: dict[str, Any], place: Place) -> None:
@@ -356,6 +389,8 @@ def _check_narrative(walk: Walk, content: dict[str, Any], place: Place) -> None:
 
 
 _SPECIAL: Mapping[str, Callable[[Walk, dict[str, Any], Place], None]] = {
+    "Bundle.entry": _check_entry,
+    "Identifier": _check_identifier,
     "Extension": _check_extension,
     "Reference": _check_reference,
     "Narrative": _check_narrative,
