@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
 from typing import Any, LiteralString
 
 from wetread.domain.reader import Reader
+from wetread.errors import NotFound
 from wetread.record import paths
-from wetread.record.condition import FALSE, TRUE, Condition
+from wetread.record.condition import FALSE, TRUE, Condition, any_of
 from wetread.record.index import reference_parts
-from wetread.record.parameters import parameters_of
+from wetread.record.parameters import parameters_of, table
 from wetread.store.database import Connection
 
 _PARAMETERS = ("patient", "subject")
@@ -27,6 +30,38 @@ def visible(reader: Reader, resource_type: str, alias: LiteralString = "r") -> C
     Everything that reads a type passes through here: searches, chains, includes, operations, export.
     """
     return TRUE if reader.may("r", resource_type) or reader.may("s", resource_type) else FALSE
+
+
+@cache
+def definitions() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+    """Compartment, then type, to the search parameters that put a resource of the type into it (R4's definitions)."""
+    return MappingProxyType(
+        {
+            compartment: MappingProxyType(
+                {t: tuple(c for c in codes if c in parameters_of(t)) for t, codes in rows.items()}
+            )
+            for compartment, rows in table("compartments.json").items()
+        }
+    )
+
+
+def member(compartment: str, id_: str, resource_type: str) -> Condition:
+    """What of a type is in a compartment, as a condition on `resource r`; the resource that gives it its name, too.
+
+    Raises NotFound for a compartment that R4 does not define.
+    """
+    if compartment not in definitions():
+        raise NotFound(f"no such compartment; R4 defines those of {', '.join(definitions())}")
+    itself = Condition("r.id = %s", (id_,)) if resource_type == compartment else FALSE
+    params = definitions()[compartment].get(resource_type, ())
+    if not params:
+        return itself
+    linked = Condition(
+        "r.key IN (SELECT i.resource_key FROM index_reference i WHERE i.resource_type = %s AND i.param = ANY (%s)"
+        " AND i.target_id = %s AND i.target_id <> '' AND i.target_type = %s AND i.url = '')",
+        (resource_type, list(params), id_, compartment),
+    )
+    return any_of([itself, linked]) if itself != FALSE else linked
 
 
 def patient_of(content: Mapping[str, Any]) -> str | None:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg.rows import class_row
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput
+from wetread.record.compartment import visible
+from wetread.record.condition import TRUE, Condition, all_of, any_of
 from wetread.record.parameters import parameters_of, resource_types
 from wetread.record.resources import Version
 from wetread.store.database import Connection
 
-MOST_INCLUDED = 1000
-_DEEPEST = 5
+MOST_INCLUDED = 5000
+"""Resources that one page may include; a page that would include more gets fewer matches."""
+_MOST_ROUNDS = 50
+
+
+class TooMany(Exception):
+    """The matches include more than MOST_INCLUDED resources."""
 
 
 @dataclass(frozen=True, slots=True)
 class Include:
-    """`source:param[:target]`, forwards or in reverse; an empty `param` is any."""
+    """`source:param[:target]`, forwards or in reverse; an empty `source`, `param` or `target` is any."""
 
     reverse: bool
     iterate: bool
@@ -30,85 +37,132 @@ class Include:
 
 
 def parse(name: str, value: str) -> Include:
-    """Raises InvalidInput."""
+    """`Type:parameter[:Target]`, `Type:*`, or `*`. Raises InvalidInput."""
     word, _, modifier = name.partition(":")
+    if modifier not in ("", "iterate", "recurse"):
+        raise InvalidInput(f"the modifier :{modifier} is not one of {word}", location=f"http.{name}")
+    reverse, iterate = word == "_revinclude", bool(modifier)
+    if value == "*":
+        return Include(reverse, iterate, "", "", "")
     source, _, rest = value.partition(":")
     param, _, target = rest.partition(":")
-    if modifier not in ("", "iterate", "recurse"):
-        raise InvalidInput(f"the modifier :{modifier} is not one of {word}", location=name)
     param = "" if param == "*" else param
     parameter = parameters_of(source).get(param) if source in resource_types() else None
-    if source not in resource_types() or (param and (parameter is None or parameter.kind != "reference")) or not rest:
-        raise InvalidInput("expected Type:reference-parameter[:TargetType]", location=name)
-    return Include(word == "_revinclude", bool(modifier), source, param, target)
+    if (
+        not rest
+        or source not in resource_types()
+        or (param and (parameter is None or parameter.kind != "reference"))
+        or (target and target not in resource_types())
+    ):
+        raise InvalidInput("expected Type:reference-parameter[:TargetType], Type:* or *", location=f"http.{name}")
+    return Include(reverse, iterate, source, param, target)
 
 
 async def included(
     conn: Connection, reader: Reader, matches: Sequence[Version], includes: Sequence[Include]
 ) -> list[Version]:
-    """The included resources that the reader may read, each once, none of the matches among them.
+    """The included resources that the reader may see, each once, none of the matches among them.
 
-    Raises InvalidInput where there are more than MOST_INCLUDED.
+    Includes that iterate are followed from what was included, until nothing new is found. Raises TooMany.
     """
     seen = {(m.resource_type, m.id) for m in matches}
     found: list[Version] = []
     latest, wanted = list(matches), list(includes)
-    for _ in range(_DEEPEST):
+    allowed = _allowed(reader) if includes else TRUE
+    for _ in range(_MOST_ROUNDS):
         if not latest or not wanted:
             break
         fresh: list[Version] = []
         for include in wanted:
-            for version in await _step(conn, reader, latest, include):
+            for version in await _step(conn, allowed, latest, include):
                 if (version.resource_type, version.id) not in seen:
                     seen.add((version.resource_type, version.id))
                     fresh.append(version)
         found += fresh
         if len(found) > MOST_INCLUDED:
-            raise InvalidInput(f"more than {MOST_INCLUDED} resources to include; ask for a smaller _count")
+            raise TooMany
         latest, wanted = fresh, [i for i in includes if i.iterate]
     return found
 
 
-_FORWARD = """
-    SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted FROM resource r
-    WHERE NOT r.deleted AND (r.resource_type, r.id) IN (
-        SELECT i.target_type, i.target_id FROM index_reference i
-        JOIN resource s ON s.key = i.resource_key
-        WHERE i.resource_type = %(source)s
-            AND (s.resource_type, s.id) IN (SELECT * FROM unnest(%(types)s::text[], %(ids)s::text[]))
-            AND (%(param)s = '' OR i.param = %(param)s) AND i.url = '' AND i.target_id <> ''
-            AND (%(target)s = '' OR i.target_type = %(target)s) AND i.target_type = ANY (%(allowed)s)
-    )
-    ORDER BY r.key LIMIT %(most)s
-"""
-_REVERSE = """
-    SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted FROM resource r
-    WHERE NOT r.deleted AND r.resource_type = %(source)s AND r.resource_type = ANY (%(allowed)s) AND r.key IN (
-        SELECT i.resource_key FROM index_reference i
-        WHERE i.resource_type = %(source)s AND (%(param)s = '' OR i.param = %(param)s)
-            AND i.url = '' AND i.target_id <> ''
-            AND (i.target_type, i.target_id) IN (SELECT * FROM unnest(%(types)s::text[], %(ids)s::text[]))
-    )
-    ORDER BY r.key LIMIT %(most)s
-"""
+def _allowed(reader: Reader) -> Condition:
+    """What the reader may see of every type, as a condition on `resource r`."""
+    readable = [(t, visible(reader, t)) for t in sorted(resource_types()) if reader.may("r", t)]
+    whole = [t for t, seen in readable if seen == TRUE]
+    parts = [all_of([Condition("r.resource_type = %s", (t,)), seen]) for t, seen in readable if seen != TRUE]
+    return any_of([Condition("r.resource_type = ANY (%s)", (whole,)), *parts])
 
 
-async def _step(conn: Connection, reader: Reader, around: Sequence[Version], include: Include) -> list[Version]:
-    if include.reverse:
-        around = [v for v in around if include.target in ("", v.resource_type)]
-    else:
-        around = [v for v in around if v.resource_type == include.source]
+_SELECT: LiteralString = (
+    "SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted FROM resource r"
+    " WHERE NOT r.deleted AND ("
+)
+_AROUND: LiteralString = "(SELECT * FROM unnest(%s::text[], %s::text[]))"
+
+
+async def _step(
+    conn: Connection, allowed: Condition, around: Sequence[Version], include: Include
+) -> list[Version]:  # fmt: skip
+    wanted_type = include.target if include.reverse else include.source
+    around = [v for v in around if wanted_type in ("", v.resource_type)]
     if not around:
         return []
-    args: dict[str, Any] = {
-        "source": include.source,
-        "param": include.param,
-        "target": include.target,
-        "types": [v.resource_type for v in around],
-        "ids": [v.id for v in around],
-        "allowed": [t for t in resource_types() if reader.may("r", t)],
-        "most": MOST_INCLUDED + 1,
-    }
+    types, ids = [v.resource_type for v in around], [v.id for v in around]
+    linked = _referring(include, types, ids) if include.reverse else _referred(include, types, ids)
+    sql = _SELECT + linked.sql + ") AND (" + allowed.sql + ") ORDER BY r.key LIMIT %s"
+    args: tuple[Any, ...] = (*linked.args, *allowed.args, MOST_INCLUDED + 1)
     async with conn.cursor(row_factory=class_row(Version)) as cursor:
-        await cursor.execute(_REVERSE if include.reverse else _FORWARD, args)
+        await cursor.execute(sql, args)
         return await cursor.fetchall()
+
+
+def _referred(include: Include, types: list[str], ids: list[str]) -> Condition:
+    """What these refer to: by type and id, or as canonicals by the url of what is meant."""
+    rows = _rows(include)
+    by_key: LiteralString = (
+        " AND i.resource_key IN (SELECT s.key FROM resource s WHERE (s.resource_type, s.id) IN " + _AROUND + ")"
+    )
+    target = Condition("i.target_type = %s", (include.target,)) if include.target else TRUE
+    local = Condition(
+        "(r.resource_type, r.id) IN (SELECT i.target_type, i.target_id FROM index_reference i WHERE " + rows.sql
+        + by_key + " AND i.url = '' AND i.target_id <> '' AND (" + target.sql + "))",
+        (*rows.args, types, ids, *target.args),
+    )  # fmt: skip
+    canonical_types = _canonical_targets(include)
+    if not canonical_types:
+        return local
+    by_url = Condition(
+        "r.resource_type = ANY (%s) AND r.key IN (SELECT u.resource_key FROM index_uri u"
+        " WHERE u.resource_type = ANY (%s) AND u.param = 'url' AND u.uri IN"
+        " (SELECT i.url FROM index_reference i WHERE " + rows.sql + by_key
+        + " AND i.url <> ''))",
+        (canonical_types, canonical_types, *rows.args, types, ids),
+    )  # fmt: skip
+    return any_of([local, by_url])
+
+
+def _referring(include: Include, types: list[str], ids: list[str]) -> Condition:
+    rows = _rows(include)
+    return Condition(
+        "r.key IN (SELECT i.resource_key FROM index_reference i WHERE " + rows.sql
+        + " AND i.url = '' AND i.target_id <> '' AND (i.target_type, i.target_id) IN " + _AROUND + ")",
+        (*rows.args, types, ids),
+    )  # fmt: skip
+
+
+def _rows(include: Include) -> Condition:
+    return all_of(
+        [
+            Condition("i.resource_type = %s", (include.source,)) if include.source else TRUE,
+            Condition("i.param = %s", (include.param,)) if include.param else TRUE,
+        ]
+    )
+
+
+def _canonical_targets(include: Include) -> list[str]:
+    """The types that a reference of this parameter may name by canonical url: those that have one."""
+    if not include.source or not include.param:
+        return []
+    targets = [include.target] if include.target else parameters_of(include.source)[include.param].targets
+    with_url = [t for t in targets if t in resource_types() and "url" in parameters_of(t)]
+    return with_url if len(with_url) == len(targets) else []

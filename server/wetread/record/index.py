@@ -5,51 +5,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from functools import cache
 from typing import Any, LiteralString, TypeAlias
 
 from wetread.errors import InvalidInput
-from wetread.record import paths
+from wetread.record import paths, text
+from wetread.record.index_rows import BEGINNING as BEGINNING
+from wetread.record.index_rows import READERS, identifier_types
+from wetread.record.index_rows import Row as Row
+from wetread.record.index_rows import bounded as bounded
+from wetread.record.index_rows import date_range as date_range
+from wetread.record.index_rows import folded as folded
+from wetread.record.index_rows import reference_parts as reference_parts
 from wetread.record.parameters import SearchParameter, parameters_of
 from wetread.store.database import Connection
 
-Row: TypeAlias = tuple[Any, ...]
-
-BEGINNING = datetime.min.replace(tzinfo=UTC)
-END = datetime.max.replace(tzinfo=UTC)
-
-_INFINITY = Decimal("Infinity")
-_LONGEST = 256
-_CONTACT_SYSTEMS = frozenset({"phone", "fax", "email", "pager", "url", "sms", "other"})
 ON_OWN_COLUMN = frozenset({"_id", "_lastUpdated"})
 """Parameters that are columns of `resource` and need no index rows."""
-_REFERENCE = re.compile(
-    r"(?P<base>https?://.+/)?(?P<type>[A-Z][A-Za-z]+)/(?P<id>[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?"
-)
-_MOMENT = re.compile(
-    r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
-    r"(?:T(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?P<fraction>\.\d+)?)?(?P<zone>Z|[+-]\d\d:\d\d)?)?)?)?"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceParts:
-    """A reference taken apart. `url` is empty for a reference on this server, else the absolute or canonical url."""
-
-    target_type: str = ""
-    target_id: str = ""
-    url: str = ""
 
 
 @dataclass(slots=True)
 class Entries:
-    """Index rows without their resource: `(param, ...)`, as the columns of each table stand."""
+    """Index rows without their resource: `(param, ...)`, as the columns of each table stand.
+
+    `narrative` and `content` are the words for `_text` and `_content`.
+    """
 
     token: set[Row] = field(default_factory=set)
     reference: set[Row] = field(default_factory=set)
@@ -57,92 +39,94 @@ class Entries:
     string: set[Row] = field(default_factory=set)
     quantity: set[Row] = field(default_factory=set)
     uri: set[Row] = field(default_factory=set)
+    narrative: str = ""
+    content: str = ""
 
 
-_DIGITS: tuple[LiteralString, ...] = ("0", "1", "2", "3", "4", "5")
+_DIGITS: tuple[LiteralString, ...] = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 _COLUMNS: dict[LiteralString, tuple[LiteralString, ...]] = {
-    "token": ("system text", "code text"),
-    "reference": ("target_type text", "target_id text", "url text", "identifier_system text", "identifier_value text"),
+    "token": ("system text", "code text", "text text", "item smallint"),
+    "reference": (
+        "target_type text",
+        "target_id text",
+        "url text",
+        "identifier_system text",
+        "identifier_value text",
+        "item smallint",
+    ),
     "date": ("low timestamptz", "high timestamptz"),
     "string": ("folded text", "exact text"),
-    "quantity": ("low numeric", "high numeric", "system text", "code text", "unit text"),
+    "quantity": (
+        "low numeric",
+        "high numeric",
+        "system text",
+        "code text",
+        "unit text",
+        "canonical_low numeric",
+        "canonical_high numeric",
+        "canonical_unit text",
+        "item smallint",
+    ),
     "uri": ("uri text",),
 }
 
 
-def bounded(value: str) -> str:
-    """A value for an exact match, short enough for a b-tree row: a long one is cut and told apart by its digest."""
-    if len(value) <= _LONGEST:
-        return value
-    return f"{value[:_LONGEST]}…{hashlib.sha256(value.encode()).hexdigest()}"
-
-
-def folded(text: str) -> str:
-    """Text for comparison: no case, no accents, single spaces (FHIR R4 3.1.1.4.8)."""
-    decomposed = unicodedata.normalize("NFKD", text)
-    return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).casefold().split())
-
-
-def reference_parts(text: str) -> ReferenceParts:
-    """Takes a Reference.reference, a canonical or a uri apart; empty for a fragment (a contained resource)."""
-    if text.startswith("#"):
-        return ReferenceParts()
-    found = _REFERENCE.fullmatch(text)
-    if not found:
-        return ReferenceParts(url=bounded(text.split("|")[0]))
-    return ReferenceParts(found["type"], found["id"], bounded(text) if found["base"] else "")
-
-
-def date_range(text: str) -> tuple[datetime, datetime]:
-    """The span that a FHIR date, dateTime or instant of any precision covers: start, and end (exclusive).
-
-    A time without zone is UTC. Raises ValueError.
-    """
-    found = _MOMENT.fullmatch(text.strip())
-    if not found:
-        raise ValueError("not a FHIR date")
-    year, month, day, hour, minute, second = (
-        int(found[name]) if found[name] else None for name in ("year", "month", "day", "hour", "minute", "second")
-    )
-    zone = UTC if found["zone"] in (None, "Z") else datetime.strptime(found["zone"], "%z").tzinfo
-    leap = second == 60
-    micro = round(float(found["fraction"] or 0) * 1_000_000)
-    start = datetime(year or 1, month or 1, day or 1, hour or 0, minute or 0, 59 if leap else second or 0, tzinfo=zone)
-    try:
-        start = start.astimezone(UTC) + timedelta(microseconds=micro, seconds=leap)
-        if month is None:
-            end = start.replace(year=start.year + 1)
-        elif day is None:
-            end = (start + timedelta(days=31)).replace(day=1)
-        elif hour is None:
-            end = start + timedelta(days=1)
-        elif second is None:
-            end = start + timedelta(minutes=1)
-        elif found["fraction"] is None:
-            end = start + timedelta(seconds=1)
-        else:
-            end = start + timedelta(microseconds=10 ** max(0, 7 - len(found["fraction"])))
-    except (OverflowError, ValueError):
-        return min(start, END), END
-    return start, end
+_WITH_ITEM = frozenset({"token", "reference", "quantity"})
+_MOST_ITEMS = 32_767
 
 
 def extract(resource: dict[str, Any]) -> Entries:
     """The index entries of a resource under every parameter of its type. Raises InvalidInput on a malformed date."""
-    entries = Entries()
-    for parameter in parameters_of(resource["resourceType"]).values():
-        if parameter.code in ON_OWN_COLUMN:
-            continue
-        rows, read = _READERS[parameter.kind]
-        table: set[Row] = getattr(entries, rows)
-        for node in paths.compiled(parameter.expression)(resource):
-            if node.type == "String" and parameter.kind == "date":
-                continue  # occurrence[x] and the like may be free text, which is no date
-            try:
-                table.update((parameter.code, *values) for values in read(node.value, parameter))
-            except ValueError as error:
-                raise InvalidInput(f"not a FHIR {parameter.kind}", location=parameter.expression) from error
+    entries = Entries(narrative=text.narrative(resource), content=text.content(resource))
+    for parameter, name, reads in _plans(resource["resourceType"]):
+        table: set[Row] = getattr(entries, name)
+        read = READERS[parameter.kind][1]
+        for nodes, item in _nodes(resource, reads):
+            last = (item,) if name in _WITH_ITEM else ()
+            for node in nodes:
+                if node.type == "String" and parameter.kind == "date":
+                    continue  # occurrence[x] and the like may be free text, which is no date
+                try:
+                    table.update((parameter.code, *values, *last) for values in read(node.value, parameter))
+                except ValueError as error:
+                    raise InvalidInput(f"not a FHIR {parameter.kind}", location=parameter.expression) from error
+                if name == "token" and isinstance(node.value, dict) and "type" in node.value:
+                    table.update((f"{parameter.code}:of-type", *v, *last) for v in identifier_types(node.value))
     return entries
+
+
+Reads: TypeAlias = tuple[tuple[paths.Read, paths.Read | None], ...]
+
+
+@cache
+def _plans(resource_type: str) -> tuple[tuple[SearchParameter, str, Reads], ...]:
+    """Each parameter, its table, and what to read: the items, and within each its value; or all at once."""
+    return tuple(
+        (parameter, READERS[parameter.kind][0], _reads(parameter))
+        for parameter in parameters_of(resource_type).values()
+        if parameter.expression and parameter.code not in ON_OWN_COLUMN
+    )
+
+
+def _reads(parameter: SearchParameter) -> Reads:
+    if not parameter.items:
+        return ((paths.compiled(parameter.expression), None),)
+    items = paths.compiled(" | ".join(parameter.items))
+    # Longest first: what `Observation.component.` leaves of an expression holds no `Observation.` any more.
+    inner = parameter.expression
+    for item in sorted(parameter.items, key=len, reverse=True):
+        inner = inner.replace(f"{item}.", "")
+    return ((items, paths.compiled(inner)),)
+
+
+def _nodes(resource: dict[str, Any], reads: Reads) -> Iterator[tuple[paths.Nodes, int]]:
+    for outer, inner in reads:
+        if inner is None:
+            yield outer(resource), 0
+            continue
+        for item, node in enumerate(outer(resource)):
+            if isinstance(node.value, dict):
+                yield inner(node.value), min(item, _MOST_ITEMS)
 
 
 async def write(conn: Connection, key: int, resource_type: str, entries: Entries, *, replace: bool) -> None:
@@ -152,11 +136,12 @@ async def write(conn: Connection, key: int, resource_type: str, entries: Entries
         rows: set[Row] = getattr(entries, name)
         for number in range(len(columns) + 1):
             args[f"{name}_{number}"] = [row[number] for row in rows]
+    args["narrative"], args["content"] = entries.narrative, entries.content
     await conn.execute(_REPLACE if replace else _INSERT, args)
 
 
 def _statement(*, replace: bool) -> LiteralString:
-    """One statement for all six tables: one round trip, and one plan that the driver keeps prepared."""
+    """One statement for all tables: one round trip, and one plan that the driver keeps prepared."""
     steps: list[LiteralString] = []
     for name, columns in _COLUMNS.items():
         names: LiteralString = ", ".join(column.split()[0] for column in columns)
@@ -170,132 +155,20 @@ def _statement(*, replace: bool) -> LiteralString:
             "new_" + name + " AS (INSERT INTO index_" + name + " (resource_key, resource_type, param, " + names + ")"
             " SELECT %(key)s, %(resource_type)s, * FROM unnest(" + arrays + "))"
         )
+    if replace:
+        steps.append("gone_text AS (DELETE FROM index_text WHERE resource_key = %(key)s)")
+    steps.append(_NEW_TEXT)
     return "WITH " + ", ".join(steps) + " SELECT"
+
+
+_NEW_TEXT: LiteralString = """
+    new_text AS (
+        INSERT INTO index_text (resource_key, document)
+        SELECT %(key)s, setweight(to_tsvector('simple', %(narrative)s), 'A') || to_tsvector('simple', %(content)s)
+        WHERE %(narrative)s || %(content)s <> ''
+    )
+"""
 
 
 _INSERT = _statement(replace=False)
 _REPLACE = _statement(replace=True)
-
-
-def _token(value: Any, parameter: SearchParameter) -> Iterator[Row]:
-    match value:
-        case bool():
-            yield "", "true" if value else "false"
-        case str():
-            yield parameter.system_of(value), bounded(value)
-        case int() | Decimal():
-            yield "", str(value)
-        case {"coding": list(codings)}:
-            for coding in codings:
-                yield from _token(coding, parameter)
-        case {"code": str(code)}:
-            yield bounded(str(value.get("system", ""))), bounded(code)
-        case {"value": str(identifier)}:
-            system = str(value.get("system", ""))
-            yield "" if system in _CONTACT_SYSTEMS else bounded(system), bounded(identifier)
-
-
-def _reference(value: Any, parameter: SearchParameter) -> Iterator[Row]:
-    match value:
-        case str():
-            parts = reference_parts(value)
-            yield parts.target_type, parts.target_id, parts.url, "", ""
-        case {"resourceType": str(resource_type), "id": str(resource_id)}:
-            yield resource_type, resource_id, "", "", ""
-        case dict():
-            parts = reference_parts(str(value.get("reference", "")))
-            identifier = value.get("identifier")
-            system, code = "", ""
-            if isinstance(identifier, dict):
-                system, code = bounded(str(identifier.get("system", ""))), bounded(str(identifier.get("value", "")))
-            if parts != ReferenceParts() or code:
-                target_type = parts.target_type or str(value.get("type", ""))
-                yield target_type, parts.target_id, parts.url, system, code
-
-
-def _date(value: Any, parameter: SearchParameter) -> Iterator[Row]:
-    match value:
-        case str():
-            yield date_range(value)
-        case {"event": list(events)}:
-            ranges = [date_range(e) for e in events if isinstance(e, str)]
-            if ranges:
-                yield min(low for low, _ in ranges), max(high for _, high in ranges)
-        case {"repeat": {"boundsPeriod": dict(bounds)}}:
-            yield from _date(bounds, parameter)
-        case {"start": _} | {"end": _}:
-            low = date_range(value["start"])[0] if "start" in value else BEGINNING
-            yield low, date_range(value["end"])[1] if "end" in value else END
-
-
-_NAME_PARTS = ("text", "family", "given", "prefix", "suffix")
-_ADDRESS_PARTS = ("text", "line", "city", "district", "state", "postalCode", "country")
-
-
-def _string(value: Any, parameter: SearchParameter) -> Iterator[Row]:
-    match value:
-        case str():
-            if text := folded(value):
-                yield text, value
-        case {"coding": list(codings)}:
-            displays = [c.get("display") for c in codings if isinstance(c, dict)]
-            for part in (value.get("text"), *displays):
-                yield from _string(part, parameter)
-        case dict():
-            for name in dict.fromkeys(_NAME_PARTS + _ADDRESS_PARTS):
-                parts = value.get(name)
-                for part in parts if isinstance(parts, list) else (parts,):
-                    yield from _string(part, parameter)
-
-
-def _number(value: Any, parameter: SearchParameter) -> Iterator[Row]:
-    if isinstance(value, int | Decimal) and not isinstance(value, bool):
-        if (number := _storable(value)) is not None:
-            yield number, number, "", "", ""
-    else:
-        yield from _quantity(value, parameter)
-
-
-def _quantity(value: Any, parameter: SearchParameter) -> Iterator[Row]:
-    match value:
-        case {"low": _} | {"high": _}:
-            low, high = value.get("low", {}), value.get("high", {})
-            unit = low or high
-            least, most = _storable(low.get("value", -_INFINITY)), _storable(high.get("value", _INFINITY))
-        case {"value": int() | Decimal() as number}:
-            unit = value
-            least = most = _storable(number)
-            if value.get("comparator", "").startswith("<"):
-                least = -_INFINITY
-            elif value.get("comparator", "").startswith(">"):
-                most = _INFINITY
-        case _:
-            return
-    if least is not None and most is not None:
-        money = str(unit.get("currency", ""))
-        system = "urn:iso:std:iso:4217" if money else str(unit.get("system", ""))
-        code = money or str(unit.get("code", ""))
-        yield least, most, bounded(system), bounded(code), bounded(str(unit.get("unit", "")))
-
-
-def _storable(number: int | Decimal) -> Decimal | None:
-    """The number where PostgreSQL's numeric can hold it."""
-    value = Decimal(number)
-    return value if value.is_infinite() or abs(value.adjusted()) < 1000 else None
-
-
-def _uri(value: Any, parameter: SearchParameter) -> Iterator[Row]:
-    if isinstance(value, str):
-        yield (bounded(value),)
-
-
-_Reader: TypeAlias = Callable[[Any, SearchParameter], Iterator[Row]]
-_READERS: dict[str, tuple[str, _Reader]] = {
-    "token": ("token", _token),
-    "reference": ("reference", _reference),
-    "date": ("date", _date),
-    "string": ("string", _string),
-    "number": ("quantity", _number),
-    "quantity": ("quantity", _quantity),
-    "uri": ("uri", _uri),
-}

@@ -20,17 +20,38 @@ class SearchParameter:
 
     code: str
     kind: str
-    """token, reference, date, string, quantity, number or uri."""
+    """token, reference, date, string, quantity, number, uri or composite."""
     expression: str
     url: str
     targets: tuple[str, ...] = ()
     system: str | Mapping[str, str] = ""
+    components: tuple[str, ...] = ()
+    """Of a composite: the parameters that are its parts, in order."""
+    items: tuple[str, ...] = ()
+    """The elements that repeat and within one of which the parts of a composite must hold: of the composite itself, and
+    of each of its parts. Empty where the parts need only hold of one resource."""
 
     def system_of(self, code: str) -> str:
         """The system that a bare code of this parameter belongs to; empty where R4 does not say."""
         return self.system if isinstance(self.system, str) else self.system.get(code, "")
 
 
+FULL_TEXT = frozenset({"_text", "_content"})
+"""Parameters answered by the database's full text, not by an expression."""
+_ADDED: dict[str, dict[str, Any]] = {
+    "Resource": {
+        "_text": {"type": "string", "url": "http://hl7.org/fhir/SearchParameter/DomainResource-text"},
+        "_content": {"type": "string", "url": "http://hl7.org/fhir/SearchParameter/Resource-content"},
+    },
+    "DiagnosticReport": {
+        "imagingStudy": {  # IHE RAD Interactive Multimedia Report, which names no canonical of its own
+            "type": "reference",
+            "expression": "DiagnosticReport.imagingStudy",
+            "url": "https://wetread.org/fhir/SearchParameter/DiagnosticReport-imagingStudy",
+            "target": ["ImagingStudy"],
+        }
+    },
+}
 STORED_ELSEWHERE = frozenset({"AuditEvent"})
 """Types that the server speaks but `resource` does not hold."""
 
@@ -60,15 +81,18 @@ def choice_types() -> frozenset[str]:
 def parameters_of(resource_type: str) -> Mapping[str, SearchParameter]:
     """Code to parameter, those of every resource (`_id`, `_lastUpdated`, `_tag` ...) among them."""
     rows = {**_all()["Resource"], **_all().get(resource_type, {})}
+    items = {part: row["items"] for row in rows.values() if "items" in row for part in row["components"]}
     return MappingProxyType(
         {
             code: SearchParameter(
                 code=code,
                 kind=row["type"],
-                expression=row["expression"],
+                expression=row.get("expression", ""),
                 url=row["url"],
                 targets=tuple(row.get("target", ())),
                 system=row.get("system", ""),
+                components=tuple(row.get("components", ())),
+                items=tuple(row.get("items", items.get(code, ()))),
             )
             for code, row in rows.items()
         }
@@ -76,6 +100,22 @@ def parameters_of(resource_type: str) -> Mapping[str, SearchParameter]:
 
 
 @cache
+def common_parameters(resource_types: tuple[str, ...]) -> Mapping[str, SearchParameter]:
+    """The parameters that all of these types have, of the same kind in each."""
+    first, *others = (parameters_of(t) for t in resource_types)
+    return {
+        code: parameter
+        for code, parameter in first.items()
+        if all(code in other and other[code].kind == parameter.kind for other in others)
+    }
+
+
+@cache
 def _all() -> dict[str, dict[str, dict[str, Any]]]:
     parameters: dict[str, dict[str, dict[str, Any]]] = table("search-parameters.json")
-    return parameters
+    composites = {
+        base: {code: {"type": "composite", **row} for code, row in rows.items()}
+        for base, rows in table("search-composites.json").items()
+    }
+    bases = {*parameters, *composites, *_ADDED}
+    return {b: {**parameters.get(b, {}), **composites.get(b, {}), **_ADDED.get(b, {})} for b in bases}

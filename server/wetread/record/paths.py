@@ -33,6 +33,7 @@ class Node:
 
 Nodes: TypeAlias = list[Node]
 Evaluate: TypeAlias = Callable[[Nodes], Nodes]
+Read: TypeAlias = Callable[[dict[str, Any]], Nodes]
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<string>'(?:[^'\\]|\\.)*')|(?P<number>\d+)|(?P<name>[A-Za-z_]\w*)|(?P<sign>!=|[.()|\[\]=]))"
@@ -41,7 +42,7 @@ _REFERENCE_TYPE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_
 
 
 @cache
-def compiled(expression: str) -> Callable[[dict[str, Any]], Nodes]:
+def compiled(expression: str) -> Read:
     """From a resource to the nodes that the expression names. Raises Misconfigured on what we cannot read."""
     parser = _Parser(expression)
     evaluate = parser.union()

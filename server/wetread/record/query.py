@@ -1,41 +1,65 @@
-"""Search parameters as SQL (FHIR R4 search.html 3.1.1.4): conditions on `resource r`, values always bound."""
+"""Search parameters as SQL (FHIR R4 search.html 3.1.1.4): conditions on `resource r`, values always bound.
+
+Every condition is a set of keys: `r.key IN (SELECT ... FROM index_... i WHERE ...)`. Subqueries name their own `r` and
+`i`, which hide the outer ones; so a condition holds inside another (chains, `_has`) as it stands.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
-from typing import LiteralString, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from wetread.domain.reader import Reader
-from wetread.errors import InvalidInput
-from wetread.record.condition import Condition, all_of, any_of
-from wetread.record.index import BEGINNING, ON_OWN_COLUMN, bounded, date_range, folded, reference_parts
+from wetread.errors import InvalidInput, Unsupported
+from wetread.record import query_values, terminology, text
+from wetread.record.compartment import visible
+from wetread.record.condition import TRUE, Condition, all_of, any_of, none_of
+from wetread.record.index import ON_OWN_COLUMN
 from wetread.record.lossless import is_text
-from wetread.record.parameters import SearchParameter, parameters_of
+from wetread.record.parameters import FULL_TEXT, SearchParameter, common_parameters, parameters_of, resource_types
+from wetread.record.query_values import TABLES
+from wetread.record.query_values import split as split
+from wetread.record.query_values import unescape as unescape
 from wetread.store.database import Connection
 
-_MOST_VALUES = 500
-_PREFIX = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
-_MODIFIERS = {
-    "token": {"not"},
-    "string": {"exact", "contains"},
-    "uri": {"below", "above"},
-    "reference": {"identifier"},
-    "date": set[str](),
-    "number": set[str](),
-    "quantity": set[str](),
-}
-SUPPORTED_KINDS = tuple(_MODIFIERS)
+MOST_VALUES = 500
+MOST_PARAMETERS = 100
+DEEPEST_CHAIN = 8
+
+MODIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "token": ("missing", "not", "text", "in", "not-in", "above", "below", "of-type"),
+        "string": ("missing", "exact", "contains", "text"),
+        "uri": ("missing", "below", "above"),
+        "reference": ("missing", "identifier", "[type]"),
+        "date": ("missing",),
+        "number": ("missing",),
+        "quantity": ("missing",),
+        "composite": ("missing",),
+    }
+)
+"""What is supported: the modifiers of each kind of parameter."""
+SUPPORTED_KINDS = tuple(MODIFIERS)
+NOT_SUPPORTED: Mapping[str, str] = MappingProxyType(
+    {
+        "_filter": "filter expressions are not served; use search parameters, chains and _has",
+        "_query": "there are no named queries here",
+        "_contained": "contained resources are not searched",
+        "_containedType": "contained resources are not searched",
+        "near": "there is no search by distance here; search by address",
+    }
+)
+"""Parameters of R4 that are refused rather than ignored: leaving them out would give more than was asked for."""
 
 
-Values: TypeAlias = Callable[[str, str, SearchParameter], Condition]
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Who asks, and where: what a condition depends on beyond its own text."""
 
-
-def known(resource_type: str, name: str) -> bool:
-    """Whether a parameter, its modifier left aside, is one of the type's."""
-    return name.partition(":")[0] in parameters_of(resource_type)
+    conn: Connection
+    reader: Reader
+    base_url: str = ""
 
 
 async def matching(
@@ -43,253 +67,249 @@ async def matching(
 ) -> Condition:
     """Every search parameter as one condition on `resource r`, its type not among it.
 
-    Raises Forbidden where a chain touches a type that the reader may not search, and what `condition` raises.
+    Raises Forbidden where a chain touches a type that the reader may not search, InvalidInput for an unknown
+    parameter, a modifier or value that does not fit, Unsupported.
     """
-    return all_of([condition(resource_type, name, value, base_url) for name, value in params])
+    if len(params) > MOST_PARAMETERS:
+        raise InvalidInput(f"more than {MOST_PARAMETERS} parameters in one search")
+    question = Question(conn, reader, base_url)
+    return all_of([await condition(question, (resource_type,), name, value) for name, value in params])
 
 
-def condition(resource_type: str, name: str, value: str, base_url: str = "") -> Condition:
-    """One search parameter as a condition on `resource r`. Raises InvalidInput: unknown, bad modifier, bad value."""
+def known(types: Sequence[str], name: str) -> bool:
+    """Whether a parameter is one that all the types have, a chain, `_has`, `_list`, or one that we refuse to ignore."""
+    code = name.partition(":")[0].partition(".")[0]
+    return code in ("_has", "_list") or code in NOT_SUPPORTED or code in common_parameters(tuple(types))
+
+
+async def condition(question: Question, types: tuple[str, ...], name: str, value: str, depth: int = 0) -> Condition:
+    """One search parameter, of resources of any of the types. Raises as `matching` does."""
     code, _, modifier = name.partition(":")
     if not is_text(value):
         raise InvalidInput("a value holds a NUL or an unpaired surrogate, which no resource may hold", location=code)
-    if "." in name or code == "_has":
-        raise InvalidInput("chained parameters and _has are not supported by this server", location=name)
-    parameter = parameters_of(resource_type).get(code)
+    if depth > DEEPEST_CHAIN:
+        raise InvalidInput(f"a chain has at most {DEEPEST_CHAIN} links", location=name)
+    if code == "_has":
+        return await _has(question, types, name, value, depth)
+    if "." in name:
+        return await _chained(question, types, name, value, depth)
+    if code == "_list":
+        return _listed(question, value)
+    if code in NOT_SUPPORTED:
+        raise Unsupported(NOT_SUPPORTED[code], location=f"http.{code}")
+    parameter = common_parameters(types).get(code)
     if parameter is None:
-        raise InvalidInput(f"{resource_type} has no search parameter {code!r}", location=code)
+        raise InvalidInput(f"{' and '.join(types[:3])} has no search parameter {code!r}", location=code)
+    return await _plain(question, types, parameter, modifier, value)
+
+
+async def _plain(
+    question: Question, types: tuple[str, ...], parameter: SearchParameter, modifier: str, value: str
+) -> Condition:
+    code = parameter.code
+    if parameter.code in FULL_TEXT:
+        if modifier:
+            raise InvalidInput(f"{code} takes no modifier", location=code)
+        return text.condition(code, value)
+    of_type = parameter.kind == "reference" and modifier in resource_types()
+    if modifier and not of_type and modifier not in MODIFIERS[parameter.kind]:
+        raise InvalidInput(f"the modifier :{modifier} is not supported for {code}", location=f"{code}:{modifier}")
     if modifier == "missing":
-        return _missing(resource_type, parameter, value)
-    of_type = parameter.kind == "reference" and modifier[:1].isupper()
-    if modifier and not of_type and modifier not in _MODIFIERS[parameter.kind]:
-        raise InvalidInput(f"the modifier :{modifier} is not supported for {code}", location=name)
-
+        return _missing(types, parameter, value)
     values = split(value, ",")
-    if len(values) > _MOST_VALUES:
-        raise InvalidInput(f"more than {_MOST_VALUES} values for one parameter; ask in several searches", location=code)
-    if parameter.kind == "reference" and base_url:
-        values = [v.removeprefix(f"{base_url}/") for v in values]
-    matches = any_of(_VALUES[parameter.kind](v, modifier, parameter) for v in values)
+    if len(values) > MOST_VALUES:
+        raise InvalidInput(f"more than {MOST_VALUES} values for one parameter; ask in several searches", location=code)
+    if parameter.kind == "composite":
+        return any_of([_composite(types, parameter, v) for v in values])
+    if parameter.kind == "token" and modifier in _BY_TERMINOLOGY:
+        matches = any_of([await _by_terminology(question, parameter, modifier, v) for v in values])
+    else:
+        if parameter.kind == "reference" and question.base_url:
+            values = [v.removeprefix(f"{question.base_url}/") for v in values]
+        matches = any_of([query_values.of_value(v, modifier, parameter) for v in values])
+    negate = modifier in ("not", "not-in")
     if code in ON_OWN_COLUMN:
-        return _on_own_columns(matches)
-    return _indexed(resource_type, parameter, matches, negate=modifier == "not")
+        own = _on_own_columns(matches)
+        return none_of(own) if negate else own
+    rows = f"{code}:of-type" if modifier == "of-type" else code
+    return indexed(types, parameter.kind, rows, matches, negate=negate)
 
 
-def split(text: str, separator: str) -> list[str]:
-    """Splits on a separator that no backslash escapes; the escapes stay (FHIR R4 3.1.1.4.4)."""
-    parts = [""]
-    characters = iter(text)
-    for character in characters:
-        if character == "\\":
-            parts[-1] += character + next(characters, "")
-        elif character == separator:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
-def unescape(text: str) -> str:
-    """Takes the backslash off `\\,` `\\|` `\\$` and `\\\\`."""
-    return re.sub(r"\\([,|$\\])", r"\1", text)
-
-
-_TABLES: dict[str, LiteralString] = {
-    "token": "index_token",
-    "reference": "index_reference",
-    "date": "index_date",
-    "string": "index_string",
-    "number": "index_quantity",
-    "quantity": "index_quantity",
-    "uri": "index_uri",
-}
-
-
-def _indexed(resource_type: str, parameter: SearchParameter, matches: Condition, *, negate: bool) -> Condition:
-    table = _TABLES[parameter.kind]
-    where = "i.resource_type = %s AND i.param = %s AND (" + matches.sql + ")"
-    args = (resource_type, parameter.code, *matches.args)
+def indexed(types: Sequence[str], kind: str, code: str, matches: Condition, *, negate: bool = False) -> Condition:
+    """The resources of which some row under this code matches; with `negate`, those of which none does."""
+    own = of_types("i", types)
+    where = own.sql + " AND i.param = %s AND (" + matches.sql + ")"
+    args = (*own.args, code, *matches.args)
     if negate:
         return Condition(
-            "NOT EXISTS (SELECT FROM " + table + " i WHERE i.resource_key = r.key AND " + where + ")", args
+            "NOT EXISTS (SELECT FROM " + TABLES[kind] + " i WHERE i.resource_key = r.key AND " + where + ")", args
         )
-    return Condition("r.key IN (SELECT i.resource_key FROM " + table + " i WHERE " + where + ")", args)
+    return Condition("r.key IN (SELECT i.resource_key FROM " + TABLES[kind] + " i WHERE " + where + ")", args)
 
 
-def _missing(resource_type: str, parameter: SearchParameter, value: str) -> Condition:
+def of_types(alias: str, types: Sequence[str]) -> Condition:
+    """The rows `i`, or resources `r`, of these types."""
+    match alias, types:
+        case "i", [only]:
+            return Condition("i.resource_type = %s", (only,))
+        case "i", _:
+            return Condition("i.resource_type = ANY (%s)", (list(types),))
+        case _, [only]:
+            return Condition("r.resource_type = %s", (only,))
+    return Condition("r.resource_type = ANY (%s)", (list(types),))
+
+
+def _missing(types: Sequence[str], parameter: SearchParameter, value: str) -> Condition:
     if value not in ("true", "false"):
         raise InvalidInput(":missing takes true or false", location=parameter.code)
+    present = all_of([_present(part) for part in _parts(types, parameter)])
+    return none_of(present) if value == "true" else present
+
+
+def _present(parameter: SearchParameter) -> Condition:
     if parameter.code in ON_OWN_COLUMN:
-        return Condition("FALSE" if value == "true" else "TRUE")
-    return _indexed_missing(resource_type, parameter, value == "true")
+        return TRUE
+    table = TABLES[parameter.kind]
+    sql = "EXISTS (SELECT FROM " + table + " i WHERE i.resource_key = r.key AND i.param = %s)"
+    return Condition(sql, (parameter.code,))
 
 
-def _indexed_missing(resource_type: str, parameter: SearchParameter, missing: bool) -> Condition:
-    sql = "EXISTS (SELECT FROM " + _TABLES[parameter.kind] + " i WHERE i.resource_key = r.key AND i.param = %s)"
-    return Condition("NOT " + sql if missing else sql, (parameter.code,))
+def _parts(types: Sequence[str], parameter: SearchParameter) -> list[SearchParameter]:
+    own = parameters_of(types[0])
+    return [own[code] for code in parameter.components] or [parameter]
+
+
+def _composite(types: Sequence[str], parameter: SearchParameter, value: str) -> Condition:
+    """All parts hold of one resource; where the parameter looks into a repeating element, of one and the same of it."""
+    parts = _parts(types, parameter)
+    values = split(value, "$")
+    if len(values) != len(parts):
+        raise InvalidInput(f"expected {'$'.join(parameter.components)}", location=parameter.code)
+    matches = [
+        (p, query_values.of_value(v, "", p)) for p, v in zip(parts, values, strict=True)
+    ]  # fmt: skip
+    if not parameter.items:
+        return all_of([indexed(types, p.kind, p.code, m) for p, m in matches])
+    (first, own), *others = matches
+    for other, theirs in others:
+        inner = "i.param = %s AND (" + theirs.sql + ")"
+        within = Condition(
+            "(i.resource_key, i.item) IN (SELECT i.resource_key, i.item FROM " + TABLES[other.kind] + " i WHERE "
+            + of_types("i", types).sql + " AND " + inner + ")",
+            (*of_types("i", types).args, other.code, *theirs.args),
+        )  # fmt: skip
+        own = all_of([own, within])
+    return indexed(types, first.kind, first.code, own)
+
+
+_BY_TERMINOLOGY = frozenset({"in", "not-in", "above", "below"})
+
+
+async def _by_terminology(question: Question, parameter: SearchParameter, modifier: str, value: str) -> Condition:
+    if modifier in ("in", "not-in"):
+        codes = await terminology.codes_of(question.conn, unescape(value))
+    else:
+        system, bar, code = unescape(value).rpartition("|")
+        system = system if bar else parameter.system_of(code)
+        if not system or not code:
+            raise InvalidInput(f":{modifier} takes system|code", location=parameter.code)
+        related = terminology.subsumed if modifier == "below" else terminology.subsuming
+        codes = await related(question.conn, system, code)
+    pairs = [(system, code) for system, listed in codes.listed.items() for code in listed]
+    listed = Condition(
+        "(i.system, i.code) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        ([system for system, _ in pairs], [code for _, code in pairs]),
+    )
+    whole = [
+        Condition("i.system = %s AND i.code <> '' AND i.code <> ALL (%s)", (system, list(but)))
+        for system, but in codes.whole.items()
+    ]
+    return any_of([listed, *whole])
 
 
 def _on_own_columns(matches: Condition) -> Condition:
     """`_id` and `_lastUpdated` stand in `resource` itself; a version's instant covers its millisecond."""
-    until: LiteralString = "(r.last_updated + interval '1 millisecond')"
-    sql = matches.sql.replace("i.code", "r.id").replace("i.low", "r.last_updated").replace("i.high", until)
-    return Condition(sql, matches.args)
+    sql = matches.sql.replace("i.code", "r.id").replace("i.low", "r.last_updated")
+    return Condition(sql.replace("i.high", "(r.last_updated + interval '1 millisecond')"), matches.args)
 
 
-def _token(value: str, modifier: str, parameter: SearchParameter) -> Condition:
-    if parameter.code == "_id":
-        return Condition("i.code = %s", (unescape(value),))
-    return _system_and_code(value, "i.system", "i.code", parameter)
-
-
-def _system_and_code(
-    value: str, system_column: LiteralString, code_column: LiteralString, parameter: SearchParameter
-) -> Condition:
-    parts = [bounded(unescape(p)) for p in split(value, "|")]
-    by_system, by_code = system_column + " = %s", code_column + " = %s"
-    match parts:
-        case [code] if code:
-            return Condition(by_code, (code,))
-        case [system, ""] if system:
-            return Condition(by_system, (system,))
-        case [system, code] if code:
-            return Condition(by_code + " AND " + by_system, (code, system))
-    raise InvalidInput("expected code, system|code, |code or system|", location=parameter.code)
-
-
-def _reference(value: str, modifier: str, parameter: SearchParameter) -> Condition:
-    if modifier == "identifier":
-        return _system_and_code(value, "i.identifier_system", "i.identifier_value", parameter)
-    text = unescape(value)
-    if not text:
-        raise InvalidInput("an empty reference matches nothing", location=parameter.code)
-    if re.fullmatch(r"[A-Za-z0-9\-.]{1,64}", text):
-        if modifier:
-            return Condition("i.target_id = %s AND i.target_type = %s AND i.url = ''", (text, modifier))
-        return Condition("i.target_id = %s AND i.target_id <> '' AND i.url = ''", (text,))
-    parts = reference_parts(text)
-    if parts.url:
-        return Condition("i.url = %s AND i.url <> ''", (parts.url,))
+def _listed(question: Question, value: str) -> Condition:
+    question.reader.require("s", "List")
+    if value.startswith("$"):
+        raise Unsupported("there are no functional lists here; name a List by its id", location="http._list")
+    seen = visible(question.reader, "List")
     return Condition(
-        "i.target_id = %s AND i.target_id <> '' AND i.target_type = %s AND i.url = ''",
-        (parts.target_id, parts.target_type),
+        "(r.resource_type, r.id) IN (SELECT i.target_type, i.target_id FROM index_reference i"
+        " JOIN resource r ON r.key = i.resource_key WHERE i.resource_type = 'List' AND i.param = 'item'"
+        " AND i.url = '' AND i.target_id <> '' AND r.resource_type = 'List' AND r.id = %s AND (" + seen.sql + "))",
+        (value.removeprefix("List/"), *seen.args),
     )
 
 
-def _string(value: str, modifier: str, parameter: SearchParameter) -> Condition:
-    text = unescape(value)
-    if modifier == "exact":
-        return Condition("left(i.folded, 64) = %s AND i.exact = %s", (folded(text)[:64], text))
-    pattern = re.sub(r"([\\%_])", r"\\\1", folded(text))
-    if modifier == "contains":
-        return Condition("i.folded LIKE %s", (f"%{pattern}%",))
-    start = re.sub(r"([\\%_])", r"\\\1", folded(text)[:64])
-    return Condition("left(i.folded, 64) LIKE %s AND i.folded LIKE %s", (f"{start}%", f"{pattern}%"))
+async def _has(question: Question, types: tuple[str, ...], name: str, value: str, depth: int) -> Condition:
+    """`_has:Observation:patient:code=x`: what some Observation refers to as its patient (FHIR R4 3.1.1.4.9)."""
+    parts = name.split(":", 3)
+    if len(parts) != 4 or parts[1] not in resource_types():
+        raise InvalidInput("expected _has:Type:reference-parameter:parameter", location=name)
+    _, source, code, rest = parts
+    question.reader.require("s", source)
+    parameter = parameters_of(source).get(code)
+    if parameter is None or parameter.kind != "reference":
+        raise InvalidInput(f"{source} has no reference parameter {code!r}", location=name)
+    inner = all_of([visible(question.reader, source), await condition(question, (source,), rest, value, depth + 1)])
+    return Condition(
+        "(r.resource_type, r.id) IN (SELECT i.target_type, i.target_id FROM index_reference i"
+        " JOIN resource r ON r.key = i.resource_key WHERE i.resource_type = %s AND i.param = %s AND i.url = ''"
+        " AND i.target_id <> '' AND i.target_type = ANY (%s) AND NOT r.deleted AND (" + inner.sql + "))",
+        (source, code, list(types), *inner.args),
+    )
 
 
-def _uri(value: str, modifier: str, parameter: SearchParameter) -> Condition:
-    text = unescape(value)
-    match modifier:
-        case "below":
-            return Condition("i.uri LIKE %s", (re.sub(r"([\\%_])", r"\\\1", text) + "%",))
-        case "above":
-            return Condition("starts_with(%s, i.uri)", (text,))
-        case _:
-            return Condition("i.uri = %s", (bounded(text),))
+async def _chained(question: Question, types: tuple[str, ...], name: str, value: str, depth: int) -> Condition:
+    """`subject:Patient.name=x`: what refers to some Patient of that name (FHIR R4 3.1.1.4.8)."""
+    head, _, rest = name.partition(".")
+    code, _, named = head.partition(":")
+    parameter = common_parameters(types).get(code)
+    if parameter is None or parameter.kind != "reference":
+        raise InvalidInput(f"{' and '.join(types[:3])} has no reference parameter {code!r}", location=name)
+    if named and named not in resource_types():
+        raise InvalidInput("expected parameter:Type.parameter, of a type that is stored here", location=name)
+    groups = _targets(question.reader, parameter, named, rest)
+    if not groups:
+        raise InvalidInput(f"nothing that {code!r} refers to has the search parameter that follows", location=name)
+    found = []
+    for targets in groups:
+        seen = any_of(
+            [all_of([of_types("r", (t,)), visible(question.reader, t)]) for t in targets]
+            if any(visible(question.reader, t) != TRUE for t in targets)
+            else [of_types("r", targets)]
+        )
+        found.append(all_of([seen, await condition(question, targets, rest, value, depth + 1)]))
+    own = of_types("i", types)
+    one_of = any_of(found)
+    return Condition(
+        "r.key IN (SELECT i.resource_key FROM index_reference i WHERE " + own.sql + " AND i.param = %s"
+        " AND i.url = '' AND i.target_id <> '' AND (i.target_type, i.target_id) IN"
+        " (SELECT r.resource_type, r.id FROM resource r WHERE NOT r.deleted AND (" + one_of.sql + ")))",
+        (*own.args, code, *one_of.args),
+    )
 
 
-def _date(value: str, modifier: str, parameter: SearchParameter) -> Condition:
-    prefix, text = _prefixed(value)
-    try:
-        low, high = date_range(unescape(text).replace(" ", "+"))
-    except ValueError as error:
-        raise InvalidInput("expected a FHIR date, such as ge2026-01-31", location=parameter.code) from error
-    match prefix:
-        case "eq":
-            return Condition("i.low >= %s AND i.high <= %s", (low, high))
-        case "ne":
-            return Condition("i.low < %s OR i.high > %s", (low, high))
-        case "gt":
-            return Condition("i.high > %s", (high,))
-        case "lt":
-            return Condition("i.low < %s", (low,))
-        case "ge":
-            return Condition("i.low >= %s OR i.high > %s", (low, high))
-        case "le":
-            return Condition("i.high <= %s OR i.low < %s", (high, low))
-        case "sa":
-            return Condition("i.low >= %s", (high,))
-        case "eb":
-            return Condition("i.high <= %s", (low,))
-    slack = abs(datetime.now(UTC) - low) / 10
-    start = low - slack if low - BEGINNING > slack else BEGINNING
-    return Condition("i.low < %s::timestamptz + %s AND i.high > %s", (high, slack, start))
+def _targets(reader: Reader, parameter: SearchParameter, named: str, rest: str) -> list[tuple[str, ...]]:
+    """The types that a chain may go on to, those together whose parameter is of one kind.
 
-
-def _number(value: str, modifier: str, parameter: SearchParameter) -> Condition:
-    prefix, text = _prefixed(value)
-    return _compared(prefix, text, parameter)
-
-
-def _quantity(value: str, modifier: str, parameter: SearchParameter) -> Condition:
-    number, *unit = split(value, "|")
-    prefix, text = _prefixed(number)
-    compared = _compared(prefix, text, parameter)
-    match [bounded(unescape(u)) for u in unit]:
-        case [] | ["", ""]:
-            return compared
-        case ["", code]:
-            return all_of([compared, Condition("i.code = %s OR i.unit = %s", (code, code))])
-        case [system, ""]:
-            return all_of([compared, Condition("i.system = %s", (system,))])
-        case [system, code]:
-            return all_of([compared, Condition("i.system = %s AND i.code = %s", (system, code))])
-    raise InvalidInput("expected number, number|system|code or number||code", location=parameter.code)
-
-
-def _compared(prefix: str, text: str, parameter: SearchParameter) -> Condition:
-    try:
-        number = Decimal(text)
-    except InvalidOperation as error:
-        raise InvalidInput("expected a number after the prefix", location=parameter.code) from error
-    exponent = number.as_tuple().exponent
-    if not isinstance(exponent, int) or abs(number.adjusted()) > 999 or abs(exponent) > 999:
-        raise InvalidInput("the number is out of range", location=parameter.code)
-    # 100 means [99.5, 100.5) and 100.00 means [99.995, 100.005): FHIR R4 3.1.1.4.6.
-    half = Decimal((0, (5,), exponent - 1))
-    match prefix:
-        case "eq":
-            return Condition("i.low >= %s AND i.high < %s", (number - half, number + half))
-        case "ne":
-            return Condition("i.low < %s OR i.high >= %s", (number - half, number + half))
-        case "gt":
-            return Condition("i.high > %s", (number,))
-        case "lt":
-            return Condition("i.low < %s", (number,))
-        case "ge":
-            return Condition("i.high >= %s", (number,))
-        case "le":
-            return Condition("i.low <= %s", (number,))
-        case "sa":
-            return Condition("i.low > %s", (number,))
-        case "eb":
-            return Condition("i.high < %s", (number,))
-    slack = max(abs(number) / 10, half)
-    return Condition("i.low <= %s AND i.high >= %s", (number + slack, number - slack))
-
-
-def _prefixed(value: str) -> tuple[str, str]:
-    found = _PREFIX.fullmatch(value)
-    assert found is not None  # noqa: S101
-    return found.group(1) or "eq", found.group(2)
-
-
-_VALUES: dict[str, Values] = {
-    "token": _token,
-    "reference": _reference,
-    "date": _date,
-    "string": _string,
-    "number": _number,
-    "quantity": _quantity,
-    "uri": _uri,
-}
+    Raises Forbidden where the reader may search none of them.
+    """
+    if named:
+        reader.require("s", named)
+        return [(named,)]
+    code = rest.partition(".")[0].partition(":")[0]
+    targets = [t for t in parameter.targets if t in resource_types() and known((t,), code)]
+    allowed = [t for t in targets if reader.may("s", t)]
+    if targets and not allowed:
+        reader.require("s", targets[0])
+    by_kind: dict[str, list[str]] = {}
+    for target in allowed:
+        own = parameters_of(target).get(code)
+        by_kind.setdefault(own.kind if own else "", []).append(target)
+    return [tuple(group) for group in by_kind.values()]

@@ -1,52 +1,29 @@
-"""Search of one type as a searchset Bundle, spliced from stored texts, in pages by keyset cursor.
+"""Searches of a type, of several, of a compartment: a searchset Bundle, page by page (FHIR R4 3.1.1).
 
-Without _sort the order is that of creation, which no later write changes: the union of the pages is the unpaged set.
+The union of the pages is the unpaged set, also while others write: see `paging`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, LiteralString
-from urllib.parse import urlencode
-
-from psycopg.rows import class_row
+from typing import Any
 
 from wetread.domain.reader import Reader
-from wetread.errors import InvalidInput, NotFound, Unsupported
-from wetread.record import includes, query
-from wetread.record.compartment import patients_of, visible
-from wetread.record.condition import Condition, all_of
-from wetread.record.lossless import dump
+from wetread.errors import InvalidInput, NotFound, TooCostly
+from wetread.record import includes, paging, query, searchset
+from wetread.record.compartment import member, patients_of, visible
+from wetread.record.condition import TRUE, Condition, all_of, any_of
 from wetread.record.parameters import resource_types
 from wetread.record.resources import Version
-from wetread.record.splice import instant
+from wetread.record.search_plan import Plan, planned
 from wetread.store.database import Connection
 
-DEFAULT_COUNT = 50
-MOST_COUNT = 1000
-_CURSOR = "_cursor"
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """A total order of resources. `column` None is the order of creation."""
-
-    column: LiteralString | None = None
-    descending: bool = False
-
-
-_ORDERS = {
-    "_id": _Order("r.id"),
-    "-_id": _Order("r.id", descending=True),
-    "_lastUpdated": _Order("r.last_updated"),
-    "-_lastUpdated": _Order("r.last_updated", descending=True),
-}
+TIME_LIMIT_S = 30.0
+_COUNTED = 10_000
+"""An estimated total is exact up to here, and the planner's guess above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +32,6 @@ class SearchSet:
 
     body: str
     patient_ids: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Plan:
-    count: int = DEFAULT_COUNT
-    order: _Order = field(default_factory=_Order)
-    total: str = ""
-    only_count: bool = False
-    cursor: str = ""
-    conditions: list[Condition] = field(default_factory=list)
-    includes: list[includes.Include] = field(default_factory=list)
-    applied: list[tuple[str, str]] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Keyed:
-    key: int
-    resource_type: str
-    id: str
-    version_id: int
-    last_updated: datetime
-    body: str
-    deleted: bool
-
-    def version(self) -> Version:
-        return Version(self.resource_type, self.id, self.version_id, self.last_updated, self.body, self.deleted)
 
 
 async def search(
@@ -93,47 +43,21 @@ async def search(
     *,
     compartment: tuple[str, str] | None = None,
     strict: bool = False,
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> SearchSet:
     """One page, of a compartment (its type and id) where one is given.
 
-    Raises Forbidden, NotFound for an unknown type, InvalidInput for a bad value or modifier; a parameter that the type
-    has not is an error when `strict`, else ignored and told of (FHIR R4 3.1.1.3.1).
+    Raises Forbidden, NotFound for an unknown type, InvalidInput for a bad value or modifier, Unsupported, TooCostly; a
+    parameter that the type has not is an error when `strict`, else ignored and told of (FHIR R4 3.1.1.3.1).
     """
     if resource_type not in resource_types():
         raise NotFound("no such resource type here; see GET metadata")
     reader.require("s", resource_type)
-    if compartment is not None:
-        raise Unsupported("compartment searches are not served yet")
-    plan = _planned(resource_type, params, base_url, strict=strict)
-    where = all_of(
-        [
-            Condition("r.resource_type = %s AND NOT r.deleted", (resource_type,)),
-            visible(reader, resource_type),
-            *plan.conditions,
-        ]
+    path = "/".join((*compartment, resource_type) if compartment else (resource_type,))
+    return await _within(
+        time_limit_s,
+        _search(query.Question(conn, reader, base_url), (resource_type,), params, path, compartment, strict=strict),
     )
-    if plan.only_count:
-        return SearchSet(_bundle([], await _total(conn, where), [_link("self", base_url, resource_type, plan)]), ())
-
-    rows = await _page(conn, where, plan)
-    page, more = rows[: plan.count], len(rows) > plan.count
-    matches = [row.version() for row in page]
-    included = await includes.included(conn, reader, matches, plan.includes)
-    total: int | None = None
-    if plan.total in ("accurate", "estimate"):
-        total = await _total(conn, where)
-    elif plan.total == "" and not plan.cursor and not more:
-        total = len(matches)
-
-    links = [_link("self", base_url, resource_type, plan)]
-    if more:
-        links.append(_link("next", base_url, resource_type, plan, _position(page[-1], plan.order)))
-    entries = [
-        *(entry(v, base_url, "match") for v in matches),
-        *(entry(v, base_url, "include") for v in included),
-        *_told_of_ignored(plan.ignored),
-    ]
-    return SearchSet(_bundle(entries, total, links), await _patients(conn, [*matches, *included]))
 
 
 async def search_system(
@@ -144,151 +68,124 @@ async def search_system(
     *,
     compartment: tuple[str, str] | None = None,
     strict: bool = False,
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> SearchSet:
     """One page over several types: those of `_type`, else every type that the reader may search.
 
-    Raises as `search` does.
+    Raises as `search` does; Forbidden where the reader may search none.
     """
-    raise Unsupported("searches of the whole system are not served yet")
-
-
-async def _patients(conn: Connection, versions: Sequence[Version]) -> tuple[str, ...]:
-    of_type: dict[str, list[str]] = {}
-    for version in versions:
-        of_type.setdefault(version.resource_type, []).append(version.id)
-    found = [await patients_of(conn, resource_type, ids) for resource_type, ids in of_type.items()]
-    return tuple(dict.fromkeys(patient_id for patient_ids in found for patient_id in patient_ids))
-
-
-def entry(version: Version, base_url: str, mode: str) -> str:
-    """A searchset entry, the stored text within."""
-    full_url = json.dumps(f"{base_url}/{version.resource_type}/{version.id}")
-    return f'{{"fullUrl":{full_url},"resource":{version.body},"search":{{"mode":"{mode}"}}}}'
-
-
-def _bundle(entries: Iterable[str], total: int | None, links: Sequence[Mapping[str, str]]) -> str:
-    head = {
-        "resourceType": "Bundle",
-        "id": str(uuid.uuid4()),
-        "meta": {"lastUpdated": instant(datetime.now(UTC))},
-        "type": "searchset",
-        **({"total": total} if total is not None else {}),
-        "link": links,
-    }
-    inner = ",".join(entries)
-    return f'{dump(head)[:-1]},"entry":[{inner}]}}' if inner else dump(head)
-
-
-def _told_of_ignored(names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    issues = [
-        {
-            "severity": "warning",
-            "code": "not-supported",
-            "details": {"text": "this search parameter is not supported and was ignored"},
-            "expression": [f"http.{name}"],
-        }
-        for name in names
-    ]
-    outcome = {"resourceType": "OperationOutcome", "issue": issues}
-    return [dump({"fullUrl": uuid.uuid4().urn, "resource": outcome, "search": {"mode": "outcome"}})]
-
-
-def _planned(resource_type: str, params: Sequence[tuple[str, str]], base_url: str, *, strict: bool) -> _Plan:
-    plan = _Plan()
-    for name, value in params:
-        if name == _CURSOR:
-            plan.cursor = value
-        elif _control(plan, name, value):
-            plan.applied.append((name, value))
-        elif name == "_has" or name.startswith("_has:") or "." in name or query.known(resource_type, name):
-            plan.conditions.append(query.condition(resource_type, name, value, base_url))
-            plan.applied.append((name, value))
-        elif strict:
-            raise InvalidInput(f"{resource_type} has no search parameter of this name", location=f"http.{name}")
-        else:
-            plan.ignored.append(name)
-    return plan
-
-
-def _control(plan: _Plan, name: str, value: str) -> bool:
-    """Takes a parameter that steers the result; false for any other."""
-    match name, value:
-        case "_count", _:
-            plan.count = min(_non_negative(value), MOST_COUNT)
-            plan.only_count = plan.only_count or plan.count == 0
-        case "_sort", _ if value in _ORDERS:
-            plan.order = _ORDERS[value]
-        case "_total", "none" | "estimate" | "accurate":
-            plan.total = value
-        case "_summary", "count":
-            plan.only_count = True
-        case "_summary", "false":
-            pass
-        case (("_total" | "_summary"), _):
-            raise InvalidInput(f"{name} does not take this value here", location=f"http.{name}")
-        case (("_format" | "_pretty"), _):
-            pass
-        case _ if name.partition(":")[0] in ("_include", "_revinclude"):
-            plan.includes.append(includes.parse(name, value))
-        case _:
-            return False
-    return True
-
-
-def _non_negative(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise InvalidInput("_count takes a whole number", location="http._count")
-    return int(value)
-
-
-def _position(row: _Keyed, order: _Order) -> list[Any]:
-    match order.column:
-        case "r.id":
-            return [row.key, row.id]
-        case "r.last_updated":
-            return [row.key, row.last_updated.isoformat()]
-        case _:
-            return [row.key]
-
-
-def _sealed(position: list[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(position, separators=(",", ":")).encode()).decode().rstrip("=")
-
-
-def _opened(cursor: str, order: _Order) -> list[Any]:
-    try:
-        position = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        key, *rest = position
-        if order.column == "r.last_updated":
-            rest = [datetime.fromisoformat(rest[0])]
-        if type(key) is int and abs(key) < 2**63 and len(rest) == (order.column is not None):
-            return [key, *rest]
-    except (ValueError, TypeError, IndexError, binascii.Error, RecursionError):
-        pass
-    raise InvalidInput("not a page of this search; follow the link that the server gave", location=f"http.{_CURSOR}")
-
-
-async def _page(conn: Connection, where: Condition, plan: _Plan) -> list[_Keyed]:
-    order = plan.order
-    way: LiteralString = "DESC" if order.descending else "ASC"
-    sign: LiteralString = "<" if order.descending else ">"
-    by: LiteralString = "r.key ASC" if order.column is None else order.column + " " + way + ", r.key " + way
-    if plan.cursor:
-        key, *rest = _opened(plan.cursor, order)
-        after = (
-            Condition("r.key > %s", (key,))
-            if order.column is None
-            else Condition("(" + order.column + ", r.key) " + sign + " (%s, %s)", (*rest, key))
-        )
-        where = all_of([where, after])
-    select: LiteralString = (
-        "SELECT r.key, r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted FROM resource r WHERE "
+    named = [t for name, value in params if name == "_type" for t in value.split(",") if t]
+    if unknown := [t for t in named if t not in resource_types()]:
+        raise InvalidInput(f"{unknown[0][:64]!r} is no type that is searched here", location="http._type")
+    for resource_type in named:
+        reader.require("s", resource_type)
+    types = tuple(dict.fromkeys(named)) or tuple(t for t in sorted(resource_types()) if reader.may("s", t))
+    if not types:
+        reader.require("s", "Patient")
+    path = "/".join((*compartment, "*")) if compartment else ""
+    return await _within(
+        time_limit_s,
+        _search(query.Question(conn, reader, base_url), types, params, path, compartment, strict=strict),
     )
-    async with conn.cursor(row_factory=class_row(_Keyed)) as cursor:
-        await cursor.execute(select + where.sql + " ORDER BY " + by + " LIMIT %s", (*where.args, plan.count + 1))
-        return await cursor.fetchall()
+
+
+async def _within(time_limit_s: float, work: Coroutine[Any, Any, SearchSet]) -> SearchSet:
+    """Leaving in time cancels the statement that runs (psycopg cancels it in the server)."""
+    try:
+        async with asyncio.timeout(time_limit_s):
+            return await work
+    except TimeoutError as error:
+        raise TooCostly(f"this search takes longer than {time_limit_s:g} s; make it more specific") from error
+
+
+async def _search(
+    question: query.Question,
+    types: tuple[str, ...],
+    params: Sequence[tuple[str, str]],
+    path: str,
+    compartment: tuple[str, str] | None,
+    *,
+    strict: bool,
+) -> SearchSet:
+    conn, reader, base_url = question.conn, question.reader, question.base_url
+    plan = await planned(question, types, params, strict=strict)
+    where = all_of([Condition("NOT r.deleted"), _seen(reader, types), *_inside(compartment, types), *plan.conditions])
+    url = f"{base_url}/{path}" if path else base_url
+    if plan.only_count:
+        counted = await _total(conn, where)
+        return SearchSet(searchset.bundle([], counted, [plan.link("self", url, "")]), ())
+
+    began = datetime.now(UTC)
+    cursor = plan.cursor
+    rows = await paging.page(conn, where, plan.sort, cursor, plan.count + 1)
+    page, included = await _with_includes(conn, reader, rows[: plan.count], plan)
+    more = len(rows) > len(page)
+    matches = [row.version for row in page]
+
+    links = [plan.link("self", url, plan.cursor_text)]
+    if more:
+        links.append(plan.link("next", url, await _next(conn, page[-1], plan, cursor, began)))
+    entries = [
+        *(searchset.entry(v, base_url, "match", plan.summary, plan.elements) for v in matches),
+        *(searchset.entry(v, base_url, "include", plan.summary, _qualified(plan.elements)) for v in included),
+        *searchset.told(("not-supported", reason, f"http.{name}") for name, reason in plan.ignored),
+    ]
+    total = await _asked_total(conn, where, plan, None if more or cursor else len(matches))
+    return SearchSet(searchset.bundle(entries, total, links), await _patients(conn, [*matches, *included]))
+
+
+def _seen(reader: Reader, types: tuple[str, ...]) -> Condition:
+    if all(visible(reader, t) == TRUE for t in types):
+        return query.of_types("r", types)
+    return any_of([all_of([query.of_types("r", (t,)), visible(reader, t)]) for t in types])
+
+
+def _inside(compartment: tuple[str, str] | None, types: tuple[str, ...]) -> list[Condition]:
+    if compartment is None:
+        return []
+    return [any_of([all_of([query.of_types("r", (t,)), member(*compartment, t)]) for t in types])]
+
+
+async def _with_includes(
+    conn: Connection, reader: Reader, page: list[paging.Row], plan: Plan
+) -> tuple[list[paging.Row], list[Version]]:
+    """The matches and what they include; fewer matches, for the next page to go on, where that would be too much."""
+    while True:
+        try:
+            return page, await includes.included(conn, reader, [row.version for row in page], plan.includes)
+        except includes.TooMany as error:
+            if len(page) == 1:
+                text = f"one match includes more than {includes.MOST_INCLUDED} resources; search for these instead"
+                raise TooCostly(text, location="http._include") from error
+            page = page[: len(page) // 2]
+
+
+async def _next(
+    conn: Connection, last: paging.Row, plan: Plan, cursor: paging.Cursor | None, began: datetime
+) -> str:  # fmt: skip
+    if not paging.is_mutable(plan.sort):
+        return paging.seal(paging.Cursor(last.key, last.values))
+    if cursor is not None:
+        return paging.seal(paging.Cursor(last.key, last.values, cursor.began, cursor.last_key))
+    return paging.seal(paging.Cursor(last.key, last.values, began, await paging.last_key(conn)))
+
+
+def _qualified(elements: tuple[str, ...]) -> tuple[str, ...]:
+    """For an included resource: of `_elements` only those that name their type."""
+    return tuple(element for element in elements if "." in element)
+
+
+async def _asked_total(conn: Connection, where: Condition, plan: Plan, at_hand: int | None) -> int | None:
+    if plan.total == "none":
+        return None
+    if at_hand is not None:
+        return at_hand
+    match plan.total:
+        case "accurate":
+            return await _total(conn, where)
+        case "estimate":
+            return await _estimate(conn, where)
+    return None
 
 
 async def _total(conn: Connection, where: Condition) -> int:
@@ -297,9 +194,21 @@ async def _total(conn: Connection, where: Condition) -> int:
     return int(row[0])
 
 
-def _link(
-    relation: str, base_url: str, resource_type: str, plan: _Plan, position: list[Any] | None = None
-) -> dict[str, str]:
-    at = plan.cursor if position is None else _sealed(position)
-    params = [*plan.applied, *([(_CURSOR, at)] if at else [])]
-    return {"relation": relation, "url": f"{base_url}/{resource_type}" + (f"?{urlencode(params)}" if params else "")}
+async def _estimate(conn: Connection, where: Condition) -> int:
+    some = "SELECT count(*) FROM (SELECT FROM resource r WHERE " + where.sql + " LIMIT %s) some"
+    row = await (await conn.execute(some, (*where.args, _COUNTED + 1))).fetchone()
+    assert row is not None  # noqa: S101
+    if row[0] <= _COUNTED:
+        return int(row[0])
+    explained = await conn.execute("EXPLAIN (FORMAT JSON) SELECT FROM resource r WHERE " + where.sql, where.args)
+    plan = await explained.fetchone()
+    assert plan is not None  # noqa: S101
+    return max(int(plan[0][0]["Plan"]["Plan Rows"]), _COUNTED + 1)
+
+
+async def _patients(conn: Connection, versions: Sequence[Version]) -> tuple[str, ...]:
+    of_type: dict[str, list[str]] = {}
+    for version in versions:
+        of_type.setdefault(version.resource_type, []).append(version.id)
+    found = [await patients_of(conn, resource_type, ids) for resource_type, ids in of_type.items()]
+    return tuple(dict.fromkeys(patient_id for patient_ids in found for patient_id in patient_ids))

@@ -1,0 +1,279 @@
+"""The order of a search's matches, and where a page begins: opaque keyset cursors (FHIR R4 3.1.1.5.1, 3.1.1.5.2).
+
+Without _sort the order is that of creation, which no later write changes. A sort by an element that a write may change
+holds still too: the cursor carries the moment of the first page, and what was changed since stands where it stood then
+(`moved`), while what was made since is left out. So what matches throughout comes on exactly one page. (A transaction
+that is under way while the first page is made, and commits after it, may still move what it changed.)
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from functools import cmp_to_key
+from typing import Any, LiteralString, TypeAlias
+
+from psycopg.rows import tuple_row
+
+from wetread.errors import InvalidInput
+from wetread.record import index, lossless
+from wetread.record.condition import FALSE, TRUE, Condition, all_of, any_of
+from wetread.record.parameters import FULL_TEXT, SearchParameter
+from wetread.record.query_values import TABLES
+from wetread.record.resources import Version
+from wetread.store.database import Connection
+
+CURSOR = "_cursor"
+MOST_KEYS = 5
+MOST_MOVED = 5000
+
+Values: TypeAlias = tuple[Any, ...]
+_OWN: Mapping[str, LiteralString] = {"_id": "r.id", "_lastUpdated": "r.last_updated"}
+_COLUMNS: Mapping[str, tuple[LiteralString, int, LiteralString]] = {
+    "token": ("code", 2, "text"),
+    "reference": ("target_id", 2, "text"),
+    "date": ("low", 1, "timestamptz"),
+    "string": ("folded", 1, "text"),
+    "number": ("low", 1, "numeric"),
+    "quantity": ("low", 1, "numeric"),
+    "uri": ("uri", 1, "text"),
+}
+"""By kind: the column to sort by, its place in a row of `index.Entries`, its type."""
+SORTABLE_KINDS = tuple(_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a sort: ascending by the least value that a resource has, descending by the greatest."""
+
+    code: str
+    kind: str
+    descending: bool
+
+    @property
+    def sql_type(self) -> LiteralString:
+        return "text" if self.code == "_id" else _COLUMNS[self.kind][2]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A match, with its values of the sort keys."""
+
+    key: int
+    version: Version
+    values: Values
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The position after which a page begins. `began` and `last_key` bound what the first page could see."""
+
+    key: int
+    values: Values = ()
+    began: datetime | None = None
+    last_key: int = 0
+
+
+def keys(value: str, parameters: Mapping[str, SearchParameter]) -> tuple[Key, ...]:
+    """The keys of a `_sort`. Raises InvalidInput."""
+    found = []
+    for word in value.split(","):
+        code = word.removeprefix("-")
+        parameter = parameters.get(code)
+        if parameter is None or parameter.kind not in _COLUMNS or code in FULL_TEXT:
+            raise InvalidInput(f"cannot sort by {code!r}; name a search parameter", location="http._sort")
+        found.append(Key(code, parameter.kind, word.startswith("-")))
+    if len(found) > MOST_KEYS:
+        raise InvalidInput(f"a sort has at most {MOST_KEYS} keys", location="http._sort")
+    return tuple(found)
+
+
+def seal(cursor: Cursor) -> str:
+    values = [
+        v.isoformat() if isinstance(v, datetime) else str(v) if isinstance(v, Decimal) else v for v in cursor.values
+    ]
+    began = cursor.began.isoformat() if cursor.began else ""
+    text = json.dumps([cursor.key, values, began, cursor.last_key], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def opened(text: str, sort: Sequence[Key]) -> Cursor:
+    """Raises InvalidInput for what is no cursor of this sort."""
+    try:
+        key, values, began, last_key = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        read = tuple(_value(v, k) for v, k in zip(values, sort, strict=True))
+        numbers = all(type(n) is int and 0 <= n < 2**63 for n in (key, last_key))
+        moment = datetime.fromisoformat(began).astimezone(UTC) if began else None
+        if numbers and (moment is not None) == is_mutable(sort):
+            return Cursor(key, read, moment, last_key)
+    except (ValueError, TypeError, binascii.Error, RecursionError, InvalidOperation, OverflowError):
+        pass
+    raise InvalidInput("not a page of this search; follow the link that the server gave", location=f"http.{CURSOR}")
+
+
+def _value(value: Any, key: Key) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not lossless.is_text(value):
+        raise ValueError("not a value of a cursor")
+    match key.sql_type:
+        case "timestamptz":
+            return datetime.fromisoformat(value).astimezone(UTC)
+        case "numeric":
+            number = Decimal(value)
+            if number.is_nan() or (number.is_finite() and abs(number.adjusted()) > 1000):
+                raise ValueError("not a number of the index")
+            return number
+    return value
+
+
+def is_mutable(sort: Sequence[Key]) -> bool:
+    """Whether a write can move a resource in this order."""
+    return any(key.code != "_id" for key in sort)
+
+
+async def page(
+    conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor | None, most: int
+) -> list[Row]:  # fmt: skip
+    """The first `most` matches after the cursor, in order."""
+    moved: list[Row] = []
+    held = where
+    if cursor and cursor.began:
+        moved, known = await _moved(conn, where, sort, cursor)
+        held = all_of([where, Condition("r.key <= %s AND r.key <> ALL (%s)", (cursor.last_key, known))])
+    rows = await _rows(conn, held, sort, cursor, most)
+    if not moved:
+        return rows
+    assert cursor is not None  # noqa: S101
+    start = Row(cursor.key, rows[0].version if rows else moved[0].version, cursor.values)
+    later = [row for row in moved if _compare(row, start, sort) > 0]
+    return sorted([*rows, *later], key=cmp_to_key(lambda a, b: _compare(a, b, sort)))[:most]
+
+
+async def last_key(conn: Connection) -> int:
+    """The greatest key there is: what comes later was made later."""
+    row = await (await conn.execute("SELECT coalesce(max(key), 0) FROM resource")).fetchone()
+    assert row is not None  # noqa: S101
+    return int(row[0])
+
+
+_COLUMNS_OF_VERSION: LiteralString = "r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted"
+
+
+async def _rows(
+    conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor | None, most: int
+) -> list[Row]:  # fmt: skip
+    columns: list[LiteralString] = []
+    joins: list[LiteralString] = []
+    args: list[Any] = []
+    for number, key in enumerate(sort):
+        if key.code in _OWN:
+            columns.append(_OWN[key.code])
+            continue
+        name = _NAMES[number]
+        way: LiteralString = "max" if key.descending else "min"
+        joins.append(
+            " LEFT JOIN LATERAL (SELECT " + way + "(i." + _COLUMNS[key.kind][0] + ") AS v FROM " + TABLES[key.kind]
+            + " i WHERE i.resource_key = r.key AND i.param = %s) " + name + " ON TRUE"
+        )  # fmt: skip
+        args.append(key.code)
+        columns.append(name + ".v")
+    after = _after(cursor, sort, columns) if cursor else TRUE
+    order = [c + (" DESC NULLS LAST" if k.descending and k.code not in _OWN else " DESC" if k.descending else "")
+             for c, k in zip(columns, sort, strict=True)]  # fmt: skip
+    last: LiteralString = "r.key DESC" if _runs_backwards(sort) else "r.key"
+    sql: LiteralString = (
+        "SELECT r.key, " + ", ".join([_COLUMNS_OF_VERSION, *columns]) + " FROM resource r" + "".join(joins)
+        + " WHERE (" + where.sql + ") AND (" + after.sql + ") ORDER BY " + ", ".join([*order, last]) + " LIMIT %s"
+    )  # fmt: skip
+    async with conn.cursor(row_factory=tuple_row) as rows:
+        await rows.execute(sql, (*args, *where.args, *after.args, most))
+        return [Row(row[0], Version(*row[1:7]), tuple(row[7:])) for row in await rows.fetchall()]
+
+
+_NAMES: tuple[LiteralString, ...] = ("s0", "s1", "s2", "s3", "s4")
+
+
+def _runs_backwards(sort: Sequence[Key]) -> bool:
+    """A sort by one own column runs with its index, which ends in the key, whichever way."""
+    return len(sort) == 1 and sort[0].code in _OWN and sort[0].descending
+
+
+def _after(cursor: Cursor, sort: Sequence[Key], columns: Sequence[LiteralString]) -> Condition:
+    if len(sort) == 1 and sort[0].code in _OWN:
+        sign: LiteralString = "<" if sort[0].descending else ">"
+        return Condition("(" + columns[0] + ", r.key) " + sign + " (%s, %s)", (*cursor.values, cursor.key))
+    alike, arms = TRUE, []
+    for key, column, value in zip(sort, columns, cursor.values, strict=True):
+        cast: LiteralString = "%s::" + key.sql_type
+        if value is None:  # the last of all: nothing comes after it but its like
+            beyond, same = FALSE, Condition(column + " IS NULL")
+        else:
+            sign = "<" if key.descending else ">"
+            beyond = Condition(column + " " + sign + " " + cast + " OR " + column + " IS NULL", (value,))
+            same = Condition(column + " = " + cast, (value,))
+        arms.append(all_of([alike, beyond]))
+        alike = all_of([alike, same])
+    return any_of([*arms, all_of([alike, Condition("r.key > %s", (cursor.key,))])])
+
+
+def _compare(one: Row, other: Row, sort: Sequence[Key]) -> int:
+    """The database's order: text by code point (collation "C"), what is missing last, then the key."""
+    for key, a, b in zip(sort, one.values, other.values, strict=True):
+        if a == b:
+            continue
+        if a is None or b is None:
+            return 1 if a is None else -1
+        return (1 if a > b else -1) * (-1 if key.descending else 1)
+    return (one.key > other.key) - (one.key < other.key) if not _runs_backwards(sort) else other.key - one.key
+
+
+_MOVED: LiteralString = """
+    SELECT r.key, r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted, v.body, v.last_updated
+    FROM resource r LEFT JOIN LATERAL (
+        SELECT v.body, v.last_updated FROM resource_version v
+        WHERE v.resource_type = r.resource_type AND v.id = r.id AND v.last_updated <= %s
+        ORDER BY v.version_id DESC LIMIT 1
+    ) v ON TRUE
+    WHERE r.last_updated > %s AND r.key <= %s AND ("""
+
+
+async def _moved(
+    conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor
+) -> tuple[list[Row], list[int]]:  # fmt: skip
+    """What was changed since the first page and matches: as it was sorted then; and the keys of all that changed.
+
+    Raises InvalidInput where that is more than can be kept in order.
+    """
+    sql = _MOVED + where.sql + ") LIMIT %s"
+    args = (cursor.began, cursor.began, cursor.last_key, *where.args, MOST_MOVED + 1)
+    async with conn.cursor(row_factory=tuple_row) as cursor_:
+        await cursor_.execute(sql, args)
+        found = await cursor_.fetchall()
+    if len(found) > MOST_MOVED:
+        raise InvalidInput("too much was changed since the first page; search anew", location=f"http.{CURSOR}")
+    rows = [
+        Row(key, Version(*version), _as_sorted(lossless.parse(then), at, version[1], sort))
+        for key, *version, then, at in found
+        if then
+    ]
+    return rows, [row[0] for row in found]
+
+
+def _as_sorted(resource: dict[str, Any], last_updated: datetime, id_: str, sort: Sequence[Key]) -> Values:
+    entries = index.extract(resource)
+    return tuple(
+        id_ if k.code == "_id" else last_updated if k.code == "_lastUpdated" else _extreme(entries, k) for k in sort
+    )
+
+
+def _extreme(entries: index.Entries, key: Key) -> Any:
+    place = _COLUMNS[key.kind][1]
+    table: Iterable[index.Row] = getattr(entries, TABLES[key.kind].removeprefix("index_"))
+    values = [row[place] for row in table if row[0] == key.code]
+    return (max if key.descending else min)(values, default=None)
