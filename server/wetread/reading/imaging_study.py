@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from wetread.domain.codes import DCM
+from wetread.domain.codes import DCM, PROFILES
 from wetread.domain.identity import AccessionNumber, PatientIdentifier, PatientIdentity, authority_uri
 from wetread.domain.keys import fhir_id, secret_fhir_id
 from wetread.domain.reader import SYSTEM
@@ -106,6 +106,7 @@ def imaging_study(
     resource: dict[str, Any] = {
         "resourceType": "ImagingStudy",
         "id": imaging_study_id(first.study_instance_uid),
+        "meta": {"profile": [f"{PROFILES}/imaging-study"]},
         "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{first.study_instance_uid}"}],
         "status": "available" if is_complete else "registered",
         "modality": [_modality(code) for code in sorted({f.modality for f in instances if f.modality})],

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from wetread.domain.codes import ABSENT, DCM, PRESENT, UCUM, Coded
+from wetread.domain.codes import ABSENT, DCM, PRESENT, PROFILES, UCUM, Coded
 from wetread.domain.finding import Finding, Measurement, Reading
 from wetread.results import identity, vocabulary
 from wetread.results.context import ObjectRef, ReadingContext, body_site
@@ -33,10 +33,14 @@ _AI_ASSERTED = {
     "code": "AIAST",
     "display": "Artificial Intelligence asserted",
 }
+_AI_TRANSPARENCY = "http://hl7.org/fhir/uv/aitransparency"
 _AI_DEVICE_TYPE = {
-    "system": "http://hl7.org/fhir/uv/aitransparency/CodeSystem/AIdeviceTypeCS",
-    "code": "Artificial-Intelligence",
-    "display": "All kinds of Artificial Intelligence",
+    "coding": [{"system": f"{_AI_TRANSPARENCY}/CodeSystem/AIdeviceTypeCS", "code": "Artificial-Intelligence"}]
+}
+"""Without display or text: the guide's profiles fix the whole CodeableConcept."""
+_AI_KINDS = {
+    "Machine-Learning-Models": "Machine Learning Models",
+    "AI-for-Medical-Imaging-Data": "AI for Medical Imaging Data",
 }
 MODEL_DIGEST_SYSTEM = "urn:wetread:model:sha256"
 """Identifier system of a model's Device: the sha256 of its ONNX file."""
@@ -78,14 +82,15 @@ def device(reading: Reading, context: ReadingContext) -> Resource:
     resource = {
         "resourceType": "Device",
         "id": context.device_id,
-        "meta": _meta(reading, context, ai_asserted=False),
+        "meta": _meta(reading, context, "ai-device", ai_asserted=False),
         "text": _narrative(f"AI model {model_label(model)}.", *notes),
+        "extension": [_ai_kind(code, display) for code, display in _AI_KINDS.items()],
         "identifier": [{"system": MODEL_DIGEST_SYSTEM, "value": model.digest}],
         "status": "active",
         "manufacturer": plain(model.manufacturer),
         "deviceName": [{"name": model_name(model), "type": "model-name"}],
         "modelNumber": plain(model.name),
-        "type": {"coding": [_AI_DEVICE_TYPE], "text": "Imaging AI model"},
+        "type": _AI_DEVICE_TYPE,
         "version": [{"type": {"text": "model"}, "value": plain(model.version)}],
         "owner": {"display": plain(context.organization)} if context.organization else None,
         "safety": [{"text": "Not for clinical use"}] if model.not_for_clinical_use else None,
@@ -106,7 +111,7 @@ def _observation(reading: Reading, context: ReadingContext, finding: Finding, se
     resource = {
         "resourceType": "Observation",
         "id": identity.observation_id(reading, finding),
-        "meta": _meta(reading, context),
+        "meta": _meta(reading, context, "ai-observation"),
         "text": _narrative(finding_text(finding), *caveats(reading, demo=context.demo)),
         "identifier": [
             {"type": _concept(vocabulary.TRACKING_UID), **_dicom_uid(identity.tracking_uid(reading, finding))}
@@ -144,7 +149,7 @@ def _report(reading: Reading, context: ReadingContext, sr: ObjectRef | None) -> 
     resource = {
         "resourceType": "DiagnosticReport",
         "id": identity.report_id(reading),
-        "meta": _meta(reading, context),
+        "meta": _meta(reading, context, "ai-diagnosticreport"),
         "text": _narrative(*text.splitlines()),
         "identifier": identifiers,
         "basedOn": _references("ServiceRequest", context.service_request_id),
@@ -176,7 +181,7 @@ def _provenance(reading: Reading, context: ReadingContext) -> Resource:
     agents: list[Resource] = [
         {
             "type": {"coding": [author]},
-            "role": [{"coding": [_AI_DEVICE_TYPE]}],
+            "role": [_AI_DEVICE_TYPE],
             "who": {"reference": f"Device/{context.device_id}", "display": model_label(reading.model)},
         }
     ]
@@ -187,7 +192,7 @@ def _provenance(reading: Reading, context: ReadingContext) -> Resource:
     resource = {
         "resourceType": "Provenance",
         "id": identity.provenance_id(reading),
-        "meta": _meta(reading, context),
+        "meta": _meta(reading, context, "ai-provenance"),
         "text": _narrative(f"Read by {model_label(reading.model)} at {read_at}."),
         "target": [{"reference": t} for t in (*targets, f"DiagnosticReport/{identity.report_id(reading)}")],
         "occurredDateTime": read_at,
@@ -258,8 +263,14 @@ def _interpretation(finding: Finding, reading: Reading) -> list[Resource]:
     return [{"coding": [{"system": system, "code": code, "display": display}]} for code, display in codes]
 
 
-def _meta(reading: Reading, context: ReadingContext, *, ai_asserted: bool = True) -> Resource:
-    meta: Resource = {"source": context.base_url}
+def _ai_kind(code: str, display: str) -> Resource:
+    coding = {**_AI_DEVICE_TYPE["coding"][0], "code": code, "display": display}
+    url = f"{_AI_TRANSPARENCY}/StructureDefinition/aitransparency.AIKind"
+    return {"url": url, "valueCodeableConcept": {"coding": [coding]}}
+
+
+def _meta(reading: Reading, context: ReadingContext, profile: str, *, ai_asserted: bool = True) -> Resource:
+    meta: Resource = {"source": context.base_url, "profile": [f"{PROFILES}/{profile}"]}
     if ai_asserted:
         meta["security"] = [_AI_ASSERTED]
     if context.demo or reading.demo:

