@@ -16,7 +16,19 @@ from wetread.api.fhir_audit import AuditHook, visit
 from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute
 from wetread.domain.reader import Reader
 from wetread.errors import MethodNotAllowed
-from wetread.record import code_checks, expansion, lossless, operation_input, operations, resources, translation
+from wetread.record import (
+    code_checks,
+    everything,
+    expansion,
+    lastn,
+    lossless,
+    operation_input,
+    operations,
+    resources,
+    translation,
+    validate_operation,
+)
+from wetread.record.compartment import patients_of
 from wetread.record.definitions import Definition
 from wetread.record.operation_input import Given
 from wetread.record.operations import Operation
@@ -126,12 +138,34 @@ def _defined(define: Define) -> Perform:
     return perform
 
 
+async def _validate(conn: Connection, call: Call) -> Answer:
+    found = await validate_operation.validated(conn, call.reader, call.resource_type, call.resource_id, call.given)
+    about = await patients_of(conn, call.resource_type, [call.resource_id]) if call.resource_id else ()
+    return Answer(lossless.dump(validate_operation.outcome(found)), about)
+
+
+async def _everything(conn: Connection, call: Call) -> Answer:
+    page = await everything.everything(
+        conn, call.reader, call.resource_type, call.resource_id, call.given, call.base_url
+    )
+    return Answer(page.body, page.patient_ids)
+
+
+async def _lastn(conn: Connection, call: Call) -> Answer:
+    page = await lastn.lastn(conn, call.reader, call.given, call.base_url)
+    return Answer(page.body, page.patient_ids)
+
+
 _CORE = "http://hl7.org/fhir/OperationDefinition"
 _PERFORM: Mapping[str, Perform] = {
     f"{_CORE}/CodeSystem-lookup": _defined(code_checks.lookup),
     f"{_CORE}/CodeSystem-subsumes": _defined(code_checks.subsumes),
     f"{_CORE}/CodeSystem-validate-code": _defined(code_checks.validate_in_code_system),
     f"{_CORE}/ConceptMap-translate": _defined(translation.translate),
+    f"{_CORE}/Encounter-everything": _everything,
+    f"{_CORE}/Observation-lastn": _lastn,
+    f"{_CORE}/Patient-everything": _everything,
+    f"{_CORE}/Resource-validate": _validate,
     f"{_CORE}/ValueSet-expand": _defined(expansion.expand),
     f"{_CORE}/ValueSet-validate-code": _defined(code_checks.validate_in_value_set),
 }

@@ -52,6 +52,8 @@ class CodeSystem:
     concepts: dict[str, Concept] = field(default_factory=dict)
     parents: dict[str, list[str]] = field(default_factory=dict)
     children: dict[str, list[str]] = field(default_factory=dict)
+    properties: set[str] = field(default_factory=set)
+    """The codes of the properties that it declares, or that a concept has."""
     _folded: dict[str, str] = field(default_factory=dict)
 
     def concept(self, code: str) -> Concept | None:
@@ -91,6 +93,7 @@ def read(definition: Mapping[str, Any], additions: Iterable[Mapping[str, Any]] =
     )
     for part in (definition, *(a for a in additions if a is not definition)):
         hierarchy = _hierarchy(part)
+        system.properties |= {str(p.get("code")) for p in part.get("property", ())}
         for concept, parent in _walked(part.get("concept", ())):
             _add(system, concept, parent, hierarchy)
     if not system.case_sensitive:
@@ -127,6 +130,7 @@ def _add(system: CodeSystem, given: Mapping[str, Any], parent: str, hierarchy: M
     if parent:
         _link(system, parent, code)
     for member in given.get("property", ()):
+        system.properties.add(str(member.get("code")))
         meaning, other = hierarchy.get(str(member.get("code"))), _value(member)
         if meaning and isinstance(other, str):
             _link(system, *((other, code) if meaning == _PARENT else (code, other)))

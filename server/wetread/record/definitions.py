@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from importlib.resources import files
+from io import BytesIO
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -107,7 +108,7 @@ def _core(resource_type: str, url: str) -> Definition | None:
 
 @cache
 def _archive() -> zipfile.ZipFile:
-    return zipfile.ZipFile(files("wetread.record").joinpath("data", "terminology-r4.zip").open("rb"))
+    return zipfile.ZipFile(BytesIO(files("wetread.record").joinpath("data", "terminology-r4.zip").read_bytes()))
 
 
 @cache

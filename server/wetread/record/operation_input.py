@@ -114,8 +114,10 @@ def _search_text(member: Mapping[str, Any], where: str) -> str:
             return str(value)
         case {"reference": str(reference)}:
             return reference
+        case {"system": str(system), "code": str(code)}:
+            return f"{system}|{code}"
         case {"code": str(code)}:
-            return f"{value.get('system', '')}|{code}"
+            return code
     raise InvalidInput("a search parameter is given as a string", location=where)
 
 

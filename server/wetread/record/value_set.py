@@ -191,6 +191,9 @@ def _member(url: str, code: str, system: CodeSystem | None, version: str) -> Mem
 async def _filtered(conn: Connection, system: CodeSystem, given: Mapping[str, Any]) -> set[str]:
     """The codes that a filter selects (FHIR R4 valueset-filter-operator)."""
     name, op, value = str(given.get("property")), str(given.get("op")), str(given.get("value"))
+    if name not in (*_OF_ITSELF, "parent", "child") and name not in system.properties:
+        reason = f"the filter property {name} of the code system {system.url} is not known here"
+        raise Unsupported(reason, location="ValueSet.compose")
     if op == "regex":
         return await _matching(conn, system, name, value)
     every = set(system.concepts)
