@@ -230,7 +230,12 @@ def web_app(built: House) -> FastAPI:
     web.include_router(fhir_export.router(exports, authenticate, audit.write))
     web.include_router(
         fhir.router(
-            built.database, authenticate, audit.write, settings.fhir_base, on_write=_subscribing(built.subscriptions)
+            built.database,
+            authenticate,
+            audit.write,
+            settings.fhir_base,
+            on_write=_subscribing(built.subscriptions),
+            update_create=settings.fhir.update_create,
         )
     )
     web.include_router(dicomweb.router(built.database, built.blobs, authenticate))

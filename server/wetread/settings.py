@@ -62,6 +62,11 @@ class Http(_Section):
     """The address that clients see, without a closing slash; empty means http://host:port."""
 
 
+class Fhir(_Section):
+    update_create: bool = True
+    """Whether a PUT may create a resource under an id that the client chose."""
+
+
 class Mllp(_Section):
     host: str = "127.0.0.1"
     port: Port = 2575
@@ -214,6 +219,7 @@ class Settings(BaseSettings):
     overlay_dir: Path | None = None
     """The site's own `mappings/` files, laid over the shipped ones."""
     http: Http = Http()
+    fhir: Fhir = Fhir()
     mllp: Mllp = Mllp()
     dicom: Dicom = Dicom()
     site: Site = Site()

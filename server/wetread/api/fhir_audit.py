@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 AuditHook: TypeAlias = Callable[[Connection, AuditEntry], Awaitable[str]]
 """`record.audit.write`, or what stands for it."""
 
-ACTIONS = {"create": "C", "read": "R", "vread": "R", "history-instance": "R", "update": "U", "delete": "D"}
+ACTIONS = {
+    **dict.fromkeys(("read", "vread", "history-instance", "history-type", "history-system"), "R"),
+    **{"create": "C", "update": "U", "patch": "U", "delete": "D"},
+}
 _REQUEST_ID = re.compile(r"[\w.:\-]{1,128}", re.ASCII)
 
 
@@ -79,6 +82,7 @@ async def visit(
     """A visit whose failure, whatever it is, is audited before it goes on its way."""
     given = request.headers.get("x-request-id", "")
     request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+    request.state.request_id = request_id
     query = f"{request.url.path}?{request.url.query}".encode() if request.url.query else b""
     one = Visit(request, interaction, write, what, query, request_id)
     try:

@@ -6,15 +6,18 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
-from urllib.parse import parse_qsl
+from http import HTTPStatus
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from wetread.api.fhir_outcome import MEDIA_TYPE, success
 from wetread.errors import InvalidInput, NotAcceptable, TooLarge, UnsupportedMedia
-from wetread.record import lossless
+from wetread.record import lossless, patch
+from wetread.record.bundle import is_known
 from wetread.record.resources import Version
+from wetread.record.shape import shaped
 
 _TAKES = ("application/fhir+json", "application/json", "text/json", "application/*", "*/*")
 _READS = ("application/fhir+json", "application/json")
@@ -48,6 +51,14 @@ async def resource_text(request: Request, limit_bytes: int) -> str:
     return await _text(request, limit_bytes)
 
 
+async def patch_text(request: Request, limit_bytes: int) -> str:
+    """The body of a patch. Raises UnsupportedMedia, TooLarge, InvalidInput."""
+    name, _ = _media(request.headers.get("content-type", ""))
+    if name != patch.MEDIA_TYPE:
+        raise UnsupportedMedia(f"send Content-Type: {patch.MEDIA_TYPE}", location="http.Content-Type")
+    return await _text(request, limit_bytes)
+
+
 async def form(request: Request, limit_bytes: int) -> tuple[list[tuple[str, str]], bytes]:
     """The parameters in the body of a POST _search, and the body as it came."""
     name, _ = _media(request.headers.get("content-type", _FORM))
@@ -71,6 +82,14 @@ async def _text(request: Request, limit_bytes: int) -> str:
 
 def query(request: Request) -> list[tuple[str, str]]:
     return parse_qsl(request.url.query, keep_blank_values=True)
+
+
+def condition(request: Request) -> str:
+    """The search of a conditional interaction. Raises InvalidInput where the URL has none."""
+    wanted = [(name, value) for name, value in query(request) if name not in ("_format", "_pretty")]
+    if not wanted:
+        raise InvalidInput("name the resource by its id, or by search parameters", location="http.url")
+    return urlencode(wanted)
 
 
 def prefers(request: Request, name: str) -> str:
@@ -97,23 +116,27 @@ def etag(version: Version) -> str:
     return f'W/"{version.version_id}"'
 
 
+def only_new(request: Request) -> bool:
+    """Whether an update is wanted only where nothing is yet (If-None-Match: *, RFC 9110 13.1.2)."""
+    return request.headers.get("if-none-match", "").strip() == "*"
+
+
 def read_response(request: Request, version: Version) -> Response:
     """The version, or 304 where the caller has it already (3.1.0.5.1)."""
     headers = _version_headers(version)
-    if _is_known(request, version):
+    if is_known(version, request.headers.get("if-none-match"), _since(request)):
         return Response(status_code=304, headers=headers)
-    return Response(version.body, headers=headers, media_type=MEDIA_TYPE)
+    elements = list(filter(None, request.query_params.get("_elements", "").split(",")))
+    body = shaped(version.body, request.query_params.get("_summary", ""), elements)
+    return Response(body, headers=headers, media_type=MEDIA_TYPE)
 
 
-def _is_known(request: Request, version: Version) -> bool:
-    none_match = request.headers.get("if-none-match")
-    if none_match is not None:
-        return none_match.strip() == "*" or str(version.version_id) in _ETAG.findall(none_match)
+def _since(request: Request) -> datetime | None:
     try:
         since = parsedate_to_datetime(request.headers["if-modified-since"])
-        return version.last_updated.replace(microsecond=0) <= since
+        return since if since.tzinfo is not None else since.replace(tzinfo=UTC)
     except (KeyError, TypeError, ValueError):
-        return False
+        return None
 
 
 def written_response(request: Request, version: Version, *, created: bool, base_url: str) -> Response:
@@ -128,6 +151,20 @@ def written_response(request: Request, version: Version, *, created: bool, base_
             body = lossless.dump(success("created" if created else "stored"))
             return Response(body, status, headers=headers, media_type=MEDIA_TYPE)
     return Response(version.body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def deleted_response(request: Request, version: Version | None) -> Response:
+    """204, or 200 with an OperationOutcome for who prefers that (3.1.0.7). No version: there was nothing to delete."""
+    headers = {"ETag": etag(version)} if version is not None else {}
+    if prefers(request, "return") != "OperationOutcome":
+        return Response(status_code=204, headers=headers)
+    body = lossless.dump(success("deleted" if version is not None else "there was nothing to delete"))
+    return Response(body, headers=headers, media_type=MEDIA_TYPE)
+
+
+def status_line(status: int) -> str:
+    """As in Bundle.entry.response.status: `412 Precondition Failed`."""
+    return f"{status} {HTTPStatus(status).phrase}"
 
 
 def _version_headers(version: Version) -> Mapping[str, str]:

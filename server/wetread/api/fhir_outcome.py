@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -11,20 +12,22 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wetread.errors import MethodNotAllowed, Unauthorized, WetreadError
+from wetread.errors import MethodNotAllowed, Unauthorized, Unreachable, WetreadError
 from wetread.record import lossless
 from wetread.record.validate import InvalidResource, Issue
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/fhir+json"
+_METHODS = re.compile(r"[A-Z]+(, [A-Z]+)*")
 
 
 def outcome(error: WetreadError) -> dict[str, Any]:
     """The OperationOutcome of an error: one issue, or each that validation found."""
     if isinstance(error, InvalidResource):
         return _outcome([("error", issue) for issue in error.issues])
-    return _outcome([("error", Issue(error.fhir_issue, error.location or "", error.message))])
+    where = "" if isinstance(error, MethodNotAllowed) else error.location or ""
+    return _outcome([("error", Issue(error.fhir_issue, where, error.message))])
 
 
 def _outcome(issues: list[tuple[str, Issue]]) -> dict[str, Any]:
@@ -49,8 +52,10 @@ def success(text: str) -> dict[str, Any]:
 
 def response(error: WetreadError) -> Response:
     headers = {"WWW-Authenticate": 'Bearer realm="wetread"'} if isinstance(error, Unauthorized) else {}
-    if isinstance(error, MethodNotAllowed) and error.location:
-        headers["Allow"] = error.location
+    if isinstance(error, MethodNotAllowed) and _METHODS.fullmatch(error.location or ""):
+        headers["Allow"] = error.location or ""
+    if isinstance(error, Unreachable):
+        headers["Retry-After"] = "1"
     body = lossless.dump(outcome(error))
     return Response(body, error.http_status, headers=headers, media_type=MEDIA_TYPE)
 
@@ -62,6 +67,9 @@ class OutcomeRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
+            return _finished(request, await told(request))
+
+        async def told(request: Request) -> Response:
             try:
                 return await handle(request)
             except WetreadError as error:
@@ -73,3 +81,16 @@ class OutcomeRoute(APIRoute):
                 return response(WetreadError("an unexpected fault; it was logged, tell the operator when it happened"))
 
         return answer
+
+
+def _finished(request: Request, answer: Response) -> Response:
+    """What goes for every answer: `_pretty`, no body for HEAD, and the request's id."""
+    body = getattr(answer, "body", None)
+    if isinstance(body, bytes) and body and request.query_params.get("_pretty") == "true":
+        answer.body = lossless.pretty(body.decode()).encode()
+        answer.headers["Content-Length"] = str(len(answer.body))
+    if request.method == "HEAD" and isinstance(body, bytes):
+        answer.body = b""  # the length stays that of what GET would give (RFC 9110 9.3.2)
+    if request_id := getattr(request.state, "request_id", ""):
+        answer.headers["X-Request-Id"] = request_id
+    return answer

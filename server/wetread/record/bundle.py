@@ -1,314 +1,325 @@
 """Batch and transaction Bundles (FHIR R4 3.1.0.11).
 
-`read` takes a Bundle apart and validates what it would store, before any transaction; `transact` does all of it on the
-caller's connection, so that it commits or rolls back as one; `perform` does one entry, for a batch.
+`bundle_entry.read` takes a Bundle apart and validates what it would store, before any transaction; `transact` does
+entries on the caller's connection, so that they commit or roll back as one: all of a transaction, one of a batch.
+
+Whoever writes takes its turns in one order: the conditions, sorted; the resources that are there, sorted; then the new
+ones, sorted. So two Bundles that touch the same come one after the other; the rare knot that is left is untied by the
+database, and the caller does the whole again (`Database.retried`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
+import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
 from wetread.domain.reader import Reader
-from wetread.errors import InvalidInput, NotFound, PreconditionFailed, Unsupported, WetreadError
-from wetread.record import lossless, resources, search, validate
-from wetread.record.compartment import patient_of, patients_of
-from wetread.record.parameters import resource_types
-from wetread.record.resources import Version
+from wetread.errors import Contended, InvalidInput, NotFound, PreconditionFailed, WetreadError
+from wetread.record import conditional, history, lossless, patch, resources, search, validate
+from wetread.record.bundle_entry import METHODS, Entry
+from wetread.record.compartment import patient_of
+from wetread.record.links import conditional_references, rewritten
+from wetread.record.resources import Accepted, Version
 from wetread.record.splice import instant
 from wetread.store.database import Connection
 
-MOST_ENTRIES = 1000
-_ORDER = ("DELETE", "POST", "PUT", "GET")
-_PATH = re.compile(
-    r"(?P<type>[A-Z][A-Za-z]+)(?:/(?P<id>[A-Za-z0-9\-.]{1,64}))?(?:/_history/(?P<version>\d{1,9}))?(?:\?(?P<query>.*))?"
-)
-_IF_MATCH = re.compile(r'(?:W/)?"?(\d{1,9})"?')
-_LINKS = ("reference", "uri", "url")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry's request. `content` is the resource of a POST or PUT."""
-
-    number: int
-    method: str
-    resource_type: str
-    id: str = ""
-    version: str = ""
-    query: str = ""
-    full_url: str = ""
-    if_match: int | None = None
-    if_none_exist: str | None = None
-    content: dict[str, Any] | None = None
-
-    @property
-    def what(self) -> str:
-        """`Type/id`, or the type alone where the entry names no resource."""
-        return f"{self.resource_type}/{self.id}" if self.id else self.resource_type
-
-    @property
-    def interaction(self) -> str:
-        """The restful-interaction code."""
-        match self.method:
-            case "POST":
-                return "create"
-            case "PUT":
-                return "update"
-            case "DELETE":
-                return "delete"
-        return "vread" if self.version else "read" if self.id else "search-type"
+_LETTERS = {"POST": "c", "PUT": "u", "PATCH": "u", "DELETE": "d"}
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What an entry did. `text` is its entry of the response Bundle; `patient_ids` whom it touched, for the audit."""
+    """What an entry did. `text` is its entry of the response Bundle; `patient_ids` whom it touched, for the audit.
+
+    `written` is what it wrote: type, id, and the version, None for a deletion.
+    """
 
     entry: Entry
     text: str
     what: str = ""
     patient_ids: tuple[str, ...] = ()
+    written: tuple[str, str, Version | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A Bundle, taken apart: `entries` in their order; for a batch, entries that are faulty carry their error."""
+class Manner:
+    """How a Bundle is done. `returns` is the preference for what stands in the answer (Prefer: return)."""
 
-    is_transaction: bool
-    entries: tuple[Entry | WetreadError, ...]
+    base_url: str
+    returns: str = "representation"
+    strict: bool = False
+    may_create: bool = True
 
 
-async def read(text: str) -> Request:
-    """Takes a Bundle apart. Raises InvalidInput and the like; in a batch a faulty entry stands for itself.
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """An entry whose id is settled. `found` is the match of its condition; `is_new` that the id was made up here."""
 
-    Validation takes long, so it has a thread of its own.
+    entry: Entry
+    found: Version | None = None
+    is_new: bool = False
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        return self.entry.resource_type, self.entry.id
+
+    @property
+    def changes(self) -> bool:
+        """Whether it may change a resource that has this identity."""
+        if self.entry.method == "POST":
+            return self.found is None
+        return self.entry.method != "GET" and bool(self.entry.id)
+
+
+async def transact(conn: Connection, reader: Reader, entries: Sequence[Entry], manner: Manner) -> list[Done]:
+    """Does entries in R4's order (DELETE, POST, PUT and PATCH, GET); the answers stand in the order of `entries`.
+
+    Raises what any entry raises, its location within the Bundle: the caller's transaction then rolls back, and nothing
+    was done. Raises Contended where a resource changed while its turn was awaited.
     """
-    bundle = lossless.parse(text)
-    if bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
-        raise InvalidInput("expected a Bundle of type batch or transaction", location="Bundle.type")
-    entries = bundle.get("entry", [])
-    if not isinstance(entries, list) or len(entries) > MOST_ENTRIES:
-        raise InvalidInput(f"a Bundle has a list of at most {MOST_ENTRIES} entries", location="Bundle.entry")
-    return await asyncio.to_thread(_taken_apart, entries, bundle["type"] == "transaction")
-
-
-def _taken_apart(items: Sequence[Any], is_transaction: bool) -> Request:
-    entries: list[Entry | WetreadError] = []
-    for number, item in enumerate(items):
-        try:
-            entries.append(_entry(number, item))
-        except WetreadError as error:
-            if is_transaction:
-                raise
-            entries.append(error)
-    return Request(is_transaction, tuple(entries))
-
-
-def _entry(number: int, item: Any) -> Entry:
-    where = f"Bundle.entry[{number}]"
-    request = item.get("request") if isinstance(item, dict) else None
-    if not isinstance(request, dict) or not isinstance(request.get("url"), str):
-        raise InvalidInput("an entry needs request.method and request.url", location=f"{where}.request")
-    method, found = request.get("method"), _PATH.fullmatch(request["url"].lstrip("/"))
-    if method not in _ORDER:
-        raise Unsupported("an entry's method is GET, POST, PUT or DELETE here", location=f"{where}.request.method")
-    if not found or found["type"] not in resource_types():
-        raise NotFound("no such resource type here; see GET metadata", location=f"{where}.request.url")
-    entry = Entry(
-        number=number,
-        method=method,
-        resource_type=found["type"],
-        id=found["id"] or "",
-        version=found["version"] or "",
-        query=found["query"] or "",
-        full_url=str(item.get("fullUrl", "")),
-        if_match=_if_match(request.get("ifMatch"), where),
-        if_none_exist=_text(request.get("ifNoneExist"), f"{where}.request.ifNoneExist"),
-    )
-    if method in ("PUT", "DELETE") and (not (entry.id or entry.query) or entry.version):
-        raise InvalidInput(f"{method} needs Type/id, or Type?search", location=f"{where}.request.url")
-    if method == "POST" and (entry.id or entry.query):
-        raise InvalidInput("POST in a Bundle creates: its url is the type", location=f"{where}.request.url")
-    return replace(entry, content=_content(entry, item, where)) if method in ("POST", "PUT") else entry
-
-
-def _text(value: Any, where: str) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise InvalidInput("expected a string", location=where)
-    return value
-
-
-def _if_match(value: Any, where: str) -> int | None:
-    if value is None:
-        return None
-    found = _IF_MATCH.fullmatch(value) if isinstance(value, str) else None
-    if not found:
-        raise InvalidInput('ifMatch has the form W/"3"', location=f"{where}.request.ifMatch")
-    return int(found.group(1))
-
-
-def _content(entry: Entry, item: Mapping[str, Any], where: str) -> dict[str, Any]:
-    content = item.get("resource")
-    if not isinstance(content, dict) or content.get("resourceType") != entry.resource_type:
-        raise InvalidInput("the entry's resource is not of the type in its url", location=f"{where}.resource")
-    if entry.method == "PUT" and entry.id and content.get("id") != entry.id:
-        raise InvalidInput("the resource's id is not that of the url", location=f"{where}.resource.id")
-    try:
-        validate.check(content)
-    except validate.InvalidResource as error:
-        issues = [
-            replace(i, expression=f"{where}.resource{i.expression.removeprefix(entry.resource_type)}")
-            for i in error.issues
-        ]
-        raise validate.InvalidResource(issues) from error
-    return content
-
-
-async def transact(conn: Connection, reader: Reader, entries: Sequence[Entry], base_url: str) -> list[Done]:
-    """Does a transaction's entries in R4's order (DELETE, POST, PUT, GET); the answers stand in the Bundle's order.
-
-    Raises what any entry raises: the caller's transaction then rolls back, and nothing was done.
-    """
-    conditions = [(e.resource_type, e.if_none_exist) for e in entries if e.if_none_exist is not None]
-    if len(set(conditions)) < len(conditions):
-        raise InvalidInput("two entries of one transaction have the same ifNoneExist", location="Bundle.entry")
-    entries = [await _resolved(conn, reader, entry) for entry in _by_condition(entries)]
-    changed = [(e.resource_type, e.id) for e in entries if e.method != "GET" and e.id]
-    if len(set(changed)) < len(changed):
-        raise InvalidInput("two entries of one transaction change the same resource", location="Bundle.entry")
-    await resources.lock(conn, changed)
-    targets = {e.full_url: f"{e.resource_type}/{e.id}" for e in entries if e.full_url and e.content is not None}
+    for entry in entries:
+        if entry.method in _LETTERS:
+            reader.require(_LETTERS[entry.method], entry.resource_type)
+    steps = await _settled(conn, reader, entries)
+    _require_distinct(steps)
+    changed = [step.identity for step in steps if step.changes and not step.is_new]
+    versions = await resources.lock(conn, changed)
+    for step in steps:
+        if step.found is not None and step.changes and versions.get(step.identity) != step.found.version_id:
+            raise Contended("others change the same things at this moment; send again")
+    targets = _targets(steps)
     done = []
-    for entry in sorted(entries, key=lambda e: _ORDER.index(e.method)):
-        content = await _linked(conn, reader, entry.content, targets)
-        done.append(await perform(conn, reader, replace(entry, content=content), base_url))
+    for step in sorted(steps, key=_turn):
+        with _within(step.entry):
+            done.append(await _done(conn, reader, await _linked(conn, reader, step, targets), manner))
     return sorted(done, key=lambda d: d.entry.number)
 
 
-def _by_condition(entries: Sequence[Entry]) -> list[Entry]:
-    """Two transactions with the same conditions ask for them in the same order, and so never block each other."""
-    return sorted(entries, key=lambda e: (e.resource_type, e.if_none_exist or "", e.query))
+def _turn(step: _Step) -> tuple[int, str, str]:
+    """R4's order of methods; within one, new resources in an order that all Bundles share."""
+    return METHODS.index("PUT" if step.entry.method == "PATCH" else step.entry.method), *step.identity
 
 
-async def _resolved(conn: Connection, reader: Reader, entry: Entry) -> Entry:
-    """Gives an entry the id under which it will write, so that others can refer to it."""
-    condition = entry.query if entry.method in ("PUT", "DELETE") and not entry.id else entry.if_none_exist
-    match entry.method:
-        case "GET":
-            return entry
-        case "POST" | "PUT" if condition:
-            existing = await resources.only_match(conn, reader, entry.resource_type, condition)
-            return replace(entry, id=existing.id if existing else str(uuid.uuid4()))
-        case "POST":
-            return replace(entry, id=str(uuid.uuid4()))
-        case "DELETE" if condition:
-            existing = await resources.only_match(conn, reader, entry.resource_type, condition)
-            return replace(entry, id=existing.id if existing else "")
-    return entry
-
-
-async def _linked(
-    conn: Connection, reader: Reader, content: dict[str, Any] | None, targets: Mapping[str, str]
-) -> dict[str, Any] | None:
-    """The content with references to other entries, and conditional references, made real (R4 3.1.0.11.2)."""
-    if content is None:
-        return None
-    found = dict(targets)
-    for text in set(_conditional_references(content)):
-        resource_type, _, condition = text.partition("?")
-        match = await resources.only_match(conn, reader, resource_type, condition)
-        if match is None:
-            raise PreconditionFailed("a conditional reference matches no resource")
-        found[text] = f"{match.resource_type}/{match.id}"
-    linked: dict[str, Any] = _rewritten(content, lambda text: found.get(text, text))
-    return linked
-
-
-def _conditional_references(value: Any) -> Iterator[str]:
-    match value:
-        case Mapping():
-            reference = value.get("reference")
-            if isinstance(reference, str) and re.fullmatch(r"[A-Z][A-Za-z]+\?.+", reference):
-                yield reference
-            for member in value.values():
-                yield from _conditional_references(member)
-        case list():
-            for item in value:
-                yield from _conditional_references(item)
-
-
-def _rewritten(value: Any, link: Callable[[str], str]) -> Any:
-    match value:
-        case Mapping():
-            return {
-                key: link(member)
-                if isinstance(member, str) and (key in _LINKS or key.endswith(("Uri", "Url")))
-                else _rewritten(member, link)
-                for key, member in value.items()
-            }
-        case list():
-            return [_rewritten(item, link) for item in value]
-    return value
-
-
-async def perform(conn: Connection, reader: Reader, entry: Entry, base_url: str) -> Done:
-    """Does one entry. Raises Forbidden, NotFound, Gone, PreconditionFailed, InvalidInput."""
-    match entry.method:
-        case "POST" | "PUT":
-            return await _write(conn, reader, entry, base_url)
-        case "DELETE":
-            return await _delete(conn, reader, entry)
-    if entry.id:
-        version = (
-            await resources.vread(conn, reader, entry.resource_type, entry.id, int(entry.version))
-            if entry.version
-            else await resources.read(conn, reader, entry.resource_type, entry.id)
+@contextlib.contextmanager
+def _within(entry: Entry) -> Iterator[None]:
+    """Tells of an error where in the Bundle it belongs."""
+    try:
+        yield
+    except validate.InvalidResource as error:
+        where = f"Bundle.entry[{entry.number}].resource"
+        error.issues = tuple(
+            issue
+            if issue.expression.startswith(where)
+            else replace(issue, expression=where + issue.expression.removeprefix(entry.resource_type))
+            for issue in error.issues
         )
-        return _done(entry, version, "200 OK", base_url)
+        raise
+    except WetreadError as error:
+        where, inner = f"Bundle.entry[{entry.number}]", error.location or ""
+        if not inner.startswith(where):
+            inner = inner.removeprefix(entry.resource_type)
+            error.location = f"{where}.resource{inner}" if inner.startswith(".") else f"{where}.request"
+        raise
+
+
+async def _settled(conn: Connection, reader: Reader, entries: Sequence[Entry]) -> list[_Step]:
+    """Every entry with the id under which it writes, so that others can refer to it."""
+    steps: dict[int, _Step] = {}
+    deleted: set[tuple[str, str]] = set()
+    # Two Bundles with the same conditions ask for them in the same order, and so never block each other.
+    for entry in sorted((e for e in entries if e.condition), key=_condition_key):
+        with _within(entry):
+            found = await resources.only_match(conn, reader, entry.resource_type, entry.condition)
+            steps[entry.number] = _matched(entry, found)
+            if entry.method == "DELETE" and found is not None:
+                deleted.add((entry.resource_type, found.id))
+    deleted.update((e.resource_type, e.id) for e in entries if e.method == "DELETE" and e.id)
+    for entry in entries:
+        step = steps.get(entry.number)
+        if step is None:
+            is_new = entry.method == "POST"
+            steps[entry.number] = _Step(replace(entry, id=str(uuid.uuid4())) if is_new else entry, is_new=is_new)
+        elif entry.method == "POST" and step.found is not None and step.identity in deleted:
+            # Deletions come first, so this match will be gone.
+            steps[entry.number] = _matched(entry, None)
+    return [steps[entry.number] for entry in entries]
+
+
+def _condition_key(entry: Entry) -> tuple[str, list[tuple[str, str]]]:
+    return entry.resource_type, resources.conditions(entry.condition)
+
+
+def _matched(entry: Entry, found: Version | None) -> _Step:
+    match entry.method:
+        case "POST":
+            return _Step(replace(entry, id=found.id if found else str(uuid.uuid4())), found, is_new=found is None)
+        case "PUT":
+            assert entry.content is not None  # noqa: S101
+            id_, is_new = conditional.identity(entry.content, found)
+            return _Step(replace(entry, id=id_), found, is_new)
+    if found is None and entry.method == "PATCH":
+        raise NotFound(f"no {entry.resource_type} matches the condition")
+    return _Step(replace(entry, id=found.id if found else ""), found)
+
+
+def _require_distinct(steps: Sequence[_Step]) -> None:
+    """R4: a transaction in which two entries have the same identity fails."""
+    seen: set[object] = set()
+    for step in steps:
+        keys: list[object] = [step.identity] if step.changes else []
+        if step.entry.method == "POST" and step.entry.condition:
+            keys.append(("POST", *_condition_key(step.entry)[:1], *_condition_key(step.entry)[1]))
+        if seen.intersection(keys):
+            where = f"Bundle.entry[{step.entry.number}].request"
+            raise InvalidInput("two entries of one transaction change the same resource", location=where)
+        seen.update(keys)
+
+
+def _targets(steps: Sequence[_Step]) -> dict[str, str]:
+    """What a link may say, and the `Type/id` that it means (R4 bundle.html 2.36.4.1)."""
+    targets: dict[str, str] = {}
+    for step in steps:
+        entry = step.entry
+        if entry.content is None:
+            continue
+        real = f"{entry.resource_type}/{entry.id}"
+        if entry.full_url:
+            targets[entry.full_url] = real
+        if entry.full_url.startswith(("http:", "https:")):
+            # Its sisters may name it relative to the server that it came from.
+            *_, type_, id_ = ("", *entry.full_url.rsplit("/", 2))
+            targets.setdefault(f"{type_}/{id_}", real)
+    return {text: real for text, real in targets.items() if text != real}
+
+
+async def _linked(conn: Connection, reader: Reader, step: _Step, targets: Mapping[str, str]) -> _Step:
+    """The step with links to other entries, and references by search, made real (R4 3.1.0.11.2)."""
+    if step.entry.content is None:
+        return step
+    found = dict(targets)
+    for text, resource_type, condition in set(conditional_references(step.entry.content)):
+        match = await resources.match(conn, reader, resource_type, condition)
+        if match is None:
+            raise PreconditionFailed("a reference by search matches no resource")
+        found[text] = f"{match.resource_type}/{match.id}"
+    return replace(step, entry=replace(step.entry, content=rewritten(step.entry.content, found)))
+
+
+async def _done(conn: Connection, reader: Reader, step: _Step, manner: Manner) -> Done:
+    entry = step.entry
+    match entry.method:
+        case "POST" if step.found is not None:
+            return _answer(entry, step.found, 200, manner)
+        case "POST" | "PUT":
+            return await _write(conn, step, manner)
+        case "PATCH":
+            return await _patch(conn, entry, manner)
+        case "DELETE":
+            return await _delete(conn, entry, manner)
+    return await _get(conn, reader, entry, manner)
+
+
+async def _write(conn: Connection, step: _Step, manner: Manner) -> Done:
+    entry = step.entry
+    content = {**(entry.content or {}), "id": entry.id}
+    by_condition = entry.method == "PUT" and bool(entry.condition)
+    if by_condition and step.found is None and not step.is_new and await resources.lock(conn, [step.identity]):
+        raise conditional.taken(entry.resource_type)
+    version, created = await resources.update(
+        conn,
+        Accepted(lossless.dump(content), content),
+        if_match=entry.if_match,
+        only_new=entry.method == "PUT" and entry.if_none_match == "*",
+        may_create=manner.may_create or step.is_new,
+        method="POST" if step.is_new else "PUT",
+    )
+    return _answer(entry, version, 201 if created else 200, manner, wrote=True)
+
+
+async def _patch(conn: Connection, entry: Entry, manner: Manner) -> Done:
+    change = patch.change(entry.operations)
+    version = await resources.patch(conn, entry.resource_type, entry.id, change, if_match=entry.if_match)
+    return _answer(entry, version, 200, manner, wrote=True)
+
+
+async def _delete(conn: Connection, entry: Entry, manner: Manner) -> Done:
+    before = await resources.current(conn, entry.resource_type, entry.id) if entry.id else None
+    after = None
+    if entry.id:
+        after = await resources.delete(conn, entry.resource_type, entry.id, if_match=entry.if_match)
+    response = {"status": "204 No Content", **({"etag": f'W/"{after.version_id}"'} if after else {})}
+    written = (entry.resource_type, entry.id, None) if before is not None and not before.deleted else None
+    return Done(entry, lossless.dump({"response": response}), entry.what, _patients(before), written)
+
+
+async def _get(conn: Connection, reader: Reader, entry: Entry, manner: Manner) -> Done:
     params = parse_qsl(entry.query, keep_blank_values=True)
-    found = await search.search(conn, reader, entry.resource_type, params, base_url)
+    type_, id_, base = entry.resource_type, entry.id, manner.base_url
+    found: search.SearchSet | history.History
+    match entry.interaction:
+        case "read":
+            return _answer(entry, await resources.read(conn, reader, type_, id_), 200, manner)
+        case "vread":
+            return _answer(entry, await resources.vread(conn, reader, type_, id_, int(entry.version)), 200, manner)
+        case "history-instance":
+            found = await history.of_resource(conn, reader, type_, id_, params, base)
+        case "history-type":
+            found = await history.of_type(conn, reader, type_, params, base)
+        case "history-system":
+            found = await history.of_system(conn, reader, params, base)
+        case _ if not type_:
+            found = await search.search_system(
+                conn, reader, params, base, compartment=entry.compartment, strict=manner.strict
+            )
+        case _:
+            found = await search.search(
+                conn, reader, type_, params, base, compartment=entry.compartment, strict=manner.strict
+            )
     return Done(entry, f'{{"resource":{found.body},"response":{{"status":"200 OK"}}}}', "", found.patient_ids)
 
 
-async def _write(conn: Connection, reader: Reader, entry: Entry, base_url: str) -> Done:
-    reader.require("c" if entry.method == "POST" else "u", entry.resource_type)
-    entry = entry if entry.id else await _resolved(conn, reader, entry)
-    content = {**(entry.content or {}), "id": entry.id}
-    if entry.if_none_exist is not None:
-        existing = await resources.only_match(conn, reader, entry.resource_type, entry.if_none_exist)
-        if existing is not None:
-            return _done(entry, existing, "200 OK", base_url)
-    version, created = await resources.update(conn, content, if_match=entry.if_match)
-    return _done(entry, version, "201 Created" if created else "200 OK", base_url)
+_REASONS = {200: "200 OK", 201: "201 Created", 304: "304 Not Modified"}
 
 
-async def _delete(conn: Connection, reader: Reader, entry: Entry) -> Done:
-    reader.require("d", entry.resource_type)
-    entry = entry if entry.id else await _resolved(conn, reader, entry)
-    if not entry.id:
-        return Done(entry, '{"response":{"status":"204 No Content"}}')
-    patient_ids = await patients_of(conn, entry.resource_type, [entry.id])
-    version = await resources.delete(conn, entry.resource_type, entry.id, if_match=entry.if_match)
-    response = {"status": "204 No Content", "etag": f'W/"{version.version_id}"'}
-    return Done(entry, lossless.dump({"response": response}), entry.what, patient_ids)
-
-
-def _done(entry: Entry, version: Version, status: str, base_url: str) -> Done:
+def _answer(entry: Entry, version: Version, status: int, manner: Manner, *, wrote: bool = False) -> Done:
     what = f"{version.resource_type}/{version.id}"
+    status = (
+        304 if entry.method == "GET" and is_known(version, entry.if_none_match, entry.if_modified_since) else status
+    )
+    returns = manner.returns if entry.method != "GET" else "representation"
     response = {
-        "status": status,
-        "location": f"{base_url}/{what}/_history/{version.version_id}",
+        "status": _REASONS[status],
+        "location": f"{manner.base_url}/{what}/_history/{version.version_id}",
         "etag": f'W/"{version.version_id}"',
         "lastModified": instant(version.last_updated),
+        **({"outcome": _success(status)} if returns == "OperationOutcome" else {}),
     }
-    patient_id = patient_of(version.resource())
-    text = f'{lossless.dump({"fullUrl": f"{base_url}/{what}"})[:-1]},"resource":{version.body},'
-    return Done(entry, text + lossless.dump({"response": response})[1:], what, (patient_id,) if patient_id else ())
+    body = f'"resource":{version.body},' if returns == "representation" and status != 304 else ""
+    text = f'{{"fullUrl":"{manner.base_url}/{what}",{body}{lossless.dump({"response": response})[1:]}'
+    written = (version.resource_type, version.id, version) if wrote else None
+    return Done(entry, text, what, _patients(version), written)
+
+
+def is_known(version: Version, none_match: str | None, since: datetime | None) -> bool:
+    """Whether the caller has this version already (3.1.0.5.1): the tag decides where there is one, else the time."""
+    if none_match is not None:
+        return none_match.strip() == "*" or f'"{version.version_id}"' in none_match
+    return since is not None and version.last_updated.replace(microsecond=0) <= since
+
+
+def _success(status: int) -> dict[str, Any]:
+    text = "created" if status == 201 else "done"
+    issue = {"severity": "information", "code": "informational", "diagnostics": text}
+    return {"resourceType": "OperationOutcome", "issue": [issue]}
+
+
+def _patients(version: Version | None) -> tuple[str, ...]:
+    patient_id = patient_of(version.resource()) if version is not None and not version.deleted else None
+    return (patient_id,) if patient_id else ()
 
 
 def response(done: Sequence[str], *, is_transaction: bool) -> str:

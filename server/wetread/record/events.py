@@ -55,6 +55,23 @@ async def sequence(conn: Connection) -> int:
     row = await (await conn.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK,))).fetchone()
     if row is None or not row[0]:
         return 0
+    return await _number(conn)
+
+
+async def settle(conn: Connection) -> int:
+    """Numbers all that is committed now, in the short transaction of `conn`; the highest number then.
+
+    For who reads the log backwards and wants to find there what was just written.
+    """
+    row = await (await conn.execute("SELECT EXISTS (SELECT FROM event WHERE seq IS NULL)")).fetchone()
+    if row and row[0]:
+        await conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        while await _number(conn) == _BATCH:
+            pass
+    return await last(conn)
+
+
+async def _number(conn: Connection) -> int:
     # A statement of its own, so that its snapshot is younger than the lock and sees the last pass.
     numbered = await conn.execute(
         """

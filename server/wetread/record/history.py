@@ -1,114 +1,284 @@
-"""History of one resource as a Bundle, newest version first (FHIR R4 3.1.0.15)."""
+"""Versions as a history Bundle, newest first: of one resource, of a type, of everything (FHIR R4 3.1.0.15).
+
+The order is final, and so is what a page's `next` leads to: one resource's versions stand by their number; those of a
+type or of everything by their place in the ordered log (`events`), which is the order in which they were committed.
+`lastUpdated` gives neither: it is taken before the commit, and two versions may share it.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import uuid
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
 from urllib.parse import urlencode
 
 from psycopg.rows import class_row
 
 from wetread.domain.reader import Reader
-from wetread.errors import InvalidInput, NotFound
+from wetread.errors import Forbidden, InvalidInput, NotFound
+from wetread.record import events
+from wetread.record.compartment import patient_of, visible
+from wetread.record.condition import TRUE, Condition, all_of
 from wetread.record.index import date_range
 from wetread.record.lossless import dump
+from wetread.record.parameters import resource_types
 from wetread.record.resources import Version, require_identity
+from wetread.record.shape import shaped
 from wetread.record.splice import instant
 from wetread.store.database import Connection
 
 _DEFAULT_COUNT = 50
 _MOST_COUNT = 1000
-_SELECT = """
-    SELECT resource_type, id, version_id, last_updated, body, deleted FROM resource_version
-    WHERE resource_type = %s AND id = %s AND last_updated >= %s AND version_id < %s
-    ORDER BY version_id DESC LIMIT %s
-"""
+_CURSOR = re.compile(r"(\d{1,18})\.(\d{1,18})")
+_LONGEST_TRANSACTION = timedelta(hours=1)
+"""How much earlier than a version's `lastUpdated` its event may be dated: clocks differ, and transactions last."""
+_KNOWN = ("_count", "_since", "_at", "_cursor", "_summary", "_elements", "_format", "_pretty")
 
 
-async def history(
+@dataclass(frozen=True, slots=True)
+class History:
+    """A history Bundle as text. `patient_ids` are the patients whom it is about, for the audit."""
+
+    body: str
+    patient_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A version, and its place in the order."""
+
+    place: int
+    resource_type: str
+    id: str
+    version_id: int
+    last_updated: datetime
+    body: str
+    deleted: bool
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    applied: tuple[tuple[str, str], ...]
+    count: int
+    since: datetime | None
+    at: tuple[datetime, datetime] | None
+    before: int | None
+    floor: int
+    summary: str
+    elements: tuple[str, ...]
+
+
+async def of_resource(
     conn: Connection,
     reader: Reader,
     resource_type: str,
     resource_id: str,
     params: Sequence[tuple[str, str]],
     base_url: str,
-) -> str:
-    """One page of the versions, by `_count` and `_since`. Raises Forbidden, NotFound, InvalidInput."""
+) -> History:
+    """One page of a resource's versions. Raises Forbidden, NotFound, InvalidInput."""
     reader.require("r", resource_type)
     require_identity(resource_type, resource_id)
-    given = dict(params)
-    count = _number(given, "_count", _DEFAULT_COUNT, _MOST_COUNT)
-    before = _number(given, "_before", 2**31 - 1, 2**31 - 1)
-    since = _since(given.get("_since"))
+    asked = _asked(params)
+    one = all_of(
+        [Condition("v.resource_type = %s AND v.id = %s", (resource_type, resource_id)), *_seen(reader, [resource_type])]
+    )
+    if await _count(conn, one) == 0:
+        raise NotFound("no such resource here, now or before")
+    where = all_of([one, *_period(asked)])
+    total = await _count(conn, where)
+    if asked.before is not None:
+        where = all_of([where, Condition("v.version_id < %s", (asked.before,))])
+    rows = await _rows(conn, _OF_RESOURCE + where.sql + " ORDER BY v.version_id DESC LIMIT %s", where, asked)
+    return _history(rows, asked, f"{base_url}/{resource_type}/{resource_id}/_history", base_url, total)
 
-    total = await _total(conn, resource_type, resource_id, since)
-    async with conn.cursor(row_factory=class_row(Version)) as cursor:
-        await cursor.execute(_SELECT, (resource_type, resource_id, since, before, count + 1))
-        rows = await cursor.fetchall()
-    url = f"{base_url}/{resource_type}/{resource_id}/_history"
-    links = [{"relation": "self", "url": _with(url, given)}]
-    if len(rows) > count > 0:
-        links.append({"relation": "next", "url": _with(url, {**given, "_before": str(rows[count - 1].version_id)})})
+
+async def of_type(
+    conn: Connection, reader: Reader, resource_type: str, params: Sequence[tuple[str, str]], base_url: str
+) -> History:
+    """One page of the versions of a type. Raises Forbidden, NotFound, InvalidInput."""
+    if resource_type not in resource_types():
+        raise NotFound("no such resource type here; see GET metadata")
+    reader.require("s", resource_type)
+    return await _of_log(conn, reader, [resource_type], params, f"{base_url}/{resource_type}/_history", base_url)
+
+
+async def of_system(conn: Connection, reader: Reader, params: Sequence[tuple[str, str]], base_url: str) -> History:
+    """One page of the versions of every type that the reader may search. Raises Forbidden, InvalidInput."""
+    types = [name for name in sorted(resource_types()) if reader.may("s", name)]
+    if not types:
+        raise Forbidden("the token's scopes do not allow 's' on any type")
+    return await _of_log(conn, reader, types, params, f"{base_url}/_history", base_url)
+
+
+async def _of_log(
+    conn: Connection, reader: Reader, types: Sequence[str], params: Sequence[tuple[str, str]], url: str, base_url: str
+) -> History:
+    asked = _asked(params)
+    floor = asked.floor
+    if asked.before is None and asked.since is not None:
+        floor = await _first_since(conn, asked.since)
+    where = [Condition("e.seq >= %s", (floor,)), *_seen(reader, types), *_period(asked)]
+    if len(types) == 1:
+        where.append(Condition("e.resource_type = %s", (types[0],)))
+    elif len(types) < len(resource_types()):
+        where.append(Condition("e.resource_type = ANY (%s)", (list(types),)))
+    if asked.before is not None:
+        where.append(Condition("e.seq < %s", (asked.before,)))
+    wanted = all_of(where)
+    rows = await _rows(conn, _OF_LOG + wanted.sql + " ORDER BY e.seq DESC LIMIT %s", wanted, asked)
+    return _history(rows, asked, url, base_url, None, floor)
+
+
+_OF_RESOURCE: LiteralString = """
+    SELECT v.version_id AS place, v.resource_type, v.id, v.version_id, v.last_updated, v.body, v.deleted, v.method
+    FROM resource_version v WHERE
+"""
+_OF_LOG: LiteralString = """
+    SELECT e.seq AS place, v.resource_type, v.id, v.version_id, v.last_updated, v.body, v.deleted, v.method
+    FROM event e JOIN resource_version v
+        ON v.resource_type = e.resource_type AND v.id = e.resource_id AND v.version_id = e.version_id
+    WHERE
+"""
+
+
+def _seen(reader: Reader, types: Sequence[str]) -> Iterator[Condition]:
+    """Leaves out, of each type, what the reader may not see of it."""
+    for name in types:
+        limit = visible(reader, name)
+        if limit != TRUE:
+            sql: LiteralString = "SELECT FROM resource r WHERE r.resource_type = v.resource_type AND r.id = v.id AND ("
+            yield Condition("v.resource_type <> %s OR EXISTS (" + sql + limit.sql + "))", (name, *limit.args))
+
+
+def _period(asked: _Asked) -> Iterator[Condition]:
+    if asked.since is not None:
+        yield Condition("v.last_updated >= %s", (asked.since,))
+    if asked.at is not None:
+        # Current at some moment of the period: begun before its end, and not followed before its start.
+        yield Condition(
+            """v.last_updated < %s AND NOT EXISTS (
+            SELECT FROM resource_version n WHERE n.resource_type = v.resource_type AND n.id = v.id
+                AND n.version_id = v.version_id + 1 AND n.last_updated <= %s)""",
+            (asked.at[1], asked.at[0]),
+        )
+
+
+async def _first_since(conn: Connection, since: datetime) -> int:
+    """A place in the log before which no version is as young as `since`."""
+    try:
+        earliest = since - _LONGEST_TRANSACTION
+    except OverflowError:
+        return 0
+    row = await (await conn.execute("SELECT min(seq) FROM event WHERE at >= %s", (earliest,))).fetchone()
+    return int(row[0]) if row and row[0] is not None else await events.last(conn) + 1
+
+
+async def _count(conn: Connection, where: Condition) -> int:
+    sql: LiteralString = "SELECT count(*) FROM resource_version v WHERE "
+    row = await (await conn.execute(sql + where.sql, where.args)).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _rows(conn: Connection, sql: LiteralString, where: Condition, asked: _Asked) -> list[_Kept]:
+    async with conn.cursor(row_factory=class_row(_Kept)) as cursor:
+        await cursor.execute(sql, (*where.args, asked.count + 1))
+        return await cursor.fetchall()
+
+
+def _history(
+    rows: Sequence[_Kept], asked: _Asked, url: str, base_url: str, total: int | None, floor: int = 0
+) -> History:
+    page = rows[: asked.count]
+    links = [{"relation": "self", "url": _with(url, asked.applied)}]
+    if len(rows) > asked.count > 0:
+        rest = [pair for pair in asked.applied if pair[0] != "_cursor"]
+        links.append({"relation": "next", "url": _with(url, [*rest, ("_cursor", f"{page[-1].place}.{floor}")])})
     head: dict[str, Any] = {
         "resourceType": "Bundle",
         "id": str(uuid.uuid4()),
         "meta": {"lastUpdated": instant(datetime.now(UTC))},
         "type": "history",
-        "total": total,
+        **({"total": total} if total is not None else {}),
         "link": links,
     }
-    entries = ",".join(_entry(version, base_url) for version in rows[:count])
-    return f'{dump(head)[:-1]},"entry":[{entries}]}}' if entries else dump(head)
+    entries = ",".join(_entry(row, base_url, asked) for row in page)
+    body = f'{dump(head)[:-1]},"entry":[{entries}]}}' if entries else dump(head)
+    return History(body, _patients(page))
 
 
-def _entry(version: Version, base_url: str) -> str:
-    path = f"{version.resource_type}/{version.id}"
-    method = "DELETE" if version.deleted else "PUT"
-    status = "204" if version.deleted else "201" if version.version_id == 1 else "200"
+def _patients(page: Sequence[_Kept]) -> tuple[str, ...]:
+    versions = (
+        Version(row.resource_type, row.id, row.version_id, row.last_updated, row.body, row.deleted)
+        for row in page
+        if not row.deleted
+    )
+    found = dict.fromkeys(patient_of(version.resource()) for version in versions)
+    found.update({row.id: None for row in page if row.resource_type == "Patient"})
+    return tuple(patient_id for patient_id in found if patient_id)
+
+
+def _entry(row: _Kept, base_url: str, asked: _Asked) -> str:
+    """An entry whose request, done again elsewhere, gives this version."""
+    path = f"{row.resource_type}/{row.id}"
     rest = {
-        "request": {"method": method, "url": path},
+        "request": {"method": row.method, "url": row.resource_type if row.method == "POST" else path},
         "response": {
-            "status": status,
-            "etag": f'W/"{version.version_id}"',
-            "lastModified": instant(version.last_updated),
+            "status": "204" if row.deleted else "201" if row.version_id == 1 or row.method == "POST" else "200",
+            "etag": f'W/"{row.version_id}"',
+            "lastModified": instant(row.last_updated),
         },
     }
-    resource = f'"resource":{version.body},' if not version.deleted else ""
+    resource = f'"resource":{shaped(row.body, asked.summary, asked.elements)},' if not row.deleted else ""
     return f'{{"fullUrl":{json.dumps(f"{base_url}/{path}")},{resource}{dump(rest)[1:]}'
 
 
-async def _total(conn: Connection, resource_type: str, resource_id: str, since: datetime) -> int:
-    rows = await conn.execute(
-        "SELECT count(*), count(*) FILTER (WHERE last_updated >= %s) FROM resource_version"
-        " WHERE resource_type = %s AND id = %s",
-        (since, resource_type, resource_id),
+def _asked(params: Sequence[tuple[str, str]]) -> _Asked:
+    given = {name: value for name, value in params if name in _KNOWN}
+    before, floor = _opened(given.get("_cursor"))
+    elements, summary = given.get("_elements", ""), given.get("_summary", "")
+    count = _number(given.get("_count"), _DEFAULT_COUNT, _MOST_COUNT)
+    return _Asked(
+        applied=tuple(given.items()),
+        count=0 if summary == "count" else count,
+        since=_range(given, "_since")[0] if "_since" in given else None,
+        at=_range(given, "_at") if "_at" in given else None,
+        before=before,
+        floor=floor,
+        summary="" if summary == "count" else summary,
+        elements=tuple(filter(None, elements.split(","))),
     )
-    row = await rows.fetchone()
-    if row is None or row[0] == 0:
-        raise NotFound("no such resource here, now or before")
-    return int(row[1])
 
 
-def _number(given: dict[str, str], name: str, default: int, most: int) -> int:
-    text = given.get(name)
+def _opened(cursor: str | None) -> tuple[int | None, int]:
+    if cursor is None:
+        return None, 0
+    found = _CURSOR.fullmatch(cursor)
+    if not found:
+        raise InvalidInput("not a page of this history; follow the link that the server gave", location="http._cursor")
+    return int(found[1]), int(found[2])
+
+
+def _number(text: str | None, default: int, most: int) -> int:
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 11):
-        raise InvalidInput(f"{name} takes a whole number", location=f"http.{name}")
+        raise InvalidInput("_count takes a whole number", location="http._count")
     return min(int(text), most)
 
 
-def _since(text: str | None) -> datetime:
-    if text is None:
-        return datetime.min.replace(tzinfo=UTC)
+def _range(given: dict[str, str], name: str) -> tuple[datetime, datetime]:
     try:
-        return date_range(text.replace(" ", "+"))[0]
+        # A plus sign that nobody escaped arrives as a blank.
+        return date_range(given[name].replace(" ", "+"))
     except ValueError as error:
-        raise InvalidInput("_since takes a FHIR instant", location="http._since") from error
+        raise InvalidInput(f"{name} takes a FHIR date or instant", location=f"http.{name}") from error
 
 
-def _with(url: str, params: dict[str, str]) -> str:
+def _with(url: str, params: Sequence[tuple[str, str]]) -> str:
     return f"{url}?{urlencode(params)}" if params else url

@@ -12,11 +12,20 @@ from wetread.errors import InvalidInput
 
 _DEEPEST = 100
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 _NOT_TEXT = "a string holds a NUL or an unpaired surrogate, which is not text (FHIR R4 2.24.0.1)"
 
 
 def parse(text: str) -> dict[str, Any]:
     """A JSON object, with numbers as int and Decimal. Raises InvalidInput; a key given twice is refused."""
+    value = parse_value(text)
+    if not isinstance(value, dict):
+        raise InvalidInput("not a FHIR resource: expected a JSON object")
+    return value
+
+
+def parse_value(text: str) -> Any:
+    """`parse` for any JSON value."""
     try:
         value = json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_members)
     except json.JSONDecodeError as error:
@@ -26,8 +35,6 @@ def parse(text: str) -> dict[str, Any]:
         raise InvalidInput("the JSON is nested too deeply") from error
     except ValueError as error:
         raise InvalidInput("not JSON: an integer has too many digits") from error
-    if not isinstance(value, dict):
-        raise InvalidInput("not a FHIR resource: expected a JSON object")
     if text.count("{") + text.count("[") > _DEEPEST:
         _require_shallow(value, _DEEPEST)
     if "\\u" in text or "\x00" in text:
@@ -74,6 +81,22 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise InvalidInput("a JSON object names one member twice; readers would disagree on which one counts")
     return members
+
+
+def pretty(text: str) -> str:
+    """JSON text on lines of its own, two blanks a level; no value is touched."""
+    lines, level, parts = [""], 0, _TOKEN.findall(text)
+    for at, part in enumerate(parts):
+        if part in ("}", "]"):
+            level -= 1
+            if parts[at - 1] not in ("{", "["):
+                lines.append("  " * level)
+        lines[-1] += f"{part} " if part == ":" else part
+        if part in ("{", "["):
+            level += 1
+        if part == "," or (part in ("{", "[") and parts[at + 1] not in ("}", "]")):
+            lines.append("  " * level)
+    return "\n".join(lines)
 
 
 def is_text(value: str) -> bool:

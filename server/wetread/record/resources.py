@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from psycopg.rows import class_row
 
 from wetread.domain.reader import Reader
-from wetread.errors import Gone, InvalidInput, NotFound, PreconditionFailed, Unsupported
+from wetread.errors import Gone, InvalidInput, MethodNotAllowed, NotFound, PreconditionFailed, Unsupported
 from wetread.record import index, lossless, query, splice
 from wetread.record.parameters import resource_types
 from wetread.store.database import Connection
@@ -41,7 +41,18 @@ class Version:
         return lossless.parse(self.body)
 
 
-async def put(conn: Connection, resource: Mapping[str, Any] | str, *, if_match: int | None = None) -> Version:
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A resource's text, with what it says: for whoever has parsed it already."""
+
+    text: str
+    content: dict[str, Any]
+
+
+Resource: TypeAlias = Mapping[str, Any] | str | Accepted
+
+
+async def put(conn: Connection, resource: Resource, *, if_match: int | None = None) -> Version:
     """Creates or updates a resource under its own id.
 
     Content that equals the current version's, `meta.versionId` and `meta.lastUpdated` apart, writes nothing and gives
@@ -53,41 +64,78 @@ async def put(conn: Connection, resource: Mapping[str, Any] | str, *, if_match: 
 
 
 async def update(
-    conn: Connection, resource: Mapping[str, Any] | str, *, if_match: int | None = None
+    conn: Connection,
+    resource: Resource,
+    *,
+    if_match: int | None = None,
+    only_new: bool = False,
+    may_create: bool = True,
+    method: str = "PUT",
 ) -> tuple[Version, bool]:
-    """`put`, and whether the resource was not there before."""
-    text, content = _accepted(resource)
-    resource_type, resource_id = content["resourceType"], content.get("id")
+    """`put`, and whether the resource was not there before.
+
+    Raises PreconditionFailed where `only_new` and it is there, MethodNotAllowed where it never was and may not be
+    created under an id of the client's. `method` is that of a creation, for the history.
+    """
+    accepted = accept(resource)
+    resource_type, resource_id = accepted.content["resourceType"], accepted.content.get("id")
     if not isinstance(resource_id, str) or not _ID.fullmatch(resource_id):
         raise InvalidInput("a resource needs an id of 1 to 64 letters, digits, - or .", location=f"{resource_type}.id")
     current = await _locked(conn, resource_type, resource_id)
+    if current is None and not may_create:
+        raise MethodNotAllowed("there is no such resource, and ids are given by this server: POST it", location="GET")
     if current is None and if_match is None:
-        created = await _insert(conn, text, content, resource_id)
+        created = await _insert(conn, accepted, resource_id, method)
         if created is not None:
             return created, True
         current = await _locked(conn, resource_type, resource_id)  # someone else created it meanwhile
-    if if_match is not None and (current is None or current.version_id != if_match):
-        raise PreconditionFailed("the resource has another current version than If-Match names; read it again")
+    require_version(current, if_match)
     assert current is not None  # noqa: S101
-    if not current.deleted and _essence(lossless.parse(current.body)) == _essence(content):
+    if only_new and not current.deleted:
+        raise PreconditionFailed("the resource is there already", location="http.If-None-Match")
+    if not current.deleted and _essence(lossless.parse(current.body)) == _essence(accepted.content):
         return current, False
-    return await _replace(conn, current, text, content), current.deleted
+    return await _replace(conn, current, accepted, method if current.deleted else "PUT"), current.deleted
+
+
+async def patch(
+    conn: Connection,
+    resource_type: str,
+    resource_id: str,
+    change: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]],
+    *,
+    if_match: int | None = None,
+) -> Version:
+    """The resource as `change` makes it of the current content, while nobody else can write it.
+
+    Raises NotFound, Gone, PreconditionFailed, InvalidInput where type or id changed, and what `change` raises.
+    """
+    require_identity(resource_type, resource_id)
+    current = _present(await _locked(conn, resource_type, resource_id), resource_type)
+    require_version(current, if_match)
+    before = current.resource()
+    after = await change(current.resource())
+    if any(after.get(name) != before[name] for name in ("resourceType", "id")):
+        raise InvalidInput("a patch changes neither the type nor the id of a resource", location=f"{resource_type}.id")
+    if _essence(after) == _essence(before):
+        return current
+    return await _replace(conn, current, Accepted(lossless.dump(after), after), "PUT")
 
 
 async def create(
-    conn: Connection, resource: Mapping[str, Any] | str, *, if_none_exist: str | None = None, reader: Reader
+    conn: Connection, resource: Resource, *, if_none_exist: str | None = None, reader: Reader
 ) -> tuple[Version, bool]:
     """Creates a resource under a new id; true when it did.
 
     With `if_none_exist` (a query string, FHIR R4 3.1.0.8.1) one match gives that resource and false, and several raise
     PreconditionFailed. Two transactions with the same query wait for one another, so only one of them creates.
     """
-    text, content = _accepted(resource)
+    accepted = accept(resource)
     if if_none_exist is not None:
-        existing = await only_match(conn, reader, content["resourceType"], if_none_exist)
+        existing = await only_match(conn, reader, accepted.content["resourceType"], if_none_exist)
         if existing is not None:
             return existing, False
-    created = await _insert(conn, text, content, str(uuid.uuid4()))
+    created = await _insert(conn, accepted, str(uuid.uuid4()), "POST")
     assert created is not None  # noqa: S101
     return created, True
 
@@ -97,32 +145,64 @@ async def only_match(conn: Connection, reader: Reader, resource_type: str, condi
 
     Until the transaction ends nobody else gets an answer for the same condition: who finds nothing may create.
     """
-    params = sorted(parse_qsl(condition, keep_blank_values=True))
-    if not params:
-        raise InvalidInput("a conditional interaction needs at least one search parameter")
+    params = conditions(condition)
     await _wait_turn(conn, resource_type, *(f"{name}={value}" for name, value in params))
-    matches = await find(conn, reader, resource_type, params, most=2)
+    return await match(conn, reader, resource_type, condition)
+
+
+async def match(conn: Connection, reader: Reader, resource_type: str, condition: str) -> Version | None:
+    """`only_match` for who will not write what the condition names, and so need not wait."""
+    matches = await find(conn, reader, resource_type, conditions(condition), most=2)
     if len(matches) > 1:
         raise PreconditionFailed("the condition matches more than one resource; make it more specific")
     return matches[0] if matches else None
 
 
-async def lock(conn: Connection, identities: Sequence[tuple[str, str]]) -> None:
-    """Holds these resources, (type, id), for the rest of the transaction, in an order that cannot deadlock."""
-    if identities:
-        types, ids = zip(*identities, strict=True)
-        await conn.execute(_LOCK, (list(types), list(ids)))
+async def held_match(conn: Connection, reader: Reader, resource_type: str, condition: str) -> Version | None:
+    """`only_match`, and until the transaction ends nobody changes the match, so that it goes on matching."""
+    while (found := await only_match(conn, reader, resource_type, condition)) is not None:
+        current = await _locked(conn, resource_type, found.id)
+        if current is not None and current.version_id == found.version_id:
+            return current
+    return None
 
 
-async def delete(conn: Connection, resource_type: str, resource_id: str, *, if_match: int | None = None) -> Version:
-    """Marks a resource deleted, as a version of its own; one already deleted stays as it is. Raises NotFound."""
+def conditions(condition: str) -> list[tuple[str, str]]:
+    """The search parameters of a conditional interaction, in an order of their own. Raises InvalidInput on none."""
+    params = sorted(parse_qsl(condition.removeprefix("?"), keep_blank_values=True))
+    if not params:
+        raise InvalidInput("a conditional interaction needs at least one search parameter")
+    return params
+
+
+async def lock(conn: Connection, identities: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Holds these resources, (type, id), for the rest of the transaction, in an order that cannot deadlock.
+
+    Gives the version of each that is there.
+    """
+    if not identities:
+        return {}
+    types, ids = zip(*identities, strict=True)
+    rows = await conn.execute(_LOCK, (list(types), list(ids)))
+    return {(row[0], row[1]): row[2] async for row in rows}
+
+
+async def delete(
+    conn: Connection, resource_type: str, resource_id: str, *, if_match: int | None = None
+) -> Version | None:
+    """Marks a resource deleted, as a version of its own; one already deleted stays as it is, None where none was."""
     require_identity(resource_type, resource_id)
     current = await _locked(conn, resource_type, resource_id)
-    if current is None:
-        raise NotFound(f"no such {resource_type}")
-    if if_match is not None and current.version_id != if_match:
+    require_version(current, if_match)
+    if current is None or current.deleted:
+        return current
+    return await _replace(conn, current, None, "DELETE")
+
+
+def require_version(current: Version | None, if_match: int | None) -> None:
+    """Raises PreconditionFailed where If-Match is given and names another version than the current one."""
+    if if_match is not None and (current is None or current.version_id != if_match):
         raise PreconditionFailed("the resource has another current version than If-Match names; read it again")
-    return current if current.deleted else await _replace(conn, current, "", None)
 
 
 async def read(conn: Connection, reader: Reader, resource_type: str, resource_id: str) -> Version:
@@ -131,6 +211,11 @@ async def read(conn: Connection, reader: Reader, resource_type: str, resource_id
     require_identity(resource_type, resource_id)
     version = await _one(conn, _SELECT, (resource_type, resource_id))
     return _present(version, resource_type)
+
+
+async def current(conn: Connection, resource_type: str, resource_id: str) -> Version | None:
+    """The current version, a deletion too; None where there never was one. For who is about to write."""
+    return await _one(conn, _SELECT, (resource_type, resource_id))
 
 
 async def vread(conn: Connection, reader: Reader, resource_type: str, resource_id: str, version_id: int) -> Version:
@@ -169,7 +254,8 @@ _SELECT_VERSION = """
     WHERE resource_type = %s AND id = %s AND version_id = %s
 """
 _LOCK = """
-    SELECT FROM resource WHERE (resource_type, id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+    SELECT resource_type, id, version_id FROM resource
+    WHERE (resource_type, id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
     ORDER BY resource_type, id FOR UPDATE
 """
 _FIND = """
@@ -194,8 +280,8 @@ _UPDATE = """
 """
 _RECORD = """
     , kept AS (
-        INSERT INTO resource_version (resource_type, id, version_id, last_updated, deleted, body)
-        SELECT resource_type, id, version_id, last_updated, deleted, body FROM made
+        INSERT INTO resource_version (resource_type, id, version_id, last_updated, deleted, body, method)
+        SELECT resource_type, id, version_id, last_updated, deleted, body, %(method)s FROM made
     ), told AS (
         INSERT INTO event (resource_type, resource_id, version_id, kind)
         SELECT resource_type, id, version_id, %(kind)s FROM made
@@ -204,13 +290,21 @@ _RECORD = """
 """
 
 
-def _accepted(resource: Mapping[str, Any] | str) -> tuple[str, dict[str, Any]]:
-    text = resource if isinstance(resource, str) else lossless.dump(resource)
-    content = lossless.parse(text)
+def accept(resource: Resource) -> Accepted:
+    """The resource as what can be stored. Raises InvalidInput, and Unsupported for a type not stored here."""
+    match resource:
+        case Accepted():
+            accepted = resource
+        case str():
+            accepted = Accepted(resource, lossless.parse(resource))
+        case _:
+            text = lossless.dump(resource)
+            accepted = Accepted(text, lossless.parse(text))
+    content = accepted.content
     _require_stored(content.get("resourceType"))
     if not isinstance(content.get("meta", {}), dict):
         raise InvalidInput("meta is an object", location=f"{content['resourceType']}.meta")
-    return text, content
+    return accepted
 
 
 def _require_stored(resource_type: Any) -> None:
@@ -256,29 +350,31 @@ async def _wait_turn(conn: Connection, *condition: str) -> None:
     await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 3))", ("\x1f".join(condition),))
 
 
-async def _insert(conn: Connection, text: str, content: dict[str, Any], resource_id: str) -> Version | None:
+async def _insert(conn: Connection, accepted: Accepted, resource_id: str, method: str) -> Version | None:
     """Version 1; None when another transaction has made the resource."""
     now = _now()
-    body = splice.with_identity(text, resource_id, 1, now)
-    version = Version(content["resourceType"], resource_id, 1, now, body, deleted=False)
-    return version if await _record(conn, _INSERT, version, "create", content) else None
+    body = splice.with_identity(accepted.text, resource_id, 1, now)
+    version = Version(accepted.content["resourceType"], resource_id, 1, now, body, deleted=False)
+    return version if await _record(conn, _INSERT, version, "create", method, accepted.content) else None
 
 
-async def _replace(conn: Connection, current: Version, text: str, content: dict[str, Any] | None) -> Version:
-    """The next version; `content` None is a deletion."""
+async def _replace(conn: Connection, current: Version, accepted: Accepted | None, method: str) -> Version:
+    """The next version; `accepted` None is a deletion."""
     version_id = current.version_id + 1
     at = max(_now(), current.last_updated + timedelta(milliseconds=1))
-    body = splice.with_identity(text, current.id, version_id, at) if content is not None else ""
-    version = Version(current.resource_type, current.id, version_id, at, body, deleted=content is None)
-    kind = "delete" if content is None else "create" if current.deleted else "update"
-    await _record(conn, _UPDATE, version, kind, content)
+    body = splice.with_identity(accepted.text, current.id, version_id, at) if accepted is not None else ""
+    version = Version(current.resource_type, current.id, version_id, at, body, deleted=accepted is None)
+    kind = "delete" if accepted is None else "create" if current.deleted else "update"
+    await _record(conn, _UPDATE, version, kind, method, accepted.content if accepted is not None else None)
     return version
 
 
-async def _record(conn: Connection, change: str, version: Version, kind: str, content: dict[str, Any] | None) -> bool:
+async def _record(
+    conn: Connection, change: str, version: Version, kind: str, method: str, content: dict[str, Any] | None
+) -> bool:
     entries = index.extract(content) if content is not None else index.Entries()
     row = {name: getattr(version, name) for name in Version.__slots__}
-    key = await (await conn.execute(change + _RECORD, {**row, "kind": kind})).fetchone()
+    key = await (await conn.execute(change + _RECORD, {**row, "kind": kind, "method": method})).fetchone()
     if key is None:
         return False
     await index.write(conn, key[0], version.resource_type, entries, replace=version.version_id > 1)

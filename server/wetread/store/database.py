@@ -6,25 +6,33 @@ back together on the connection that it yields.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from typing import TypeAlias
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TypeAlias, TypeVar
 
 import psycopg
 from psycopg import errors as pg
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from wetread.errors import Misconfigured, OutOfSpace, StoreUnavailable
+from wetread.errors import Contended, Misconfigured, OutOfSpace, StoreUnavailable
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 SyncConnection: TypeAlias = psycopg.Connection[TupleRow]
+T = TypeVar("T")
 
 _MINIMUM_VERSION = 140000
 _RECONNECT_S = 5.0
 """A pool tries so long, ever more slowly, then anew when next asked: so it is soon back after a long outage."""
 _OPEN_S = _RECONNECT_S + 1.0
 """No longer, since nobody asks a pool that is being opened; whoever runs the process starts it again."""
+
+
+_ATTEMPTS = 6
+_PAUSE_S = 0.02
+"""Before the second attempt, on average; doubled before each one after."""
 
 
 @contextlib.contextmanager
@@ -37,6 +45,8 @@ def own_errors() -> Iterator[None]:
         yield
     except pg.DiskFull as error:
         raise OutOfSpace("the database has no space left; free space and send again") from error
+    except (pg.DeadlockDetected, pg.SerializationFailure) as error:
+        raise Contended("others change the same things at this moment; send again") from error
     except (PoolTimeout, psycopg.OperationalError) as error:
         raise StoreUnavailable("the database does not answer; send again later") from error
     except Exception as error:
@@ -87,6 +97,21 @@ class Database:
         with own_errors():
             async with self.pool.connection() as conn, conn.transaction():
                 yield conn
+
+    async def retried(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """`work` as a unit of work of its own; again, a few times, where another's was in its way.
+
+        For work whose only effects are in the database. Raises Contended when no attempt came through.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                async with self.transaction() as conn:
+                    return await work(conn)
+            except Contended:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(random.uniform(0, 2 * _PAUSE_S * 2**attempt))  # noqa: S311
+        raise AssertionError
 
 
 class SyncDatabase:
