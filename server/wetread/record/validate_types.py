@@ -39,7 +39,7 @@ _CORRECTED_RULES = {
 }
 """As later releases, and the HL7 validator, have them: R4 4.0.1 writes `Boolean`, which no answer ever is, and `> 2`
 where its own words are "more than one"."""
-_MOST_ISSUES = 50
+MOST_ISSUES = 50
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9]{0,63}")
 _REFERENCE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#.*)?$")
 _EXTENSIONS = ("extension", "modifierExtension")
@@ -63,7 +63,7 @@ class Walk:
 
     @property
     def is_full(self) -> bool:
-        return len(self.issues) >= _MOST_ISSUES
+        return len(self.issues) >= MOST_ISSUES
 
 
 def expression(place: Place) -> str:
@@ -84,13 +84,15 @@ def check(content: Mapping[str, Any]) -> list[Issue]:
     """Every fault of a resource, up to a number. Its `resourceType` must be one of R4."""
     walk = Walk(content)
     _check_resource(walk, content, ((), content["resourceType"], None), is_root=True)
-    return walk.issues[:_MOST_ISSUES]
+    return walk.issues[:MOST_ISSUES]
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
     element: Element
     kind: str
+    path: str
+    """Its step in FHIRPath: `effective.ofType(dateTime)` for effectiveDateTime."""
     is_primitive: bool
     form: Callable[[Any], bool] | None
     codes: frozenset[str]
@@ -133,7 +135,12 @@ def _both(element: Element) -> tuple[str, ...]:
 
 def _member(element: Element, kind: str) -> _Member:
     codes = frozenset[str]().union(*structures.codes(element.codes).values()) if kind == "code" else frozenset[str]()
-    return _Member(element, kind, kind in structures.PRIMITIVES, CHECKS.get(kind), codes, _rules(element.rules))
+    path = f"{element.name}.ofType({_corrected(kind)})" if element.is_choice else element.name
+    return _Member(element, kind, path, kind in structures.PRIMITIVES, CHECKS.get(kind), codes, _rules(element.rules))
+
+
+def _corrected(kind: str) -> str:
+    return "Quantity" if kind == "SimpleQuantity" else kind
 
 
 def _rules(rows: tuple[structures.Rule, ...]) -> tuple[_Rule, ...]:
@@ -190,8 +197,7 @@ def _check_object(walk: Walk, definition: _Type, content: Any, place: Place, is_
             walk.add("structure", where, "R4 has no such element here")
     for element, keys in definition.required:
         if not any(key in content for key in keys):
-            name = f"{element.name}[x]" if element.is_choice else element.name
-            walk.add("required", (place, name, None), "a required element is missing")
+            walk.add("required", (place, element.name, None), "a required element is missing")
     for choice in definition.choices:
         if sum(key in content or f"_{key}" in content for key in choice) > 1:
             walk.add("structure", place, "only one of the forms of a choice element may be given")
@@ -219,9 +225,9 @@ def _check_rules(walk: Walk, rules: tuple[_Rule, ...], node: fhirpath.Node, plac
 def _check_member(walk: Walk, member: _Member, key: str, value: Any, content: dict[str, Any], place: Place) -> None:
     if not member.element.array:
         if type(value) is list:
-            walk.add("structure", (place, key, None), "this element is a single value, not an array")
+            walk.add("structure", (place, member.path, None), "this element is a single value, not an array")
         else:
-            _check_value(walk, member, value, (place, key, None))
+            _check_value(walk, member, value, (place, member.path, None))
         return
     if type(value) is not list:
         walk.add("structure", (place, key, None), "this element is an array")
@@ -280,7 +286,7 @@ def _check_sibling(walk: Walk, member: _Member, key: str, value: Any, content: d
     definition = _type("Element")
     assert definition is not None  # noqa: S101  a type of R4
     if not member.element.array:
-        _check_object(walk, definition, value, (place, key[1:], None))
+        _check_object(walk, definition, value, (place, member.path, None))
         return
     if type(value) is not list or not value:
         walk.add("structure", (place, key[1:], None), "this element is an array, and so is its sibling")
@@ -295,7 +301,7 @@ def _check_sibling(walk: Walk, member: _Member, key: str, value: Any, content: d
 
 def _check_target(walk: Walk, targets: frozenset[str], value: dict[str, Any], place: Place) -> None:
     """The type of what a reference points to, as far as its own text or a contained resource tells."""
-    found = target_type(walk, value)
+    found = target_type(walk.root, value)
     if found and found not in targets:
         walk.add("invalid", place, f"the reference may point to {', '.join(sorted(targets))} only")
     told = value.get("type")
@@ -303,12 +309,13 @@ def _check_target(walk: Walk, targets: frozenset[str], value: dict[str, Any], pl
         walk.add("invalid", (place, "type", None), "the reference's type is not that of what it points to")
 
 
-def target_type(walk: Walk, reference: Mapping[str, Any]) -> str:
+def target_type(root: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """The type of what a Reference points to, as its text tells or the resource contained in `root`; else empty."""
     text = reference.get("reference")
     if not isinstance(text, str):
         return ""
     if text.startswith("#"):
-        return walk.contained.get(text[1:], "")
+        return _contained(root).get(text[1:], "")
     found = _REFERENCE.search(text)
     return found[1] if found and found[1] in structures.all_resource_types() else ""
 

@@ -20,7 +20,7 @@ OBSERVATION = {"resourceType": "Observation", "status": "final", "code": {"text"
         ({"status": "bogus"}, "code-invalid", "Observation.status"),
         ({"status": None}, "required", "Observation.status"),
         ({"code": []}, "structure", "Observation.code"),
-        ({"effectiveDateTime": "2020-13-45"}, "value", "Observation.effectiveDateTime"),
+        ({"effectiveDateTime": "2020-13-45"}, "value", "Observation.effective.ofType(dateTime)"),
         ({"component": [{"valueString": "x"}]}, "required", "Observation.component[0].code"),
         ({"valueString": "a", "valueBoolean": True}, "structure", "Observation"),
         ({"contained": [{"resourceType": "Nonsense"}]}, "structure", "Observation"),
