@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 from wetread.record import fhirpath, structures, validate_types
 from wetread.record.fhirpath import Node, navigation
+from wetread.record.fhirpath.values import order
 from wetread.record.validate_types import Issue, Place, expression
 from wetread.record.validate_valuesets import codes_of
 
@@ -185,6 +186,11 @@ class _Check:
         if isinstance(longest, int) and isinstance(item.value, str) and len(item.value) > longest:
             self.add("too-long", place, f"the profile allows {longest} characters")
 
+        for prefix, beyond in (("minValue", -1), ("maxValue", 1)):
+            bound = rule.value(prefix)
+            if bound is not None and _order(item, Node(bound, item.type)) == beyond:
+                self.add("value", place, "the value is beyond the bound that the profile sets")
+
     def _types(self, rule: Rule, item: Node, place: Place) -> None:
         if not rule.types:
             return
@@ -250,6 +256,8 @@ class _Check:
         items = [i for i in navigation.child([parent], name) if isinstance(i, Node)]
         definition = structures.structure(parent.type)
         base = definition.elements.get(name) if definition else None
+        if definition is not None and base is None:
+            return  # the profile names an element that the type has not
         places = [(place, name, n if base is None or base.array else None) for n in range(len(items))]
         self._count(rule, len(items), (place, name, None), "")
         for item, where in zip(items, places, strict=True):
@@ -351,6 +359,13 @@ class _Check:
                 if _is_decisive(wanted) and not any(self._matches(wanted, i) for i in navigation.child([item], name)):
                     return False
         return True
+
+
+def _order(item: Node, bound: Node) -> int | None:
+    try:
+        return order(item, bound)
+    except TypeError:
+        return None
 
 
 def _is_decisive(rule: Rule) -> bool:
