@@ -195,7 +195,7 @@ async def _total(conn: Connection, where: Condition) -> int:
 
 
 async def _estimate(conn: Connection, where: Condition) -> int:
-    some = "SELECT count(*) FROM (SELECT FROM resource r WHERE " + where.sql + " LIMIT %s) some"
+    some = "SELECT count(*) FROM (SELECT FROM resource r WHERE " + where.sql + " LIMIT %s) AS counted"
     row = await (await conn.execute(some, (*where.args, _COUNTED + 1))).fetchone()
     assert row is not None  # noqa: S101
     if row[0] <= _COUNTED:

@@ -11,24 +11,10 @@ from wetread.record.condition import Condition, all_of
 from wetread.record.index_rows import folded
 
 _LONGEST = 100_000
-_TECHNICAL = frozenset(
-    {
-        "resourceType",
-        "id",
-        "meta",
-        "reference",
-        "system",
-        "url",
-        "code",
-        "language",
-        "contentType",
-        "data",
-        "hash",
-        "div",
-    }
-    | {"implicitRules", "status", "uid", "size", "instantiatesCanonical", "instantiatesUri", "contained", "signature"}
-)
-"""Members that hold no words for people: identities, codes and addresses have search parameters of their own."""
+_TECHNICAL = frozenset({"resourceType", "id", "reference", "system", "url", "code", "language", "contentType", "data"})
+_TECHNICAL |= {"hash", "div", "implicitRules", "status", "uid"}
+_ASIDE = frozenset({"meta", "contained", "signature"})
+"""Texts that are no words for people: identities, codes and addresses have search parameters of their own."""
 _MOMENT = re.compile(r"\d{4}(-\d\d.*)?")
 _TAG = re.compile(r"<[^>]*>|&[a-zA-Z#0-9]+;")
 
@@ -52,7 +38,7 @@ def _words(value: Any) -> Iterator[str]:
                 yield value[:_LONGEST]
         case Mapping():
             for name, member in value.items():
-                if name not in _TECHNICAL:
+                if name not in _ASIDE and not (name in _TECHNICAL and isinstance(member, str)):
                     yield from _words(member)
         case list():
             for item in value:

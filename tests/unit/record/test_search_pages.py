@@ -1,0 +1,228 @@
+"""Sorted searches, page by page, also while others write; totals; searches of the system and of compartments; parts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tests.unit.record.searching import (
+    BASE,
+    bundle,
+    entries,
+    found,
+    next_page,
+    observation,
+    put,
+    quantity,
+    reader_of,
+    resource,
+    to,
+)
+
+from wetread.domain.reader import SYSTEM
+from wetread.errors import Forbidden, InvalidInput, NotFound, TooCostly
+from wetread.record import resources
+from wetread.record.search import search, search_system
+from wetread.store.database import Connection, Database
+
+DAYS = ("2024-03-01", "2024-03-02", "2024-03-02T10:00:00Z", None)
+
+
+def finding(number: int, **more: Any) -> dict[str, Any]:
+    day = DAYS[number % 4]
+    return observation(
+        f"o{number}",
+        f"{number % 3}-0",
+        valueQuantity=quantity(number % 5, "mg"),
+        subject=to(f"Patient/p{number % 2}"),
+        **({"effectiveDateTime": day} if day else {}),
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+async def shelf(module_database: Database) -> Database:
+    """Twenty-three findings of two patients; read only."""
+    async with module_database.transaction() as conn:
+        await put(conn, resource("Patient", "p0", birthDate="1980-01-01"), resource("Patient", "p1"))
+        await put(conn, *(finding(number) for number in range(23)))
+        await put(
+            conn,
+            resource("Encounter", "e", status="finished", **{"class": {"code": "AMB"}}, subject=to("Patient/p0")),
+            resource("DiagnosticReport", "r", status="final", code={"text": "x"}, subject=to("Patient/p0")),
+            resource("ServiceRequest", "s", status="active", intent="order", subject=to("Patient/p1")),
+            resource("Device", "d", patient=to("Patient/p0"), meta={"tag": [{"code": "spare"}]}),
+            resource("ImagingStudy", "i", status="available", subject=to("Patient/p0")),
+            resource("DiagnosticReport", "ri", status="final", code={"text": "x"}, imagingStudy=[to("ImagingStudy/i")]),
+        )
+    return module_database
+
+
+async def walk(
+    conn: Connection, params: list[tuple[str, str]], between: Callable[[int], Awaitable[None]] | None = None
+) -> list[str]:
+    """The ids on all pages, in their order; `between` is done after each page."""
+    asked: list[tuple[str, str]] | None = params
+    seen: list[str] = []
+    while asked is not None:
+        page = await search(conn, SYSTEM, "Observation", asked, BASE, strict=True)
+        seen += entries(page, "match")
+        asked = next_page(page)
+        if between:
+            await between(len(seen))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "sort",
+    ["date", "-date", "code,-value-quantity", "-date,code,-_id", "patient,-date", "-_lastUpdated", "status", "_id"],
+)
+@pytest.mark.parametrize("count", [1, 4, 22])
+async def test_the_union_of_sorted_pages_is_the_unpaged_set(shelf: Database, sort: str, count: int) -> None:
+    async with shelf.transaction() as conn:
+        whole = await walk(conn, [("_sort", sort), ("_count", "1000")])
+        assert await walk(conn, [("_sort", sort), ("_count", str(count))]) == whole
+    assert len(whole) == len(set(whole)) == 23
+
+
+async def test_a_sort_is_in_order_and_puts_last_what_has_no_value(shelf: Database) -> None:
+    def day(id_: str) -> str:
+        return DAYS[int(id_[1:]) % 4] or "none"
+
+    async with shelf.transaction() as conn:
+        rising = [day(id_) for id_ in await found(conn, "Observation?_sort=date")]
+        falling = [day(id_) for id_ in await found(conn, "Observation?_sort=-date")]
+        both = await found(conn, "Observation?_sort=-value-quantity,_id&_count=6")
+    assert rising == sorted(rising, key=str)
+    assert falling == [*sorted((d for d in falling if d != "none"), reverse=True), *["none"] * 5]
+    assert both == ["o14", "o19", "o4", "o9", "o13", "o18"]
+
+
+@pytest.mark.parametrize("sort", ["_lastUpdated", "-_lastUpdated", "date", "-date,code"])
+async def test_sorted_pages_hold_still_while_others_write(database: Database, sort: str) -> None:
+    """What is there throughout comes once, though its sort key changes; what is made meanwhile stays out."""
+    chance = random.Random(sort)
+    async with database.transaction() as conn:
+        await put(conn, *(finding(number) for number in range(20)))
+        before = await walk(conn, [("_sort", sort), ("_count", "1000")])
+
+        async def change(seen: int) -> None:
+            for number in chance.sample(range(20), 4):
+                changed = {**finding(chance.randint(0, 19)), "id": f"o{number}", "note": [{"text": f"{seen}"}]}
+                await put(conn, changed)
+            await put(conn, finding(100 + seen))
+
+        assert await walk(conn, [("_sort", sort), ("_count", "3")], change) == before
+
+
+async def test_totals_on_request(shelf: Database) -> None:
+    async def total(*params: tuple[str, str]) -> int | None:
+        answer = bundle(await search(conn, SYSTEM, "Observation", [("_count", "5"), *params], BASE))
+        return answer.get("total")
+
+    async with shelf.transaction() as conn:
+        assert await total() is None
+        assert await total(("_total", "none"), ("_count", "100")) is None
+        assert await total(("_count", "100")) == 23
+        assert await total(("_total", "accurate"), ("_sort", "-date")) == 23
+        assert await total(("_total", "estimate"), ("code", "1-0")) == 8
+        assert await total(("_summary", "count"), ("code", "1-0")) == 8
+        assert await total(("_count", "0"), ("patient", "p0")) == 12
+
+
+async def test_a_search_of_the_system_takes_the_types_that_it_names(shelf: Database) -> None:
+    async def ids(*params: tuple[str, str], **more: Any) -> list[str]:
+        return entries(await search_system(conn, more.pop("reader", SYSTEM), params, BASE, **more), "match")
+
+    async with shelf.transaction() as conn:
+        assert await ids(("_type", "Device,Encounter")) == ["e", "d"]
+        assert await ids(("_type", "ServiceRequest,Encounter"), ("patient", "p0")) == ["e"]
+        assert await ids(("_tag", "spare")) == ["d"]
+        assert await ids(("_id", "e,d"), reader=reader_of("Encounter")) == ["e"]
+        assert await ids(("_type", "ServiceRequest,DiagnosticReport"), ("subject:Patient.birthdate", "1980")) == ["r"]
+        with pytest.raises(Forbidden):
+            await ids(("_type", "Device"), reader=reader_of("Encounter"))
+        with pytest.raises(InvalidInput):
+            await ids(("_type", "Nonsense"))
+        with pytest.raises(InvalidInput):
+            await ids(("_type", "Device,Encounter"), ("status", "x"), ("class", "AMB"), strict=True)
+        page = await search_system(conn, SYSTEM, [("_type", "Device,Encounter"), ("_count", "1")], BASE)
+        assert bundle(page)["link"][0]["url"] == f"{BASE}?_type=Device%2CEncounter&_count=1"
+        assert entries(await search_system(conn, SYSTEM, next_page(page) or [], BASE), "match") == ["d"]
+
+
+async def test_a_search_of_a_compartment_stays_within(shelf: Database) -> None:
+    async with shelf.transaction() as conn:
+        mine = await search(conn, SYSTEM, "Observation", [("code", "1-0")], BASE, compartment=("Patient", "p0"))
+        assert entries(mine, "match") == ["o4", "o10", "o16", "o22"]
+        assert bundle(mine)["link"][0]["url"] == f"{BASE}/Patient/p0/Observation?code=1-0"
+        all_ = await search_system(conn, SYSTEM, [("_type", "Patient,Encounter,ServiceRequest")], BASE,
+                                   compartment=("Patient", "p0"))  # fmt: skip
+        assert entries(all_, "match") == ["p0", "e"]
+        everything = await search_system(conn, SYSTEM, [("_summary", "count")], BASE, compartment=("Patient", "p0"))
+        assert bundle(everything)["total"] == 12 + len(["p0", "e", "r", "i"])
+        outside = await search(conn, SYSTEM, "Organization", [], BASE, compartment=("Patient", "p0"))
+        assert entries(outside, "match") == []
+        with pytest.raises(NotFound):
+            await search(conn, SYSTEM, "Observation", [], BASE, compartment=("Organization", "x"))
+
+
+async def test_a_report_is_found_by_its_imaging_study(shelf: Database) -> None:
+    async with shelf.transaction() as conn:
+        assert await found(conn, "DiagnosticReport?imagingStudy=ImagingStudy/i") == ["ri"]
+        assert await found(conn, "DiagnosticReport?imagingStudy.patient=p0") == ["ri"]
+
+
+async def test_a_result_of_parts_tells_that_it_is_so(shelf: Database) -> None:
+    async def resources_of(*params: tuple[str, str]) -> list[dict[str, Any]]:
+        answer = bundle(await search(conn, SYSTEM, "Observation", [("_id", "o1"), *params], BASE, strict=True))
+        return [e["resource"] for e in answer["entry"]]
+
+    subsetted = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED"}
+    async with shelf.transaction() as conn:
+        (parts,) = await resources_of(("_elements", "value,subject"))
+        assert set(parts) == {"resourceType", "id", "meta", "status", "code", "valueQuantity", "subject"}
+        assert parts["meta"]["tag"] == [subsetted]
+        one, patient = await resources_of(("_elements", "Patient.active"), ("_include", "Observation:subject"))
+        assert "tag" not in one["meta"]
+        assert patient["meta"]["tag"] == [subsetted]
+        (summary,) = await resources_of(("_summary", "true"))
+        assert "valueQuantity" in summary
+        assert summary["meta"]["tag"] == [subsetted]
+        with pytest.raises(InvalidInput):
+            await resources_of(("_summary", "text"), ("_include", "Observation:subject"))
+        with pytest.raises(InvalidInput):
+            await resources_of(("_summary", "true"), ("_elements", "code"))
+
+
+async def test_a_search_that_takes_too_long_is_stopped_in_the_database(database: Database) -> None:
+    async with database.transaction() as conn:
+        await conn.execute(
+            """INSERT INTO resource (resource_type, id, version_id, last_updated, deleted, body)
+               SELECT 'Basic', 'b' || n, 1, now(), false, '{}' FROM generate_series(1, 20000) n"""
+        )
+    params = [("author:missing", "true"), ("_sort", "author")]
+    with pytest.raises(TooCostly):
+        async with database.transaction() as conn:
+            await search(conn, SYSTEM, "Basic", params, BASE, time_limit_s=0.005)
+    async with database.transaction() as conn:
+        running = await conn.execute(
+            """SELECT count(*) FROM pg_stat_activity
+               WHERE query LIKE '%LATERAL%' AND state = 'active' AND pid <> pg_backend_pid()"""
+        )
+        assert await running.fetchone() == (0,)
+
+
+async def test_what_is_unknown_is_told_when_lenient(shelf: Database) -> None:
+    params = [("bogus", "1"), ("_sort", "bogus"), ("code", ""), ("_count", "1")]
+    async with shelf.transaction() as conn:
+        answer = bundle(await search(conn, SYSTEM, "Observation", params, BASE))
+        told = answer["entry"][-1]["resource"]["issue"]
+        assert [i["expression"] for i in told] == [["http.bogus"], ["http._sort"], ["http.code"]]
+        assert answer["link"][0]["url"] == f"{BASE}/Observation?_count=1"
+        for name, value in params[:3]:
+            with pytest.raises(InvalidInput):
+                await search(conn, SYSTEM, "Observation", [(name, value)], BASE, strict=True)
+        await resources.find(conn, SYSTEM, "Observation", [("patient._id", "p0")], most=1)
