@@ -232,7 +232,9 @@ def _stages_of_all(given: Given) -> list[Condition]:
     """Every patient, all that is somebody's, all that may go with it."""
     types, codes = _parts("Patient")
     members = Condition(_OF_ANYONE, (types, codes))
-    supports = all_of([Condition("r.resource_type = ANY (%s)", (sorted(SUPPORTING),)), none_of(members)])
+    supports = all_of(
+        [Condition("r.resource_type = ANY (%s)", (sorted({*SUPPORTING, "Provenance"}),)), none_of(members)]
+    )
     return [Condition("r.resource_type = 'Patient'"), all_of([members, *_during(given)]), supports]
 
 
