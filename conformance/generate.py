@@ -26,7 +26,7 @@ def text_of(definition: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    made = derived.definitions()
+    made = derived.every()
     if "--derived" not in arguments:
         made |= shorthand.compiled()
     for definition in made.values():

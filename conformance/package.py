@@ -3,7 +3,7 @@
     python -m conformance.package [FOLDER]        writes FOLDER/wetread.fhir.r4-<version>.tgz, here by default
 
 The form is that of HL7's NPM Package Specification: `package/` with the definitions, `package/example/` with the
-examples, `package/other/` with what is no R4 resource: the subscription topics. The same definitions give the same bytes.
+examples, `package/other/` with what is no R4 resource: the subscription topics. Equal definitions give equal bytes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from conformance.derived import CANONICAL, DATE
+
 from wetread import __version__
 
 FOLDER = Path(__file__).parent
 NAME = "wetread.fhir.r4"
-CANONICAL = "https://wetread.org/fhir"
-_DATE = "2026-11-21"
-"""Of the package's newest content; not of the hour in which somebody builds it."""
-_PROFILE_OF_TERMINOLOGY = "http://terminology.hl7.org/"
+_HL7_TERMINOLOGY = "http://terminology.hl7.org/"
 _DEPENDENCIES = {"hl7.fhir.r4.core": "4.0.1", "hl7.terminology.r4": "6.2.0"}
 _IN_INDEX = ("resourceType", "id", "url", "version", "kind", "type", "supplements", "content", "derivation")
 
@@ -34,7 +33,7 @@ Resource = dict[str, Any]
 def definitions() -> list[Resource]:
     """What the package defines. A newer code of HL7 terminology, which has a package of its own, is left out."""
     read = [_read(file) for file in sorted(FOLDER.glob("*.json"))]
-    return [r for r in read if not r["url"].startswith(_PROFILE_OF_TERMINOLOGY)]
+    return [r for r in read if not r["url"].startswith(_HL7_TERMINOLOGY)]
 
 
 def examples() -> list[Resource]:
@@ -64,9 +63,9 @@ def implementation_guide() -> Resource:
         "title": "Wetread: imaging AI in FHIR R4",
         "status": "active",
         "experimental": False,
-        "date": _DATE,
+        "date": DATE,
         "publisher": "Wetread",
-        "description": "What Wetread writes and answers: orders, studies, the AI's readings, and how they are searched.",
+        "description": "Orders, imaging studies and AI readings as Wetread writes them, and how they are searched.",
         "packageId": NAME,
         "license": "Apache-2.0",
         "fhirVersion": ["4.0.1"],
@@ -90,7 +89,7 @@ def manifest() -> Resource:
         "name": NAME,
         "version": __version__,
         "type": "IG",
-        "date": _DATE.replace("-", "") + "000000",
+        "date": DATE.replace("-", "") + "000000",
         "license": "Apache-2.0",
         "canonical": CANONICAL,
         "title": "Wetread",

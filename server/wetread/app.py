@@ -236,6 +236,7 @@ def web_app(built: House) -> FastAPI:
             settings.fhir_base,
             on_write=_subscribing(built.subscriptions),
             update_create=settings.fhir.update_create,
+            topics=sorted(built.subscriptions.topics),
         )
     )
     web.include_router(dicomweb.router(built.database, built.blobs, authenticate))

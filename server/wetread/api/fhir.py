@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -19,11 +19,11 @@ from wetread.api.fhir_audit import visit
 from wetread.api.fhir_bundles import Bundles
 from wetread.api.fhir_face import Face
 from wetread.api.fhir_face import OnWrite as OnWrite
-from wetread.api.fhir_metadata import capability_statement
+from wetread.api.fhir_metadata import capability_statement, terminology_capabilities
 from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute
 from wetread.api.fhir_reads import Reads
 from wetread.api.fhir_writes import Writes
-from wetread.errors import MethodNotAllowed, NotFound
+from wetread.errors import InvalidInput, MethodNotAllowed, NotFound
 from wetread.record import lossless
 from wetread.store.database import Database
 
@@ -40,15 +40,16 @@ def router(
     on_write: OnWrite,
     max_body_bytes: int = 16 * 1024 * 1024,
     update_create: bool = True,
+    topics: Sequence[str] = (),
 ) -> APIRouter:
     """The routes under /fhir. `base_url` is what the world calls that path, without a slash at its end.
 
     `on_write` is told, in the transaction of each write by a client, what was written: type, id, and its version
     (None for a deletion). What it raises undoes the write. `update_create` lets a PUT make a
-    resource under an id of the client's.
+    resource under an id of the client's. `topics` are the canonicals that clients may subscribe to.
     """
     face = Face(database, authenticate, audit, base_url.rstrip("/"), on_write, max_body_bytes, update_create)
-    own = _Own(face, lossless.dump(capability_statement(face.base_url, datetime.now(UTC))))
+    own = _Own(face, _metadata(face, topics))
     routes = APIRouter(prefix="/fhir", route_class=OutcomeRoute, include_in_schema=False)
     operations = fhir_operations.router(database, authenticate, audit, face.base_url, max_body_bytes=max_body_bytes)
     routes.include_router(operations)
@@ -89,17 +90,33 @@ def router(
     return routes
 
 
+def _metadata(face: Face, topics: Sequence[str]) -> dict[str, str]:
+    """By mode (3.1.0.8): what is not normative is not held apart."""
+    now = datetime.now(UTC)
+    capabilities = capability_statement(face.base_url, now, update_create=face.update_create, topics=topics)
+    full = lossless.dump(capabilities)
+    return {
+        "full": full,
+        "normative": full,
+        "terminology": lossless.dump(terminology_capabilities(face.base_url, now)),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _Own:
     face: Face
-    capabilities: str
+    capabilities: Mapping[str, str]
+    """The answer to each `mode`."""
 
     async def metadata(self, request: Request) -> Response:
         async with visit(request, "capabilities", self.face.database, self.face.audit) as one:
             http.require_acceptable(request)
+            body = self.capabilities.get(request.query_params.get("mode", "full"))
+            if body is None:
+                raise InvalidInput(f"mode is one of {', '.join(self.capabilities)}", location="http.mode")
             async with self.face.database.transaction() as conn:
                 await one.record(conn)
-        return Response(self.capabilities, media_type=MEDIA_TYPE)
+        return Response(body, media_type=MEDIA_TYPE)
 
     async def nothing(self, request: Request) -> Response:
         """What no other route takes: the wrong method on a path of ours, or no path of ours."""

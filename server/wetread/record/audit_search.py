@@ -198,3 +198,5 @@ _CONDITIONS: dict[str, Callable[[str], _Condition]] = {
     "date": _by_date,
     "_lastUpdated": _by_date,
 }
+SEARCH_PARAMETERS = tuple(name for name in _CONDITIONS if ":" not in name)
+"""What the CapabilityStatement tells of them."""

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from io import BytesIO
 from typing import Any, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from wetread.record import code_system, lossless
 from wetread.record.code_system import CodeSystem
@@ -89,6 +89,13 @@ def shipped(resource_type: str, url: str) -> list[Definition]:
     core = _core(resource_type, url)
     ours = [d for d in _own(resource_type) if d["url"] == url]
     return sorted([*ours, *([core] if core else [])], key=lambda d: d.get("content") == "fragment")
+
+
+def shipped_urls(resource_type: str) -> list[str]:
+    """The canonicals of all that comes with this package."""
+    prefix = f"{resource_type}/"
+    core = {unquote(n.removeprefix(prefix)) for n in _archive().namelist() if n.startswith(prefix)}
+    return sorted(core | {str(d["url"]) for d in _own(resource_type)})
 
 
 @cache
