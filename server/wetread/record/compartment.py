@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import Any, LiteralString
@@ -18,7 +18,8 @@ from wetread.store.database import Connection
 _PARAMETERS = ("patient", "subject")
 _SELECT = """
     SELECT DISTINCT i.target_id FROM index_reference i JOIN resource r ON r.key = i.resource_key
-    WHERE r.resource_type = %s AND r.id = ANY (%s) AND i.param = ANY (%s) AND i.target_type = 'Patient'
+    WHERE (r.resource_type, r.id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+        AND i.param = ANY (%s) AND i.target_type = 'Patient'
         AND i.target_id <> '' AND i.url = ''
     ORDER BY 1
 """
@@ -84,7 +85,20 @@ def patient_of(content: Mapping[str, Any]) -> str | None:
 
 async def patients_of(conn: Connection, resource_type: str, ids: Sequence[str]) -> tuple[str, ...]:
     """The ids of the patients whom the current versions of these resources are about."""
-    if resource_type == "Patient" or not ids:
-        return tuple(ids)
-    rows = await conn.execute(_SELECT, (resource_type, list(ids), list(_PARAMETERS)))
-    return tuple([str(row[0]) async for row in rows])
+    return await patients_of_all(conn, [(resource_type, id_) for id_ in ids])
+
+
+async def patients_of_all(conn: Connection, identities: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The ids of the patients whom resources of any type, by type and id, are about; each once."""
+    patients: dict[str, None] = {}
+    others: list[tuple[str, str]] = []
+    for resource_type, id_ in identities:
+        if resource_type == "Patient":
+            patients[id_] = None
+        else:
+            others.append((resource_type, id_))
+    if others:
+        types, ids = (list(column) for column in zip(*others, strict=True))
+        rows = await conn.execute(_SELECT, (types, ids, list(_PARAMETERS)))
+        patients |= {str(row[0]): None async for row in rows}
+    return tuple(patients)

@@ -14,7 +14,7 @@ from typing import Any
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound, TooCostly
 from wetread.record import includes, paging, query, searchset
-from wetread.record.compartment import member, patients_of, visible
+from wetread.record.compartment import member, patients_of_all, visible
 from wetread.record.condition import TRUE, Condition, all_of, any_of
 from wetread.record.parameters import resource_types
 from wetread.record.resources import Version
@@ -131,7 +131,8 @@ async def _search(
         *searchset.told(("not-supported", reason, f"http.{name}") for name, reason in plan.ignored),
     ]
     total = await _asked_total(conn, where, plan, None if more or cursor else len(matches))
-    return SearchSet(searchset.bundle(entries, total, links), await _patients(conn, [*matches, *included]))
+    patient_ids = await patients_of_all(conn, [(v.resource_type, v.id) for v in (*matches, *included)])
+    return SearchSet(searchset.bundle(entries, total, links), patient_ids)
 
 
 def _seen(reader: Reader, types: tuple[str, ...]) -> Condition:
@@ -204,11 +205,3 @@ async def _estimate(conn: Connection, where: Condition) -> int:
     plan = await explained.fetchone()
     assert plan is not None  # noqa: S101
     return max(int(plan[0][0]["Plan"]["Plan Rows"]), _COUNTED + 1)
-
-
-async def _patients(conn: Connection, versions: Sequence[Version]) -> tuple[str, ...]:
-    of_type: dict[str, list[str]] = {}
-    for version in versions:
-        of_type.setdefault(version.resource_type, []).append(version.id)
-    found = [await patients_of(conn, resource_type, ids) for resource_type, ids in of_type.items()]
-    return tuple(dict.fromkeys(patient_id for patient_ids in found for patient_id in patient_ids))

@@ -1,0 +1,38 @@
+"""The tables of searches are R4's own."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from wetread.record import compartment, index, parameters, paths
+from wetread.record.parameters import parameters_of, resource_types
+
+R4 = Path(__file__).parents[3] / "conformance/r4"
+
+
+def test_the_tables_are_those_of_the_official_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(R4)
+    made = runpy.run_path(str(R4 / "search_tables.py"))["texts"]()
+    folder = Path(parameters.__file__).parent / "data"
+    for name, text in made.items():
+        assert (folder / name).read_text(encoding="utf-8") == text, f"{name}: run conformance/r4/search_tables.py"
+
+
+def test_every_expression_compiles_also_within_the_items_of_a_composite() -> None:
+    for resource_type in resource_types():
+        for parameter in parameters_of(resource_type).values():
+            assert parameter.kind != "composite" or len(parameter.components) > 1
+            if parameter.expression:
+                paths.compiled(parameter.expression)
+        index.extract({"resourceType": resource_type})
+
+
+def test_a_compartment_names_parameters_that_there_are() -> None:
+    assert set(compartment.definitions()) == {"Patient", "Encounter", "Practitioner", "Device", "RelatedPerson"}
+    of_patient = compartment.definitions()["Patient"]
+    assert of_patient["Observation"] == ("subject", "performer")
+    for resource_type in ("Condition", "DiagnosticReport", "Encounter", "ImagingStudy", "Media", "Provenance"):
+        assert of_patient[resource_type]
