@@ -315,7 +315,7 @@ def load(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Setti
     naming every key that is wrong and what was expected of it.
     """
     given = dict(overrides or {})
-    values = {} if file is None else _anchored(Settings, _read(file), file.resolve().parent)
+    values = {} if file is None else read(file)
     _require_known_variables()
     profile = given.get("profile") or os.environ.get("WETREAD_PROFILE") or values.get("profile")
     if profile == "demo":
@@ -341,7 +341,12 @@ def load(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Setti
         raise Misconfigured(f"the environment: {error}; lists and tables are JSON there") from error
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read(file: Path) -> dict[str, Any]:
+    """The values of a file as they stand, relative paths made absolute. Raises Misconfigured where it is no TOML."""
+    return _anchored(Settings, _parsed(file), file.resolve().parent)
+
+
+def _parsed(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

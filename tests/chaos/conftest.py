@@ -125,11 +125,11 @@ class Killer:
         else:
             role = {"front": "http,mllp", "work": "work,notify", "dicom": "dicom", "infer": "infer"}[victim]
             # One that was just killed may be in the pause before its next start.
-            _kill(*until(f"a process of {role}", lambda: _of_role(process.pid, role), 40))
+            _kill(*until(f"a process of {role}", lambda: _of_role(process.pid, role), 120))
         struck = time.monotonic()
         if victim in ("group", "parent"):
             time.sleep(self.random.uniform(0.0, 1.0))
-        self._bring_back(within_s=60)
+        self._bring_back(within_s=120)
         self.recoveries_s[victim].append(time.monotonic() - struck)
 
     def _bring_back(self, within_s: float) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from .conftest import Hospital, Story, until
+from .conftest import Hospital, Story, part10, until
 
 Make = Callable[[str], Story]
 
@@ -22,6 +23,20 @@ def test_a_duplicate_gets_the_stored_answer_byte_for_byte_and_has_no_second_effe
     assert len([m for m in _messages(hospital) if m["control_id"] == control]) == 1
     [request] = hospital.search("ServiceRequest", identifier=film.accession_number)
     assert request["meta"]["versionId"] == "1"
+
+
+def test_the_command_line_sends_orders_and_images_to_its_own_server(
+    hospital: Hospital, story: Make, tmp_path: Path
+) -> None:
+    film = story("chest-film")
+    order, images = tmp_path / "order.hl7", tmp_path / "images"
+    order.write_bytes(film.message)
+    images.mkdir()
+    for number, dataset in enumerate(film.datasets):
+        (images / f"{number}.dcm").write_bytes(part10(dataset))
+    assert ": AA " in hospital.command("send", "hl7", str(order))
+    assert "stored by WETREAD" in hospital.command("send", "dicom", str(images))
+    hospital.task_when(film.accession_number, "completed")
 
 
 def test_a_cancelled_order_stays_cancelled_and_its_study_is_read_nevertheless(hospital: Hospital, story: Make) -> None:

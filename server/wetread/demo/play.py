@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 import pydicom
+import tomli_w
 
 from wetread.demo import peers
 from wetread.demo.studies import Case, instances, load_cases
@@ -40,27 +41,27 @@ _RESULT_S = 600.0
 
 @dataclass(frozen=True)
 class Stage:
-    """Where everything is. `data` is the server's data directory, under the output folder."""
+    """Where everything is. `data` is the server's data directory; `site` are settings laid under those of the demo."""
 
     output: Path
     demo: Path
+    data: Path
     ports: Mapping[str, int]
-
-    @property
-    def data(self) -> Path:
-        return self.output / "server"
+    site: Mapping[str, Any]
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.ports['http']}"
 
 
-def stage(output: Path, demo: Path) -> Stage:
-    """A clean output folder and free ports: the usual ones where nobody has them."""
+def stage(output: Path, demo: Path, data: Path | None, site: Mapping[str, Any]) -> Stage:
+    """A clean output folder, with the data in it where `data` names no other, and free ports: the usual ones where
+    nobody has them."""
     if output.exists():
         shutil.rmtree(output)
     output.mkdir(parents=True)
-    return Stage(output, demo, {name: _free(port) for name, port in _PREFERRED.items()})
+    ports = {name: _free(port) for name, port in _PREFERRED.items()}
+    return Stage(output, demo, data or output / "server", ports, site)
 
 
 def _free(preferred: int) -> int:
@@ -84,9 +85,9 @@ async def play(on: Stage, make_token: Callable[[Path], str], say: Say, *, keep: 
         subscriber_port = stack.enter_context(peers.subscriber(heard))
         config = _configuration(on, archive_port, receiver.port)
         say("Starting Wetread with its own PostgreSQL, the demo profile, on loopback ...")
-        stack.enter_context(_server(on, config))
+        server = stack.enter_context(_server(on, config))
         async with httpx.AsyncClient(base_url=on.url, timeout=30) as plain:
-            await _ready(plain, say)
+            await _ready(plain, server, say)
         token = await asyncio.to_thread(make_token, config)
         headers = {"Authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(base_url=on.url, headers=headers, timeout=60) as client:
@@ -103,41 +104,28 @@ async def play(on: Stage, make_token: Callable[[Path], str], say: Say, *, keep: 
 
 
 def _configuration(on: Stage, archive_port: int, alert_port: int) -> Path:
+    archive = {"kind": "dicom", "port": archive_port, "ae_title": "ARCHIVE", "sends": ["sr", "seg", "pr"]}
+    alerts = {"kind": "mllp", "port": alert_port, "application": "ALERTS", "facility": "DEMO", "sends": ["alert"]}
+    ours: dict[str, Any] = {
+        "profile": "demo",
+        **{name: {"port": port} for name, port in on.ports.items()},
+        "outbound": {
+            "destinations": [
+                {"name": name, "host": "127.0.0.1", **destination}
+                for name, destination in (("archive", archive), ("alerts", alerts))
+            ]
+        },
+    }
     file = on.output / "wetread.toml"
-    file.write_text(
-        f"""\
-profile = "demo"
-
-[http]
-port = {on.ports["http"]}
-[mllp]
-port = {on.ports["mllp"]}
-[dicom]
-port = {on.ports["dicom"]}
-
-[[outbound.destinations]]
-name = "archive"
-kind = "dicom"
-host = "127.0.0.1"
-port = {archive_port}
-ae_title = "ARCHIVE"
-sends = ["sr", "seg", "pr"]
-
-[[outbound.destinations]]
-name = "alerts"
-kind = "mllp"
-host = "127.0.0.1"
-port = {alert_port}
-application = "ALERTS"
-facility = "DEMO"
-sends = ["alert"]
-"""
-    )
+    laid_over = {
+        key: {**on.site.get(key, {}), **value} if isinstance(value, dict) else value for key, value in ours.items()
+    }
+    file.write_text(tomli_w.dumps({**on.site, **laid_over}))
     return file
 
 
 @contextmanager
-def _server(on: Stage, config: Path) -> Iterator[None]:
+def _server(on: Stage, config: Path) -> Iterator[subprocess.Popen[bytes]]:
     log = (on.output / "server.log").open("w")
     process = subprocess.Popen(  # noqa: S603  (ourselves)
         [sys.executable, "-m", "wetread", "serve", "--config", str(config), "--data-dir", str(on.data)],
@@ -146,19 +134,19 @@ def _server(on: Stage, config: Path) -> Iterator[None]:
         env={k: v for k, v in os.environ.items() if not k.startswith("WETREAD_")},
     )
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(60)
         log.close()
 
 
-async def _ready(client: httpx.AsyncClient, say: Say) -> None:
+async def _ready(client: httpx.AsyncClient, server: subprocess.Popen[bytes], say: Say) -> None:
     answered = False
 
     async def ask() -> None:
         nonlocal answered
-        while not answered:
+        while not answered and server.poll() is None:
             try:
                 answered = (await client.get("/readyz")).status_code == 200
             except httpx.TransportError:
@@ -166,9 +154,16 @@ async def _ready(client: httpx.AsyncClient, say: Say) -> None:
 
     asking = asyncio.create_task(ask())
     try:
-        await peers.until("the server to be ready (its log: demo-output/server.log)", lambda: answered, _READY_S, say)
+        await peers.until(
+            "the server to be ready (its log: demo-output/server.log)",
+            lambda: answered or server.poll() is not None,
+            _READY_S,
+            say,
+        )
     finally:
         asking.cancel()
+    if server.poll() is not None:
+        raise StoreUnavailable("the server has ended instead of starting; its log, server.log, says why")
 
 
 async def _subscribe(client: httpx.AsyncClient, port: int, say: Say) -> None:
