@@ -42,12 +42,13 @@ def validator_jars() -> Path:
     return folder
 
 
-def mllp_peers() -> Path:
-    """The folder with the drivers and the npm packages of the MLLP peers, each with its pinned digest. Raises
-    PeerMissing."""
-    folder = BUILD / "mllp"
-    _npm_packages("the MLLP peers (node-hl7-client, node-hl7-server, @medplum/hl7, simple-hl7)", PINS, folder)
-    for driver in PINS.glob("*.js"):
+def npm_peers() -> Path:
+    """The folder with the drivers and the npm packages of the MLLP peers and of the FHIR client, each with its pinned
+    digest. Raises PeerMissing."""
+    folder = BUILD / "npm"
+    what = "the npm peers (fhir-kit-client, node-hl7-client, node-hl7-server, @medplum/hl7, simple-hl7)"
+    _npm_packages(what, PINS, folder)
+    for driver in (*PINS.glob("*.js"), *PINS.glob("*.mjs")):
         shutil.copy(driver, folder)
     return folder
 
@@ -77,16 +78,26 @@ def _npm_packages(what: str, pins: Path, folder: Path) -> None:
 
 def dcmqi() -> Path:
     """The folder of dcmqi's programs, of the wheel from PyPI with its pinned digest. Raises PeerMissing."""
-    folder, pins = BUILD / "dcmqi", PINS / "dcmqi.txt"
+    return _from_pypi("dcmqi") / "dcmqi" / "bin"
+
+
+def fhir_clients() -> Path:
+    """The folder of the FHIR clients in Python (fhirpy, fhirclient, smart-fetch) and what they need, from PyPI, each
+    with its pinned digest; for PYTHONPATH. Raises PeerMissing."""
+    return _from_pypi("fhir-clients")
+
+
+def _from_pypi(name: str) -> Path:
+    folder, pins = BUILD / name, PINS / f"{name}.txt"
     done = folder / ".pins"
     if not done.exists() or done.read_bytes() != pins.read_bytes():
         shutil.rmtree(folder, ignore_errors=True)
-        _run("dcmqi", [
+        _run(name, [
             sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
             "--require-hashes", "--only-binary", ":all:", "--target", str(folder), "-r", str(pins),
         ])  # fmt: skip
         shutil.copy(pins, done)
-    return folder / "dcmqi" / "bin"
+    return folder
 
 
 def _as_pinned(folder: Path) -> bool:

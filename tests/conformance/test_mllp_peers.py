@@ -53,7 +53,7 @@ SERVERS = ("node-hl7-server", "@medplum/hl7", "simple-hl7")
 
 @pytest.fixture(scope="module")
 def peers() -> Path:
-    return supply.mllp_peers()
+    return supply.npm_peers()
 
 
 def lines(message: hl7.Message) -> list[str]:

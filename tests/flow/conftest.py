@@ -364,7 +364,7 @@ def hospital(
     tmp_path_factory: pytest.TempPathFactory, heard: peers.Heard, peer_ports: dict[str, int]
 ) -> Iterator[Hospital]:
     """One server in the demo profile for all tests; each takes fresh stories."""
-    with _running(tmp_path_factory.mktemp("hospital"), heard, peer_ports, "demo") as running:
+    with running_hospital(tmp_path_factory.mktemp("hospital"), heard, peer_ports, "demo") as running:
         yield running
 
 
@@ -373,12 +373,12 @@ def site(
     tmp_path_factory: pytest.TempPathFactory, heard: peers.Heard, peer_ports: dict[str, int]
 ) -> Iterator[Hospital]:
     """A server in the production profile, as it comes; tests may change its overlay and restart it."""
-    with _running(tmp_path_factory.mktemp("site"), heard, peer_ports, "production") as running:
+    with running_hospital(tmp_path_factory.mktemp("site"), heard, peer_ports, "production") as running:
         yield running
 
 
 @contextmanager
-def _running(folder: Path, heard: peers.Heard, peer_ports: Mapping[str, int], profile: str) -> Iterator[Hospital]:
+def running_hospital(folder: Path, heard: peers.Heard, peer_ports: Mapping[str, int], profile: str) -> Iterator[Hospital]:
     ports = {name: free_port() for name in ("http", "mllp", "dicom")}
     config = folder / "wetread.toml"
     config.write_text(configuration(ports, peer_ports, overlay_dir=overlay(folder), deadline_s=6.0, profile=profile))
