@@ -69,9 +69,17 @@ def applied(content: dict[str, Any], operations: Sequence[dict[str, Any]]) -> di
 
 
 def change(operations: Sequence[dict[str, Any]]) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
-    """For `resources.patch`: does the operations, and finds the outcome valid. Raises InvalidInput as well."""
+    """For `resources.patch`: does the operations, and finds the outcome valid.
+
+    Raises InvalidInput for content that is not, or that is another resource than before.
+    """
 
     async def changed(content: dict[str, Any]) -> dict[str, Any]:
-        return await validate.parsed(lossless.dump(applied(content, operations)))
+        identity = content["resourceType"], content["id"]
+        after = applied(content, operations)
+        if (after.get("resourceType"), after.get("id")) != identity:
+            where = f"{identity[0]}.id"
+            raise InvalidInput("a patch changes neither the type nor the id of a resource", location=where)
+        return await validate.parsed(lossless.dump(after))
 
     return changed

@@ -108,16 +108,13 @@ async def patch(
 ) -> Version:
     """The resource as `change` makes it of the current content, while nobody else can write it.
 
-    Raises NotFound, Gone, PreconditionFailed, InvalidInput where type or id changed, and what `change` raises.
+    `change` keeps the type and the id. Raises NotFound, Gone, PreconditionFailed, and what `change` raises.
     """
     require_identity(resource_type, resource_id)
     current = _present(await _locked(conn, resource_type, resource_id), resource_type)
     require_version(current, if_match)
-    before = current.resource()
     after = await change(current.resource())
-    if any(after.get(name) != before[name] for name in ("resourceType", "id")):
-        raise InvalidInput("a patch changes neither the type nor the id of a resource", location=f"{resource_type}.id")
-    if _essence(after) == _essence(before):
+    if _essence(after) == _essence(current.resource()):
         return current
     return await _replace(conn, current, Accepted(lossless.dump(after), after), "PUT")
 

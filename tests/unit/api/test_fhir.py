@@ -104,14 +104,14 @@ async def test_a_resource_lives_through_create_read_update_history_and_delete(cl
     assert (deleted.status_code, deleted.headers["etag"]) == (204, 'W/"3"')
     assert (await client.get(url)).status_code == 410
     history = (await client.get(f"{url}/_history")).json()
-    assert [e["request"]["method"] for e in history["entry"]] == ["DELETE", "PUT", "PUT"]
+    assert [e["request"]["method"] for e in history["entry"]] == ["DELETE", "PUT", "POST"]
     assert [e["response"]["etag"] for e in history["entry"]] == ['W/"3"', 'W/"2"', 'W/"1"']
     assert history["total"] == 3
 
 
 async def test_history_comes_in_pages(client: httpx.AsyncClient) -> None:
     for number in range(5):
-        await put(client, patient(telecom=[{"value": str(number)}]))
+        await put(client, patient(telecom=[{"system": "phone", "value": str(number)}]))
     url: str | None = f"{BASE}/Patient/p1/_history?_count=2"
     versions = []
     while url:
@@ -191,7 +191,7 @@ async def test_every_parameter_that_metadata_names_can_be_searched_by(shared_cli
     values = {"date": "2024", "number": "1", "quantity": "1", "reference": "Patient/1"}
     for row in statement["rest"][0]["resource"]:
         if row["type"] in ("Patient", "Observation", "Task", "ImagingStudy", "DiagnosticReport", "ServiceRequest"):
-            for p in row["searchParam"]:
+            for p in (p for p in row["searchParam"] if p["type"] != "composite"):
                 params = {p["name"]: values.get(p["type"], "x")}
                 answer = await shared_client.get(f"{BASE}/{row['type']}", params=params, headers=strict)
                 assert answer.status_code == 200, (row["type"], p)
@@ -282,7 +282,7 @@ async def test_validation_tells_every_fault_and_where(client: httpx.AsyncClient)
     issues = (await client.post(f"{BASE}/Observation", json=body, headers=JSON)).json()["issue"]
     assert {(i["code"], *i["expression"]) for i in issues} == {
         ("code-invalid", "Observation.status"),
-        ("value", "Observation.valueQuantity.value"),
+        ("value", "Observation.value.ofType(Quantity).value"),
         ("required", "Observation.component[0].code"),
     }
 
