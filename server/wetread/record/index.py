@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, LiteralString, TypeAlias
 
 from wetread.errors import InvalidInput
@@ -19,7 +20,7 @@ from wetread.record.index_rows import bounded as bounded
 from wetread.record.index_rows import date_range as date_range
 from wetread.record.index_rows import folded as folded
 from wetread.record.index_rows import reference_parts as reference_parts
-from wetread.record.parameters import SearchParameter, parameters_of
+from wetread.record.parameters import SearchParameter, choice_types, parameters_of
 from wetread.store.database import Connection
 
 ON_OWN_COLUMN = frozenset({"_id", "_lastUpdated"})
@@ -78,7 +79,10 @@ _MOST_ITEMS = 32_767
 def extract(resource: dict[str, Any]) -> Entries:
     """The index entries of a resource under every parameter of its type. Raises InvalidInput on a malformed date."""
     entries = Entries(narrative=text.narrative(resource), content=text.content(resource))
-    for parameter, name, reads in _plans(resource["resourceType"]):
+    present = {stem for member in resource for stem in _stems(member)}
+    for parameter, name, elements, reads in _plans(resource["resourceType"]):
+        if elements.isdisjoint(present):
+            continue
         table: set[Row] = getattr(entries, name)
         read = READERS[parameter.kind][1]
         for nodes, item in _nodes(resource, reads):
@@ -95,38 +99,54 @@ def extract(resource: dict[str, Any]) -> Entries:
     return entries
 
 
-Reads: TypeAlias = tuple[tuple[paths.Read, paths.Read | None], ...]
+Reads: TypeAlias = tuple[paths.Read, paths.Read | None]
+"""All at once; or the items, and within each its value."""
 
 
 @cache
-def _plans(resource_type: str) -> tuple[tuple[SearchParameter, str, Reads], ...]:
-    """Each parameter, its table, and what to read: the items, and within each its value; or all at once."""
+def _plans(resource_type: str) -> tuple[tuple[SearchParameter, str, frozenset[str], Reads], ...]:
+    """Each parameter, its table, the elements of the resource that it begins at, and how to read it."""
     return tuple(
-        (parameter, READERS[parameter.kind][0], _reads(parameter))
+        (parameter, READERS[parameter.kind][0], _begins(parameter.expression), _reads(parameter))
         for parameter in parameters_of(resource_type).values()
         if parameter.expression and parameter.code not in ON_OWN_COLUMN
     )
 
 
+_FIRST = re.compile(r"\b[A-Z]\w*\.(\w+)")
+
+
+def _begins(expression: str) -> frozenset[str]:
+    """Where a resource lacks all of these, the expression yields nothing; a test such as exists() always yields."""
+    return frozenset({"resourceType"} if "exists()" in expression else _FIRST.findall(expression))
+
+
+@lru_cache(maxsize=4096)
+def _stems(member: str) -> tuple[str, ...]:
+    """A member's name, and that of the choice element which it may be: `value` for `valueQuantity`."""
+    cuts = (i for i in range(1, len(member)) if member[i].isupper() and member[i:] in choice_types())
+    return (member, *(member[:i] for i in cuts))
+
+
 def _reads(parameter: SearchParameter) -> Reads:
     if not parameter.items:
-        return ((paths.compiled(parameter.expression), None),)
+        return paths.compiled(parameter.expression), None
     items = paths.compiled(" | ".join(parameter.items))
     # Longest first: what `Observation.component.` leaves of an expression holds no `Observation.` any more.
     inner = parameter.expression
     for item in sorted(parameter.items, key=len, reverse=True):
         inner = inner.replace(f"{item}.", "")
-    return ((items, paths.compiled(inner)),)
+    return items, paths.compiled(inner)
 
 
 def _nodes(resource: dict[str, Any], reads: Reads) -> Iterator[tuple[paths.Nodes, int]]:
-    for outer, inner in reads:
-        if inner is None:
-            yield outer(resource), 0
-            continue
-        for item, node in enumerate(outer(resource)):
-            if isinstance(node.value, dict):
-                yield inner(node.value), min(item, _MOST_ITEMS)
+    outer, inner = reads
+    if inner is None:
+        yield outer(resource), 0
+        return
+    for item, node in enumerate(outer(resource)):
+        if isinstance(node.value, dict):
+            yield inner(node.value), min(item, _MOST_ITEMS)
 
 
 async def write(conn: Connection, key: int, resource_type: str, entries: Entries, *, replace: bool) -> None:
