@@ -1,9 +1,9 @@
-"""Makes the terminology of `wetread.record`: code systems, value sets and concept maps of the R4 core package and ours.
+"""Makes the terminology of `wetread.record` from the R4 core package and our own definitions.
 
     python conformance/r4/terminology.py        writes server/wetread/record/data/terminology-*
 
-The core package's 2,458 definitions go, without their narrative, into one archive with a member for each, so that the
-server reads those that it is asked for and no more. Ours, `conformance/*.json`, go into one JSON file.
+The core package's go, without their narrative, into one archive with a member for each, so that the server reads those
+that it is asked for and no more. Ours, `conformance/*.json`, go into one JSON file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tables import definitions
+import tables
 
 _OWN = Path(__file__).parents[1]
 _TARGET = Path(__file__).parents[2] / "server/wetread/record/data"
@@ -30,16 +30,20 @@ _NO_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def core() -> dict[str, str]:
-    """Name in the archive, `ValueSet/` and the escaped canonical, to JSON."""
-    kept = [_lean(r) for r in definitions() if r["resourceType"] in _TYPES]
+    """Name in the archive, such as `ValueSet/` with the escaped canonical, to JSON."""
+    kept = [_lean(r) for r in tables.definitions() if _is_kept(r)]
     return {f"{r['resourceType']}/{quote(r['url'], safe='')}": _json(r) for r in kept}
 
 
 def own() -> str:
     """One definition a line."""
     found = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(_OWN.glob("*.json"))]
-    rows = [_json(_lean(r)) for r in found if r.get("resourceType") in _TYPES]
+    rows = [_json(_lean(r)) for r in found if _is_kept(r)]
     return "[\n" + ",\n".join(rows) + "\n]\n"
+
+
+def _is_kept(resource: dict[str, Any]) -> bool:
+    return resource.get("resourceType") in _TYPES
 
 
 def _lean(resource: dict[str, Any]) -> dict[str, Any]:
