@@ -79,6 +79,38 @@ async def test_a_profile_that_is_not_known_is_told_of(client: httpx.AsyncClient)
     assert "error" in severities(await issues(client, "Observation/$validate", unknown))
 
 
+async def test_profiles_of_ours_of_the_r4_package_and_of_the_site(client: httpx.AsyncClient) -> None:
+    ours = "https://wetread.org/fhir/StructureDefinition/ai-observation"
+    found = await issues(client, "Observation/$validate", with_parameters(observation(), profile=ours))
+    assert {issue["code"] for issue in found if issue["severity"] == "error"} - {"not-found", "not-supported"}
+    weight = "http://hl7.org/fhir/StructureDefinition/bodyweight"
+    found = await issues(client, "Observation/$validate", with_parameters(observation(), profile=weight))
+    assert any("Observation.category" in e for issue in found for e in issue.get("expression", ()))
+    named = {
+        "resourceType": "StructureDefinition",
+        "id": "named",
+        "url": "http://hospital.example/StructureDefinition/named",
+        "name": "NamedPatient",
+        "status": "active",
+        "kind": "resource",
+        "abstract": False,
+        "type": "Patient",
+        "baseDefinition": "http://hl7.org/fhir/StructureDefinition/Patient",
+        "derivation": "constraint",
+        "differential": {
+            "element": [
+                {"id": "Patient", "path": "Patient"},
+                {"id": "Patient.gender", "path": "Patient.gender", "min": 1},
+            ]
+        },
+    }
+    assert (await put(client, named)).status_code == 201
+    answer = await client.get(f"{BASE}/Patient/p1/$validate", params={"profile": named["url"]})
+    assert "error" in severities(answer.json()["issue"])
+    good = with_parameters(patient(gender="other"), profile=str(named["url"]))
+    assert "error" not in severities(await issues(client, "Patient/$validate", good))
+
+
 @pytest.mark.parametrize(
     "body",
     [
