@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wetread.errors import InvalidInput, NotFound
-from wetread.record import code_system, definitions, expansion, value_set
+from wetread.record import definitions, expansion, value_set
 from wetread.record.code_system import CodeSystem, Concept
 from wetread.record.definitions import Definition
 from wetread.record.index import folded
@@ -114,7 +114,7 @@ async def subsumes(conn: Connection, given: Given, instance: Definition | None) 
     b = _one_coding(given, "codeB", "codingB", url, given.text("version"))
     if not a.system or a.system != b.system or (url and a.system != url):
         raise InvalidInput("two codes of one system are compared: name that system", location="system")
-    system = await _of_instance(conn, instance) if instance else await _held(conn, a.system, a.version)
+    system = await definitions.code_system_in(conn, instance) if instance else await _held(conn, a.system, a.version)
     one, other = _known(system, a.code).code, _known(system, b.code).code
     if one == other:
         outcome = "equivalent"
@@ -139,7 +139,9 @@ async def validate_in_code_system(conn: Connection, given: Given, instance: Defi
     own = [c for c in codings if c.system == url]
     if not own:
         return Verdict(False, f"no code of the code system {url} was given").parameters()
-    system = await _of_instance(conn, definition) if definition else await _held(conn, url, own[0].version)
+    system = (
+        await definitions.code_system_in(conn, definition) if definition else await _held(conn, url, own[0].version)
+    )
     return _best(_in_system(system, c, given) for c in own).parameters()
 
 
@@ -231,10 +233,6 @@ def _one_coding(given: Given, code: str, coding: str, system: str, version: str)
         found = coding_of(given.one(coding))
         return Coding(found.system or system, found.code, found.display, found.version or version)
     return Coding(system, given.text(code), "", version)
-
-
-async def _of_instance(conn: Connection, definition: Definition) -> CodeSystem:
-    return code_system.read(definition, await definitions.additions(conn, str(definition.get("url", ""))))
 
 
 async def _held(conn: Connection, url: str, version: str) -> CodeSystem:

@@ -24,6 +24,8 @@ from wetread.store.database import Connection
 Definition: TypeAlias = Mapping[str, Any]
 
 _LARGE_CHARACTERS = 100_000
+_PARTS = ("fragment", "supplement")
+"""Contents of a code system that may only add to a whole one."""
 _STORED = """
     SELECT r.body FROM resource r JOIN index_uri i ON i.resource_key = r.key
     WHERE i.resource_type = %s AND i.param = 'url' AND i.uri = %s AND NOT r.deleted
@@ -32,7 +34,7 @@ _STORED = """
 _STORED_MAPS = """
     SELECT r.body FROM resource r WHERE r.resource_type = 'ConceptMap' AND NOT r.deleted ORDER BY r.key
 """
-_ADDITIONS = """
+_SUPPLEMENTS = """
     SELECT r.body FROM resource r JOIN index_reference i ON i.resource_key = r.key
     WHERE i.resource_type = 'CodeSystem' AND i.param = 'supplements' AND i.url = %s AND NOT r.deleted
     ORDER BY r.key
@@ -48,10 +50,27 @@ async def find(conn: Connection, resource_type: str, canonical: str, version: st
 
 async def code_system_of(conn: Connection, canonical: str, version: str = "") -> CodeSystem | None:
     """The concepts of a code system as far as they are held; None where it is not known at all."""
-    definition = await find(conn, "CodeSystem", canonical, version)
-    if definition is None:
-        return None
-    return code_system.read(definition, await additions(conn, str(definition["url"])))
+    url, _, named = canonical.partition("|")
+    wanted = version or named
+    theirs = [*await stored(conn, "CodeSystem", url), *await _supplements(conn, url)]
+    if not theirs:
+        return _shipped_code_system(url, wanted)
+    parts = [*theirs, *shipped("CodeSystem", url)]
+    base = _chosen([d for d in theirs if d.get("content") not in _PARTS], wanted)
+    base = base or _chosen(shipped("CodeSystem", url), wanted) or _chosen(await stored(conn, "CodeSystem", url), wanted)
+    return code_system.read(base, [p for p in parts if p.get("content") in _PARTS]) if base else None
+
+
+async def code_system_in(conn: Connection, definition: Definition) -> CodeSystem:
+    """The code system that a CodeSystem resource holds, with what supplements add to it."""
+    return code_system.read(definition, await _supplements(conn, str(definition.get("url", ""))))
+
+
+@lru_cache(maxsize=128)
+def _shipped_code_system(url: str, version: str) -> CodeSystem | None:
+    known = shipped("CodeSystem", url)
+    base = _chosen(known, version)
+    return code_system.read(base, [d for d in known if d.get("content") in _PARTS]) if base else None
 
 
 async def stored(conn: Connection, resource_type: str, url: str) -> list[Definition]:
@@ -66,12 +85,11 @@ async def concept_maps(conn: Connection) -> list[Definition]:
     return [*[await parsed(body) async for (body,) in rows], *_shipped_concept_maps()]
 
 
-async def additions(conn: Connection, url: str) -> list[Definition]:
-    """What adds to a code system that stands elsewhere: fragments of ours, and supplements."""
-    rows = await conn.execute(_ADDITIONS, (bounded(url),))
-    supplements = [await parsed(body) async for (body,) in rows]
-    ours = [s for s in _own("CodeSystem") if s["content"] == "fragment" and s["url"] == url]
-    return [*ours, *[s for s in supplements if s.get("content") == "supplement"]]
+async def _supplements(conn: Connection, url: str) -> list[Definition]:
+    """What the site adds to a code system that stands elsewhere."""
+    rows = await conn.execute(_SUPPLEMENTS, (bounded(url),))
+    found = [await parsed(body) async for (body,) in rows]
+    return [d for d in found if d.get("content") == "supplement"]
 
 
 async def parsed(body: str) -> Definition:

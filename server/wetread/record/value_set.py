@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.errors import InvalidRegularExpression
 
-from wetread.errors import InvalidInput, NotFound, Unsupported
+from wetread.errors import InvalidInput, NotFound, TooCostly, Unsupported
 from wetread.record import definitions
 from wetread.record.code_system import CodeSystem, Concept
 from wetread.store.database import Connection
@@ -90,18 +90,30 @@ def _in_whole(key: tuple[str, str], whole: Mapping[str, frozenset[str]]) -> bool
     return key[0] in whole and key[1] not in whole[key[0]]
 
 
-async def selected(
-    conn: Connection,
-    definition: Mapping[str, Any],
-    versions: Versions | None = None,
-    *,
-    within: Sequence[str] = (),
-) -> Selected:
+@dataclass(slots=True)
+class _Work:
+    """One working out, and how many codes it may still touch."""
+
+    conn: Connection
+    versions: Versions
+    left: int = 3_000_000
+
+    def spend(self, codes: int) -> None:
+        self.left -= codes + 1
+        if self.left < 0:
+            raise TooCostly("the value set takes too much to work out; divide it", location="ValueSet.compose")
+
+
+async def selected(conn: Connection, definition: Mapping[str, Any], versions: Versions | None = None) -> Selected:
     """Works a ValueSet out.
 
     Raises NotFound for an imported value set that is not here, InvalidInput for one that contains itself, a filter that
-    makes no sense, or a compose of wrong form.
+    makes no sense, or a compose of wrong form, Unsupported for a filter on what is not known here, TooCostly.
     """
+    return await _selected(_Work(conn, versions or Versions()), definition, ())
+
+
+async def _selected(work: _Work, definition: Mapping[str, Any], within: Sequence[str]) -> Selected:
     url = str(definition.get("url", ""))
     if (url and url in within) or len(within) > _DEEPEST:
         raise InvalidInput("the value set imports itself", location="ValueSet.compose.include.valueSet")
@@ -111,9 +123,9 @@ async def selected(
     inner = (*within, url)
     result = Selected()
     for include in compose.get("include", ()):
-        result.add(await _part(conn, include, versions or Versions(), inner))
+        result.add(await _part(work, include, inner))
     for exclude in compose.get("exclude", ()):
-        result.drop(await _part(conn, exclude, versions or Versions(), inner))
+        result.drop(await _part(work, exclude, inner))
     if compose.get("inactive") is False:
         result.members = {key: m for key, m in result.members.items() if not m.inactive}
     return result
@@ -132,16 +144,17 @@ def _expanded_already(definition: Mapping[str, Any]) -> Selected:
     return result
 
 
-async def _part(conn: Connection, part: Mapping[str, Any], versions: Versions, within: Sequence[str]) -> Selected:
+async def _part(work: _Work, part: Mapping[str, Any], within: Sequence[str]) -> Selected:
     """One include or exclude: the codes of its system that are also in each of its value sets."""
     own: Selected | None = None
     if "system" in part:
-        own = await _of_system(conn, part, versions)
+        own = await _of_system(work, part)
     for canonical in part.get("valueSet", ()):
-        imported = await definitions.find(conn, "ValueSet", canonical)
+        imported = await definitions.find(work.conn, "ValueSet", canonical)
         if imported is None:
             raise NotFound(f"the imported value set {canonical} is not here", location="ValueSet.compose")
-        other = await selected(conn, imported, versions, within=within)
+        other = await _selected(work, imported, within)
+        work.spend(len(other.members))
         if own is None:
             own = other
         else:
@@ -151,10 +164,11 @@ async def _part(conn: Connection, part: Mapping[str, Any], versions: Versions, w
     return own
 
 
-async def _of_system(conn: Connection, part: Mapping[str, Any], versions: Versions) -> Selected:
+async def _of_system(work: _Work, part: Mapping[str, Any]) -> Selected:
     url = part["system"]
-    version = versions.forced.get(url) or str(part.get("version") or versions.otherwise.get(url, ""))
-    system = await definitions.code_system_of(conn, url, version)
+    version = work.versions.forced.get(url) or str(part.get("version") or work.versions.otherwise.get(url, ""))
+    system = await definitions.code_system_of(work.conn, url, version)
+    work.spend(len(part["concept"]) if "concept" in part else len(system.concepts) if system else 0)
     result = Selected(systems={url: system} if system else {})
     if "concept" in part:
         for given in part["concept"]:
@@ -175,7 +189,8 @@ async def _of_system(conn: Connection, part: Mapping[str, Any], versions: Versio
         return result
     codes: dict[str, None] = dict.fromkeys(system.concepts)
     for one in part.get("filter", ()):
-        chosen = await _filtered(conn, system, one)
+        chosen = await _filtered(work.conn, system, one)
+        work.spend(len(system.concepts))
         codes = {code: None for code in codes if code in chosen}
     result.members = {(url, code): _member(url, code, system, version) for code in codes}
     return result

