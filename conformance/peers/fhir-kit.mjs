@@ -3,7 +3,7 @@
 // Ends with status 0 where the client saw what FHIR R4 promises.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import Client from 'fhir-kit-client';
+import { Client } from 'fhir-kit-client';
 
 const [, , baseUrl, token, scenario] = process.argv;
 const client = new Client({ baseUrl });
@@ -25,7 +25,7 @@ const observation = (subject, code, value) => ({
   status: 'final',
   code: { coding: [{ system: LOINC, code }] },
   subject: { reference: `Patient/${subject}` },
-  effectiveDateTime: '2026-03-01T10:00:00+01:00',
+  effectiveDateTime: `2026-03-01T10:0${value % 10}:00+01:00`,
   valueQuantity: { value, unit: '/min', system: 'http://unitsofmeasure.org', code: '/min' },
 });
 const create = (body, headers) => client.create({ resourceType: body.resourceType, body, options: { headers } });

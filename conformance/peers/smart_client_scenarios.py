@@ -97,7 +97,7 @@ def search_and_paging() -> None:
     pages = [[entry.resource.id for entry in page.entry or ()] for page in search.perform_iter(server)]
     assert [len(page) for page in pages] == [3, 3, 1]
     assert {one for page in pages for one in page} == made
-    later = Observation.where({"patient": person_id, "date": {"$gte": "2026-03-06"}}).perform_resources(server)
+    later = Observation.where({"patient": person_id, "date": "ge2026-03-06"}).perform_resources(server)
     assert len(later) == 2
 
 
