@@ -1,0 +1,71 @@
+"""The FHIR package passes the HL7 validator, which loads it as a package, and others can build on it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from conformance import generate, package, shorthand, supply, validator
+from wetread import __version__
+
+pytestmark = pytest.mark.conformance
+
+_ON_TOP = """
+Profile: ChestObservation
+Parent: https://wetread.org/fhir/StructureDefinition/ai-observation
+Id: chest-observation
+Title: "Chest observation"
+Description: "A profile of somebody else's on one of ours."
+* bodySite 1..1
+* component[certainty] 1..1
+* code from https://wetread.org/fhir/ValueSet/ai-finding (required)
+"""
+
+
+def test_the_validator_finds_no_error_in_any_file_of_the_package() -> None:
+    resources = [package.implementation_guide(), *package.definitions(), *package.examples()]
+    made = {f"{r['resourceType']}/{r['id']}": r for r in resources}
+    assert len(made) == len(resources) > 50
+    told = validator.errors(validator.validate_resources(made))
+    assert not told, "\n".join(told)
+
+
+def test_the_profiles_are_what_the_shorthand_says() -> None:
+    every = shorthand.compiled()
+    stale = [name for name, made in every.items() if generate.file_of(made).read_text() != generate.text_of(made)]
+    assert not stale, "python -m conformance.generate"
+
+
+def test_a_profile_of_somebody_else_is_built_on_the_package(tmp_path: Path) -> None:
+    """SUSHI takes it from a package cache, as package servers fill it."""
+    cache = tmp_path / "home" / ".fhir" / "packages"
+    cache.mkdir(parents=True)
+    for known in (validator.home() / ".fhir" / "packages").iterdir():
+        (cache / known.name).symlink_to(known)
+    with tarfile.open(fileobj=io.BytesIO(package.archive())) as archive:
+        archive.extractall(cache / f"{package.NAME}#{__version__}", filter="data")
+    project = tmp_path / "project"
+    (project / "input" / "fsh").mkdir(parents=True)
+    (project / "input" / "fsh" / "profile.fsh").write_text(_ON_TOP)
+    (project / "sushi-config.yaml").write_text(
+        "canonical: https://hospital.example/fhir\nfhirVersion: 4.0.1\nFSHOnly: true\n"
+        f"dependencies:\n  {package.NAME}: {__version__}\n"
+    )
+    done = subprocess.run(
+        [supply.program("node", "nodejs"), str(supply.sushi()), "build", str(project), "--snapshot"],
+        env={"HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "0 Errors" in done.stdout, done.stdout[-3000:]
+    made = json.loads((project / "fsh-generated/resources/StructureDefinition-chest-observation.json").read_text())
+    elements = {e["id"]: e for e in made["snapshot"]["element"]}
+    assert elements["Observation.component:certainty"]["min"] == 1
+    assert elements["Observation.method"]["patternCodeableConcept"]["coding"][0]["code"] == "ai-reading"
