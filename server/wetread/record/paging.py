@@ -138,15 +138,22 @@ def is_mutable(sort: Sequence[Key]) -> bool:
 
 
 async def page(
-    conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor | None, most: int
-) -> list[Row]:  # fmt: skip
-    """The first `most` matches after the cursor, in order."""
+    conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor | None, most: int, *, broad_type: str = ""
+) -> list[Row]:
+    """The first `most` matches after the cursor, in order.
+
+    `broad_type` says that the condition is one of this type alone, and is likely to leave many: then the page is read
+    along the index of the sort key, rather than all matches sorted.
+    """
     moved: list[Row] = []
     held = where
     if cursor and cursor.began:
         moved, known = await _moved(conn, where, sort, cursor)
         held = all_of([where, Condition("r.key <= %s AND r.key <> ALL (%s)", (cursor.last_key, known))])
-    rows = await _rows(conn, held, sort, cursor, most)
+    if broad_type and len(sort) == 1 and sort[0].code not in _OWN and sort[0].kind in _INDEXED_IN_ORDER:
+        rows = await _walked(conn, held, sort[0], cursor, most, broad_type)
+    else:
+        rows = await _rows(conn, held, sort, cursor, most)
     if not moved:
         return rows
     assert cursor is not None  # noqa: S101
@@ -191,9 +198,56 @@ async def _rows(
         "SELECT r.key, " + ", ".join([_COLUMNS_OF_VERSION, *columns]) + " FROM resource r" + "".join(joins)
         + " WHERE (" + where.sql + ") AND (" + after.sql + ") ORDER BY " + ", ".join([*order, last]) + " LIMIT %s"
     )  # fmt: skip
-    async with conn.cursor(row_factory=tuple_row) as rows:
-        await rows.execute(sql, (*args, *where.args, *after.args, most))
-        return [Row(row[0], Version(*row[1:7]), tuple(row[7:])) for row in await rows.fetchall()]
+    return await _read(conn, sql, (*args, *where.args, *after.args, most))
+
+
+_INDEXED_IN_ORDER = frozenset({"token", "reference", "date", "number", "quantity", "uri"})
+"""Kinds whose table has an index that ends in the column to sort by."""
+
+
+async def _walked(
+    conn: Connection, where: Condition, key: Key, cursor: Cursor | None, most: int, resource_type: str
+) -> list[Row]:
+    """Along the index, each resource at its first row in this order; then those that have no row."""
+    table, (column, _, sql_type) = TABLES[key.kind], _COLUMNS[key.kind]
+    sign: LiteralString = ">" if key.descending else "<"
+    way: LiteralString = "DESC" if key.descending else "ASC"
+    value: LiteralString = "i." + column
+    has_value: LiteralString = " AND i.target_id <> ''" if key.kind == "reference" else ""
+    rows: list[Row] = []
+    if cursor is None or cursor.values[0] is not None:
+        after = TRUE
+        if cursor is not None:
+            cast: LiteralString = "%s::" + sql_type
+            beyond: LiteralString = "<" if key.descending else ">"
+            after = Condition(
+                value + " " + beyond + "= " + cast + " AND (" + value + " " + beyond + " " + cast + " OR r.key > %s)",
+                (cursor.values[0], cursor.values[0], cursor.key),
+            )
+        sql: LiteralString = (
+            "SELECT r.key, " + _COLUMNS_OF_VERSION + ", " + value + " FROM " + table + " i JOIN resource r"
+            " ON r.key = i.resource_key WHERE i.resource_type = %s AND i.param = %s" + has_value + " AND (" + where.sql
+            + ") AND (" + after.sql + ") AND NOT EXISTS (SELECT FROM " + table + " j WHERE j.resource_key ="
+            " i.resource_key AND j.param = i.param" + has_value.replace("i.", "j.")
+            + " AND (j." + column + ", j.ctid) " + sign + " (" + value + ", i.ctid))"
+            " ORDER BY " + value + " " + way + ", r.key LIMIT %s"
+        )  # fmt: skip
+        rows = await _read(conn, sql, (resource_type, key.code, *where.args, *after.args, most))
+    if len(rows) < most:
+        beyond_key = cursor.key if cursor is not None and cursor.values[0] is None else -1
+        tail: LiteralString = (
+            "SELECT r.key, " + _COLUMNS_OF_VERSION + ", NULL FROM resource r WHERE (" + where.sql + ") AND r.key > %s"
+            " AND NOT EXISTS (SELECT FROM " + table + " i WHERE i.resource_key = r.key AND i.param = %s" + has_value
+            + ") ORDER BY r.key LIMIT %s"
+        )  # fmt: skip
+        rows += await _read(conn, tail, (*where.args, beyond_key, key.code, most - len(rows)))
+    return rows
+
+
+async def _read(conn: Connection, sql: LiteralString, args: Sequence[Any]) -> list[Row]:
+    async with conn.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(sql, args)
+        return [Row(row[0], Version(*row[1:7]), tuple(row[7:])) for row in await cursor.fetchall()]
 
 
 _NAMES: tuple[LiteralString, ...] = ("s0", "s1", "s2", "s3", "s4")

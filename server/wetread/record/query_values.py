@@ -10,7 +10,7 @@ from typing import LiteralString, TypeAlias
 
 from wetread.errors import InvalidInput
 from wetread.record import units
-from wetread.record.condition import Condition, all_of
+from wetread.record.condition import Condition, all_of, none_of
 from wetread.record.index_rows import BEGINNING, bounded, date_range, folded, reference_parts
 from wetread.record.parameters import SearchParameter
 
@@ -211,6 +211,10 @@ def _compared(prefix: str, number: Decimal, canonical: units.Canonical | None = 
         bounds = [canonical.of(b) for b in bounds]
         low, high = "i.canonical_low", "i.canonical_high"
     at, least, most, around, about = bounds
+    if least == most:  # more digits than the common base keeps
+        alike = Condition(low + " = %s AND " + high + " = %s", (at, at))
+        if prefix in ("eq", "ne"):
+            return alike if prefix == "eq" else none_of(alike)
     match prefix:
         case "eq":
             return Condition(low + " >= %s AND " + high + " < %s", (least, most))

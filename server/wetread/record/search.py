@@ -117,7 +117,8 @@ async def _search(
 
     began = datetime.now(UTC)
     cursor = plan.cursor
-    rows = await paging.page(conn, where, plan.sort, cursor, plan.count + 1)
+    broad_type = types[0] if plan.is_broad and compartment is None and len(types) == 1 else ""
+    rows = await paging.page(conn, where, plan.sort, cursor, plan.count + 1, broad_type=broad_type)
     page, included = await _with_includes(conn, reader, rows[: plan.count], plan)
     more = len(rows) > len(page)
     matches = [row.version for row in page]

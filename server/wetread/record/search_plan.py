@@ -41,6 +41,8 @@ class Plan:
     includes: list[includes.Include] = field(default_factory=list)
     applied: list[tuple[str, str]] = field(default_factory=list)
     ignored: list[tuple[str, str]] = field(default_factory=list)
+    is_broad: bool = True
+    """Whether nothing asked for is likely to leave few resources: a status, a date, a code leave many."""
 
     @property
     def only_count(self) -> bool:
@@ -72,6 +74,7 @@ async def planned(
                 plan.applied.append((name, value))
         elif query.known(types, name):
             plan.conditions.append(await query.condition(question, types, name, value))
+            plan.is_broad = plan.is_broad and _is_broad(plan, name)
             plan.applied.append((name, value))
         elif name not in dict(plan.ignored):
             _ignore(plan, name, "this search parameter is not supported and was ignored", strict=strict)
@@ -80,6 +83,14 @@ async def planned(
     if plan.summary not in ("", "false") and plan.elements:
         raise InvalidInput("ask for _summary or for _elements, not for both", location="http._elements")
     return plan
+
+
+def _is_broad(plan: Plan, name: str) -> bool:
+    """A status, a code, a date leave many; a range of dates, which names its parameter twice, leaves few."""
+    parameter = common_parameters(plan.types).get(name)
+    if parameter is None or name in ("_id", "identifier"):
+        return False
+    return parameter.kind == "token" or (parameter.kind == "date" and name not in dict(plan.applied))
 
 
 def _ignore(plan: Plan, name: str, reason: str, *, strict: bool) -> None:

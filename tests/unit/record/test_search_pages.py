@@ -87,6 +87,16 @@ async def test_the_union_of_sorted_pages_is_the_unpaged_set(shelf: Database, sor
     assert len(whole) == len(set(whole)) == 23
 
 
+@pytest.mark.parametrize("sort", ["date", "-date", "code", "-value-quantity", "patient", "-component-code"])
+async def test_a_sort_is_the_same_however_much_is_asked_for(shelf: Database, sort: str) -> None:
+    """A search that leaves many is read along the index, one that leaves few is sorted."""
+    async with shelf.transaction() as conn:
+        many = await walk(conn, [("_sort", sort), ("_count", "4"), ("status", "final")])
+        few = await walk(conn, [("_sort", sort), ("_count", "4"), ("subject:missing", "false")])
+    assert many == few
+    assert len(many) == len(set(many)) == 23
+
+
 async def test_a_sort_is_in_order_and_puts_last_what_has_no_value(shelf: Database) -> None:
     def day(id_: str) -> str:
         return DAYS[int(id_[1:]) % 4] or "none"
