@@ -56,8 +56,6 @@ STORED_ELSEWHERE = frozenset({"AuditEvent"})
 """Types that the server speaks but `resource` does not hold."""
 
 _NOT_STORED = frozenset({"OperationOutcome", "Parameters"}) | STORED_ELSEWHERE
-_OTHER_IN_R4B = frozenset({"ActivityDefinition", "Evidence", "EvidenceVariable", "PlanDefinition"})
-"""Types whose R4B model, the validator that we have, is not R4's."""
 
 
 def table(name: str) -> Any:
@@ -67,8 +65,8 @@ def table(name: str) -> Any:
 
 @cache
 def resource_types() -> frozenset[str]:
-    """The types that the store holds: those of R4 that R4B, the validator's release, shares unchanged."""
-    return frozenset(table("shared-types.json")) - _NOT_STORED - _OTHER_IN_R4B
+    """The types that the store holds: all of R4 but those that only travel and that which the audit trail holds."""
+    return frozenset(table("resource-types.json")) - _NOT_STORED
 
 
 @cache

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput
-from wetread.record import resources, validate
+from wetread.record import profiles, resources
 from wetread.record.operation_input import Given
 from wetread.record.validate import Issue
 from wetread.store.database import Connection
 
-_BASE = "http://hl7.org/fhir/StructureDefinition"
 MODES = ("create", "update", "delete", "profile")
 
 
@@ -41,9 +39,7 @@ async def validated(
         raise InvalidInput("give the resource to be validated", location="resource")
     if resource_type not in ("Resource", content.get("resourceType")):
         raise InvalidInput("the resource's type is not that of the URL", location="resourceType")
-    found = await asyncio.to_thread(validate.issues, content)
-    if profile and profile.partition("|")[0] != f"{_BASE}/{content.get('resourceType')}":
-        found.append(Issue("not-supported", "", "this profile is not known here"))
+    found = await profiles.faults(conn, content, profile or "")
     return [*found, *_fit_for(mode, content, resource_id, reader)]
 
 

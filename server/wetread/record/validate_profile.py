@@ -66,6 +66,29 @@ def check_profile(content: Mapping[str, Any], profile_url: str, definitions: Def
     return [*issues, *check.issues][: validate_types.MOST_ISSUES]
 
 
+def check_extensions(content: Mapping[str, Any], definitions: Definitions) -> list[Issue]:
+    """Every fault of the extensions in a resource whose definitions are at hand; others are left alone."""
+    root = Node(content, str(content.get("resourceType", "")))
+    check = _Check(definitions, root)
+    for item, place in _extensions(root, ((), root.type, None)):
+        url = item.value.get("url")
+        if isinstance(url, str) and tree(url, definitions) is not None:
+            check.profile(url, item, place)
+    return check.issues[: validate_types.MOST_ISSUES]
+
+
+def _extensions(node: Node, place: Place) -> Iterator[tuple[Node, Place]]:
+    """The extensions that stand anywhere in a node, those within extensions left out: their parents judge them."""
+    definition = structures.structure("Element" if node.type in structures.PRIMITIVES else node.type)
+    for name, element in definition.elements.items() if definition else ():
+        for index, item in enumerate(navigation.child([node], name)):
+            where = (place, name, index if element.array else None)
+            if item.type == "Extension" and isinstance(item.value, dict):
+                yield item, where
+            else:
+                yield from _extensions(item, where)
+
+
 def tree(profile_url: str, definitions: Definitions) -> tuple[str, Rule] | None:
     """The type that a profile constrains and its rules, those of its bases among them. None where the profile, or one
     that it is based on, is not among the definitions."""

@@ -1,0 +1,93 @@
+"""What judging content by a profile needs: the profile, what it is based on and refers to, and the codes of its
+bindings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from wetread.errors import Refused
+from wetread.record import definitions, validate, value_set
+from wetread.record.definitions import Definition
+from wetread.record.parameters import table
+from wetread.record.validate import Issue
+from wetread.store.database import Connection
+
+_MOST = 200
+
+
+async def faults(conn: Connection, content: Mapping[str, Any], profile_url: str = "") -> list[Issue]:
+    """What is wrong with a resource by R4, and by a profile where one is named."""
+    if not profile_url:
+        return await asyncio.to_thread(validate.issues, content)
+    known = await definitions_of(conn, profile_url)
+    return await asyncio.to_thread(validate.check_profile, content, profile_url, known)
+
+
+@cache
+def _shipped() -> Mapping[str, Definition]:
+    rows = [*table("profiles-r4.json"), *table("profiles-own.json")]
+    return {row["url"]: row for row in rows}
+
+
+async def definitions_of(conn: Connection, profile_url: str) -> Mapping[str, Definition]:
+    """Canonical to StructureDefinition or ValueSet, as `validate.check_profile` takes them.
+
+    Value sets of required bindings come as lists of their codes; one that cannot be listed here is left out.
+    """
+    found: dict[str, Definition] = {}
+    asked: set[str] = set()
+    waiting = [profile_url]
+    while waiting and len(found) < _MOST:
+        canonical = waiting.pop()
+        url = canonical.partition("|")[0]
+        if url in asked:
+            continue
+        asked.add(url)
+        profile = await definitions.find(conn, "StructureDefinition", canonical) or _shipped().get(url)
+        if profile is not None and profile.get("derivation", "constraint") == "constraint":
+            found[url] = profile
+            waiting += _profiles(profile)
+            for bound in _bound(profile):
+                listed = await _listed(conn, bound) if bound not in found else None
+                if listed is not None:
+                    found[bound.partition("|")[0]] = listed
+    return found
+
+
+def _elements(profile: Definition) -> Iterator[Mapping[str, Any]]:
+    form = profile.get("differential") or profile.get("snapshot") or {}
+    yield from form.get("element", ())
+
+
+def _profiles(profile: Definition) -> Iterator[str]:
+    yield str(profile.get("baseDefinition", ""))
+    for element in _elements(profile):
+        for type_ in element.get("type", ()):
+            yield from type_.get("profile", ())
+
+
+def _bound(profile: Definition) -> Iterator[str]:
+    for element in _elements(profile):
+        binding = element.get("binding", {})
+        if binding.get("strength") == "required" and "valueSet" in binding:
+            yield binding["valueSet"]
+
+
+async def _listed(conn: Connection, canonical: str) -> Definition | None:
+    definition = await definitions.find(conn, "ValueSet", canonical)
+    if definition is None:
+        return None
+    try:
+        selected = await value_set.selected(conn, definition)
+    except Refused:
+        return None
+    if selected.whole or selected.unknown:
+        return None
+    by_system: dict[str, list[dict[str, str]]] = {}
+    for system, code in selected.members:
+        by_system.setdefault(system, []).append({"code": code})
+    include = [{"system": system, "concept": codes} for system, codes in by_system.items()]
+    return {"resourceType": "ValueSet", "url": definition["url"], "compose": {"include": include}}
