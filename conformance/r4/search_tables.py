@@ -8,6 +8,7 @@ From the same package as `tables.py`, which makes the table of the plain paramet
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,35 @@ def composites(resources: list[Definition]) -> dict[str, dict[str, Definition]]:
                 row["items"] = items
             table.setdefault(base, {})[parameter["code"]] = row
     return {base: table[base] for base in sorted(table)}
+
+
+def single_dates(package: Package, resources: list[Definition]) -> dict[str, list[str]]:
+    """Type to the date parameters of which a resource has one value at most: of one element that does not repeat."""
+    table: dict[str, list[str]] = {}
+    for parameter in sorted(
+        (r for r in resources if r["resourceType"] == "SearchParameter"), key=lambda p: str(p["id"])
+    ):
+        if parameter["type"] != "date" or "expression" not in parameter:
+            continue
+        for base in parameter["base"]:
+            branches = [b.strip() for b in parameter["expression"].split("|") if _BASE.match(b.strip())[1] == base]
+            roots = {_PATH.match(b.strip("( "))[0] for b in branches}  # the types of a choice are one element
+            if len(roots) == 1 and all(_repeats_not(package, path) for path in roots):
+                table.setdefault(base, []).append(parameter["code"])
+    return {base: sorted(table[base]) for base in sorted(table)}
+
+
+_BASE = re.compile(r"\(?(\w+)")
+_PATH = re.compile(r"\w+(?:\.(?!as\(|where\()\w+)*")
+
+
+def _repeats_not(package: Package, path: str) -> bool:
+    steps = path.split(".")
+    for end in range(2, len(steps) + 1):
+        element = package.element(".".join(steps[:end])) or package.element(".".join(steps[:end]) + "[x]")
+        if element is None or element["max"] != "1":
+            return False
+    return len(steps) > 1
 
 
 def compartments(resources: list[Definition]) -> dict[str, dict[str, list[str]]]:
@@ -99,9 +129,7 @@ def _parts(path: str, elements: list[Definition]) -> dict[str, Any]:
 def _is_whole(name: str, elements: list[Definition]) -> bool:
     """A data type all of whose elements belong in a summary."""
     return all(
-        e.get("isSummary")
-        for e in elements
-        if "." in e["path"] and e["path"].rpartition(".")[2] not in _NEVER_IN_PARTS
+        e.get("isSummary") for e in elements if "." in e["path"] and e["path"].rpartition(".")[2] not in _NEVER_IN_PARTS
     )
 
 
@@ -114,10 +142,12 @@ def _pruned(parts: Any, whole: set[str]) -> Any:
 def texts() -> dict[str, str]:
     """File name to content."""
     resources = definitions()
+    package = Package(resources)
     return {
+        "search-single-dates.json": _lines(single_dates(package, resources)) + "\n",
         "search-composites.json": _lines(composites(resources)) + "\n",
         "compartments.json": _lines(compartments(resources)) + "\n",
-        "summaries.json": _lines(summaries(Package(resources))) + "\n",
+        "summaries.json": _lines(summaries(package)) + "\n",
     }
 
 

@@ -153,13 +153,17 @@ async def page(
     if broad_type and len(sort) == 1 and sort[0].code not in _OWN and sort[0].kind in _INDEXED_IN_ORDER:
         rows = await _walked(conn, held, sort[0], cursor, most, broad_type)
     else:
-        rows = await _rows(conn, held, sort, cursor, most)
+        rows = await _rows(conn, held, sort, cursor, most, is_broad=bool(broad_type))
     if not moved:
         return rows
     assert cursor is not None  # noqa: S101
     start = Row(cursor.key, rows[0].version if rows else moved[0].version, cursor.values)
     later = [row for row in moved if _compare(row, start, sort) > 0]
-    return sorted([*rows, *later], key=cmp_to_key(lambda a, b: _compare(a, b, sort)))[:most]
+
+    def order(one: Row, other: Row) -> int:
+        return _compare(one, other, sort)
+
+    return sorted([*rows, *later], key=cmp_to_key(order))[:most]
 
 
 async def last_key(conn: Connection) -> int:
@@ -173,8 +177,8 @@ _COLUMNS_OF_VERSION: LiteralString = "r.resource_type, r.id, r.version_id, r.las
 
 
 async def _rows(
-    conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor | None, most: int
-) -> list[Row]:  # fmt: skip
+    conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor | None, most: int, *, is_broad: bool
+) -> list[Row]:
     columns: list[LiteralString] = []
     joins: list[LiteralString] = []
     args: list[Any] = []
@@ -193,7 +197,9 @@ async def _rows(
     after = _after(cursor, sort, columns) if cursor else TRUE
     order = [c + (" DESC NULLS LAST" if k.descending and k.code not in _OWN else " DESC" if k.descending else "")
              for c, k in zip(columns, sort, strict=True)]  # fmt: skip
-    last: LiteralString = "r.key DESC" if _runs_backwards(sort) else "r.key"
+    # Where few are left the planner must not look for them along the keys of the whole table, hence no plain key.
+    by_key: LiteralString = "r.key" if is_broad or sort else "(r.key + 0)"
+    last: LiteralString = "r.key DESC" if _runs_backwards(sort) else by_key
     sql: LiteralString = (
         "SELECT r.key, " + ", ".join([_COLUMNS_OF_VERSION, *columns]) + " FROM resource r" + "".join(joins)
         + " WHERE (" + where.sql + ") AND (" + after.sql + ") ORDER BY " + ", ".join([*order, last]) + " LIMIT %s"

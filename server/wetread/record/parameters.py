@@ -30,6 +30,8 @@ class SearchParameter:
     items: tuple[str, ...] = ()
     """The elements that repeat and within one of which the parts of a composite must hold: of the composite itself, and
     of each of its parts. Empty where the parts need only hold of one resource."""
+    is_single_date: bool = False
+    """Of a date: whether a resource has one value at most."""
 
     def system_of(self, code: str) -> str:
         """The system that a bare code of this parameter belongs to; empty where R4 does not say."""
@@ -91,6 +93,7 @@ def parameters_of(resource_type: str) -> Mapping[str, SearchParameter]:
                 system=row.get("system", ""),
                 components=tuple(row.get("components", ())),
                 items=tuple(row.get("items", items.get(code, ()))),
+                is_single_date=code in _single_dates().get(resource_type, ()),
             )
             for code, row in rows.items()
         }
@@ -106,6 +109,12 @@ def common_parameters(resource_types: tuple[str, ...]) -> Mapping[str, SearchPar
         for code, parameter in first.items()
         if all(code in other and other[code].kind == parameter.kind for other in others)
     }
+
+
+@cache
+def _single_dates() -> Mapping[str, list[str]]:
+    codes: Mapping[str, list[str]] = table("search-single-dates.json")
+    return codes
 
 
 @cache

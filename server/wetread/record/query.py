@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from types import MappingProxyType
 
 from wetread.domain.reader import Reader
@@ -15,7 +16,7 @@ from wetread.errors import InvalidInput, Unsupported
 from wetread.record import query_values, terminology, text
 from wetread.record.compartment import visible
 from wetread.record.condition import TRUE, Condition, all_of, any_of, none_of
-from wetread.record.index import ON_OWN_COLUMN
+from wetread.record.index import BEGINNING, ON_OWN_COLUMN
 from wetread.record.lossless import is_text
 from wetread.record.parameters import FULL_TEXT, SearchParameter, common_parameters, parameters_of, resource_types
 from wetread.record.query_values import TABLES
@@ -73,7 +74,25 @@ async def matching(
     if len(params) > MOST_PARAMETERS:
         raise InvalidInput(f"more than {MOST_PARAMETERS} parameters in one search")
     question = Question(conn, reader, base_url)
-    return all_of([await condition(question, (resource_type,), name, value) for name, value in params])
+    return all_of(await conditions(question, (resource_type,), params))
+
+
+async def conditions(
+    question: Question, types: tuple[str, ...], params: Sequence[tuple[str, str]]
+) -> list[Condition]:  # fmt: skip
+    """Each search parameter as a condition; but the bounds of one span of dates as one, which one row must meet."""
+    own = common_parameters(types)
+    spans: dict[str, list[str]] = {}
+    found = []
+    for name, value in params:
+        if name in own and own[name].is_single_date and "," not in value:
+            spans.setdefault(name, []).append(value)
+        else:
+            found.append(await condition(question, types, name, value))
+    for name, values in spans.items():
+        single = len(values) == 1
+        found.append(await condition(question, types, name, values[0]) if single else _span(types, own[name], values))
+    return found
 
 
 def known(types: Sequence[str], name: str) -> bool:
@@ -157,6 +176,24 @@ def of_types(alias: str, types: Sequence[str]) -> Condition:
         case _, [only]:
             return Condition("r.resource_type = %s", (only,))
     return Condition("r.resource_type = ANY (%s)", (list(types),))
+
+
+def _span(types: tuple[str, ...], parameter: SearchParameter, values: Sequence[str]) -> Condition:
+    """A span of dates: what began within it, or less than a day before; and of what is longer, what reaches into it."""
+    matches = all_of([query_values.of_value(v, "", parameter) for v in values])
+    afters, befores = zip(*(query_values.date_bounds(v, parameter) for v in values), strict=True)
+    after, before = max(afters), min(befores)
+    own = of_types("i", types)
+    rows = "SELECT i.resource_key FROM index_date i WHERE " + own.sql + " AND i.param = %s AND i.low < %s"
+    args = (*own.args, parameter.code, before)
+    return Condition(
+        "r.key IN (" + rows + " AND i.low > %s AND (" + matches.sql + ") UNION ALL " + rows
+        + " AND i.high - i.low > interval '1 day' AND i.high > %s AND (" + matches.sql + "))",
+        (*args, max(after, BEGINNING + _DAY) - _DAY, *matches.args, *args, after, *matches.args),
+    )  # fmt: skip
+
+
+_DAY = timedelta(days=1)
 
 
 def _missing(types: Sequence[str], parameter: SearchParameter, value: str) -> Condition:

@@ -11,7 +11,7 @@ from typing import LiteralString, TypeAlias
 from wetread.errors import InvalidInput
 from wetread.record import units
 from wetread.record.condition import Condition, all_of, none_of
-from wetread.record.index_rows import BEGINNING, bounded, date_range, folded, reference_parts
+from wetread.record.index_rows import BEGINNING, END, bounded, date_range, folded, reference_parts
 from wetread.record.parameters import SearchParameter
 
 Values: TypeAlias = Callable[[str, str, SearchParameter], Condition]
@@ -133,14 +133,10 @@ def _uri(value: str, modifier: str, parameter: SearchParameter) -> Condition:
 
 
 def _date(value: str, modifier: str, parameter: SearchParameter) -> Condition:
-    prefix, text = _prefixed(value)
-    try:
-        low, high = date_range(unescape(text).replace(" ", "+"))
-    except ValueError as error:
-        raise InvalidInput("expected a FHIR date, such as ge2026-01-31", location=parameter.code) from error
+    prefix, low, high = _date_asked(value, parameter)
     match prefix:
         case "eq":
-            return Condition("i.low >= %s AND i.high <= %s", (low, high))
+            return Condition("i.low >= %s AND i.low < %s AND i.high <= %s", (low, high, high))
         case "ne":
             return Condition("i.low < %s OR i.high > %s", (low, high))
         case "gt":
@@ -158,6 +154,21 @@ def _date(value: str, modifier: str, parameter: SearchParameter) -> Condition:
     slack = abs(datetime.now(UTC) - low) / 10
     start = low - slack if low - BEGINNING > slack else BEGINNING
     return Condition("i.low < %s::timestamptz + %s AND i.high > %s", (high, slack, start))
+
+
+def _date_asked(value: str, parameter: SearchParameter) -> tuple[str, datetime, datetime]:
+    prefix, text = _prefixed(value)
+    try:
+        return prefix, *date_range(unescape(text).replace(" ", "+"))
+    except ValueError as error:
+        raise InvalidInput("expected a FHIR date, such as ge2026-01-31", location=parameter.code) from error
+
+
+def date_bounds(value: str, parameter: SearchParameter) -> tuple[datetime, datetime]:
+    """(after, before): what the value matches ends after the one and begins before the other."""
+    prefix, low, high = _date_asked(value, parameter)
+    after = {"eq": low, "ge": low, "gt": high, "sa": high}.get(prefix, BEGINNING)
+    return after, {"eq": high, "le": high, "lt": low, "eb": low}.get(prefix, END)
 
 
 def _number(value: str, modifier: str, parameter: SearchParameter) -> Condition:

@@ -64,6 +64,7 @@ async def planned(
     if len(params) > query.MOST_PARAMETERS:
         raise InvalidInput(f"more than {query.MOST_PARAMETERS} parameters in one search")
     plan = Plan(types)
+    asked: list[tuple[str, str]] = []
     for name, value in params:
         if name == paging.CURSOR:
             plan.cursor_text = value
@@ -73,11 +74,12 @@ async def planned(
             if name not in dict(plan.ignored):
                 plan.applied.append((name, value))
         elif query.known(types, name):
-            plan.conditions.append(await query.condition(question, types, name, value))
+            asked.append((name, value))
             plan.is_broad = plan.is_broad and _is_broad(plan, name)
             plan.applied.append((name, value))
         elif name not in dict(plan.ignored):
             _ignore(plan, name, "this search parameter is not supported and was ignored", strict=strict)
+    plan.conditions = await query.conditions(question, types, asked)
     if plan.includes and plan.summary == "text":
         raise InvalidInput("_summary=text goes with no _include (FHIR R4 3.1.1.5.8)", location="http._summary")
     if plan.summary not in ("", "false") and plan.elements:

@@ -127,6 +127,36 @@ async def test_sorted_pages_hold_still_while_others_write(database: Database, so
         assert await walk(conn, [("_sort", sort), ("_count", "3")], change) == before
 
 
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        ("date=ge2024-03-02&date=lt2024-03-03", ["day", "noon", "month", "open"]),
+        ("date=ge2024-03-02&date=le2024-03-02", ["day", "noon", "month", "open"]),
+        ("date=sa2024-03-01&date=eb2024-03-03", ["day", "noon"]),
+        ("date=gt2024-03-02T11:00:00Z&date=lt2024-03-02T13:00:00Z", ["day", "noon", "month", "open"]),
+        ("date=ge2024-04&date=lt2024-05", ["open"]),
+        ("date=ge2024-03&date=lt2024-04&date=ne2024-03-02", ["month", "open"]),
+        ("date=2024-03-02&date=2024-03-02T12:00:00Z", ["noon"]),
+        ("date=ge9998&date=lt9998-12-31", ["open"]),
+        ("date=ge0001&date=lt0001-02", []),
+    ],
+)
+async def test_a_span_of_dates_finds_what_reaches_into_it(
+    module_database: Database, span: str, expected: list[str]
+) -> None:
+    async with module_database.transaction() as conn:
+        for id_, when in (
+            ("day", {"effectiveDateTime": "2024-03-02"}),
+            ("noon", {"effectiveDateTime": "2024-03-02T12:00:00Z"}),
+            ("month", {"effectiveDateTime": "2024-03"}),
+            ("open", {"effectivePeriod": {"start": "2024-01-01"}}),
+        ):
+            await put(conn, observation(id_, "span", **when))
+        assert await found(conn, f"Observation?code=span&{span}") == expected
+        for id_ in ("day", "noon", "month", "open"):
+            await resources.delete(conn, "Observation", id_)
+
+
 async def test_totals_on_request(shelf: Database) -> None:
     async def total(*params: tuple[str, str]) -> int | None:
         answer = bundle(await search(conn, SYSTEM, "Observation", [("_count", "5"), *params], BASE))

@@ -25,9 +25,13 @@ def upgrade() -> None:
             ON index_quantity (resource_type, param, canonical_unit, canonical_low)
             INCLUDE (canonical_high, resource_key) WHERE canonical_unit <> '';
 
-        CREATE TABLE index_text (resource_key bigint PRIMARY KEY, document tsvector NOT NULL);
+        CREATE TABLE index_text (resource_key bigint NOT NULL, document tsvector NOT NULL);
+        CREATE INDEX index_text_of_resource ON index_text (resource_key);
         COMMENT ON COLUMN index_text.document IS 'words of the narrative have weight A';
         CREATE INDEX index_text_by_word ON index_text USING gin (document);
+
+        CREATE INDEX index_date_of_the_long ON index_date (resource_type, param, low)
+            INCLUDE (high, resource_key) WHERE high - low > interval '1 day';
 
         CREATE STATISTICS index_token_together (dependencies, mcv) ON resource_type, param, code FROM index_token;
         CREATE STATISTICS index_reference_together (dependencies, mcv)
