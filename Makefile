@@ -39,7 +39,7 @@ lint: setup
 
 # Beside peers, in the same run; results and method in docs/benchmarks/.
 bench: setup
-	./scripts/install-peers.sh dcmtk orthanc orthanc-dicomweb
+	./scripts/install-peers.sh dcmtk orthanc orthanc-dicomweb maven openjdk-17-jdk-headless wrk
 	$(BIN)/python -m benchmarks
 
 # The HL7 validator and the peers that come from Maven Central and npm.
