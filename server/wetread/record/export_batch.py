@@ -95,7 +95,7 @@ async def texts(
     inside = all_of([upto, chosen])
     merged = Condition(
         "SELECT key, body FROM (" + _PAGE + "(" + inside.sql + ")"
-        " UNION ALL SELECT * FROM unnest(%s::bigint[], %s::text[])) AS both(key, body) ORDER BY key",
+        " UNION ALL SELECT * FROM unnest(%s::bigint[], %s::text[])) AS merged(key, body) ORDER BY key",
         (resource_type, after_key, *inside.args, [v.key for v in kept], [v.body for v in kept]),
     )
     resources, _, _, block = await _block(conn, merged, None)

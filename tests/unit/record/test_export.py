@@ -258,3 +258,201 @@ class TestTheRoundTrip:
         rest = await world.client.get(item["url"], headers={**plain, "Range": "bytes=100-"})
         assert rest.status_code == 206
         assert rest.content == whole.content[100:]
+
+
+class TestWhatIsExported:
+    async def test_types_are_those_asked_for_and_filters_count_within_their_type(self, world: World) -> None:
+        await world.put(patient("p1"), observation("o1"), observation("o2", status="preliminary"), organization("org"))
+        assert await world.exported(_type="Patient,Organization") == {"Patient/p1", "Organization/org"}
+        final = "Observation?status=final"
+        assert await world.exported(_typeFilter=final, _type="Patient,Observation") == {"Patient/p1", "Observation/o1"}
+        both = f"{final},Observation?status=preliminary&subject=Patient/p1"
+        assert await world.exported(_typeFilter=both, _type="Observation") == {"Observation/o1", "Observation/o2"}
+
+    async def test_since_and_until_are_about_the_last_change_and_deletions_are_told(self, world: World) -> None:
+        await world.put(patient("p1"), patient("p2"), observation("o1"), observation("gone"))
+        first = await world.manifest(await world.kick_off())
+        await world.put(patient("p1", active=True), observation("o2"))
+        await world.delete("Observation", "gone")
+        kicked_off = await world.kick_off(_since=first["transactionTime"])
+        assert await world.given(kicked_off) == {"Patient/p1", "Observation/o2"}
+        (item,) = (await world.manifest(kicked_off))["deleted"]
+        (bundle,) = await world.lines([item])
+        assert (item["type"], bundle["resourceType"], bundle["type"]) == ("Bundle", "Bundle", "transaction")
+        assert [each["request"] for each in bundle["entry"]] == [{"method": "DELETE", "url": "Observation/gone"}]
+        assert await world.exported(_until=first["transactionTime"]) == {"Patient/p2", "Observation/o1"}
+
+    async def test_only_the_elements_asked_for_come_and_the_resource_says_so(self, world: World) -> None:
+        await world.put(patient("p1", birthDate="1970-01-01"), observation("o1", issued="2026-01-01T00:00:00Z"))
+        manifest = await world.manifest(await world.kick_off(_elements="Patient.birthDate"))
+        observed, person = await world.lines(manifest["output"])
+        assert "issued" in observed
+        assert set(person) == {"resourceType", "id", "meta", "birthDate"}
+        assert person["meta"]["tag"][0]["code"] == "SUBSETTED"
+
+    async def test_at_patient_level_comes_what_is_of_patients(self, world: World) -> None:
+        device = {"resourceType": "Device", "id": "d1", "patient": {"reference": "Patient/p1"}}
+        of_nobody = {k: v for k, v in observation("of-nobody").items() if k != "subject"}
+        await world.put(patient("p1"), patient("p2"), observation("o1"), observation("o2", "p2"), of_nobody)
+        await world.put(device, {"resourceType": "Device", "id": "d2"}, organization("org"))
+        everyone = {"Patient/p1", "Patient/p2", "Observation/o1", "Observation/o2", "Device/d1"}
+        assert await world.exported("/Patient/$export") == everyone
+        assert await world.exported("/Patient/$export", _type="Patient,Organization") == {
+            "Patient/p1",
+            "Patient/p2",
+            "Organization/org",
+        }
+
+    async def test_what_names_a_patient_outside_the_list_stays_out(self, world: World) -> None:
+        await world.put(patient("p1"), patient("p2"), observation("o1"), observation("o2", "p2"))
+        shared = observation("shared", performer=[{"reference": "Patient/p2"}])
+        await world.put(shared, group("g", member("Patient/p1"), member("Patient/p2")))
+        assert await world.exported("/Patient/$export", patient="Patient/p1") == {"Patient/p1", "Observation/o1"}
+        body = {
+            "resourceType": "Parameters",
+            "parameter": [
+                {"name": "patient", "valueReference": {"reference": "Patient/p2"}},
+                {"name": "_type", "valueString": "Observation"},
+                {"name": "_outputFormat", "valueString": "application/fhir+ndjson"},
+            ],
+        }
+        kicked_off = await world.client.post(f"{world.base}/Patient/$export", json=body, headers=PARAMETERS)
+        assert (await world.manifest(kicked_off))["request"] == f"{world.base}/Patient/$export"
+        assert await world.given(kicked_off) == {"Observation/o2"}
+
+    async def test_deletions_are_told_to_those_whose_they_were(self, world: World) -> None:
+        await world.put(patient("p1"), patient("p2"), observation("o1"), observation("o2", "p2"))
+        first = await world.manifest(await world.kick_off())
+        await world.delete("Observation", "o1")
+        await world.delete("Observation", "o2")
+        since = {"_since": first["transactionTime"], "patient": "Patient/p2"}
+        manifest = await world.manifest(await world.kick_off("/Patient/$export", **since))
+        (bundle,) = await world.lines(manifest["deleted"])
+        assert [each["request"]["url"] for each in bundle["entry"]] == ["Observation/o2"]
+
+
+def provenance(provenance_id: str, target: str, recorded: str) -> dict[str, Any]:
+    return {
+        "resourceType": "Provenance",
+        "id": provenance_id,
+        "target": [{"reference": target}],
+        "recorded": recorded,
+        "agent": [{"who": {"reference": "Organization/org"}}],
+    }
+
+
+class TestProvenance:
+    @pytest.fixture
+    async def told(self, world: World) -> World:
+        await world.put(patient("p1"), observation("o1"), organization("org"))
+        await world.put(
+            provenance("old", "Observation/o1", "2026-01-01T00:00:00Z"),
+            provenance("new", "Observation/o1", "2026-01-02T00:00:00Z"),
+            provenance("clinic", "Organization/org", "2026-01-03T00:00:00Z"),
+        )
+        return world
+
+    async def test_comes_with_what_is_of_patients(self, told: World) -> None:
+        given = {name for name in await told.exported("/Patient/$export") if name.startswith("Prov")}
+        assert given == {"Provenance/old", "Provenance/new"}
+        assert "Provenance/clinic" in await told.exported()
+
+    async def test_comes_with_what_is_returned_all_of_it_or_the_latest(self, told: World) -> None:
+        all_of_it = {"includeAssociatedData": "RelevantProvenanceResources", "_type": "Observation"}
+        both = {"Observation/o1", "Provenance/old", "Provenance/new"}
+        assert await told.exported(**all_of_it) == both
+        latest = {"includeAssociatedData": "LatestProvenanceResources", "_type": "Observation"}
+        assert await told.exported(**latest) == {"Observation/o1", "Provenance/new"}
+        wider = {**latest, "includeAssociatedData": "LatestProvenanceResources,RelevantProvenanceResources"}
+        assert await told.exported(**wider) == both
+
+
+class TestGroups:
+    async def test_the_members_are_those_of_now_and_of_inner_groups(self, world: World) -> None:
+        await world.put(*(patient(f"p{n}") for n in range(6)), observation("o1", "p1"), observation("o4", "p4"))
+        await world.put(
+            group(
+                "g",
+                member("Patient/p1"),
+                member("Patient/p2", inactive=True),
+                member("Patient/p3", period={"end": "2020-01-01"}),
+                member("Group/inner"),
+            ),
+            group("inner", member("Patient/p5", period={"start": "2020-01-01"})),
+        )
+        assert await world.exported("/Group/g/$export") == {"Patient/p1", "Patient/p5", "Observation/o1", "Group/inner"}
+
+    async def test_member_rules_choose_among_the_members_or_all_patients(self, world: World) -> None:
+        def rule(text: str) -> dict[str, Any]:
+            expression = {"language": "application/x-fhir-query", "expression": text}
+            url = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter"
+            return {"url": url, "valueExpression": expression}
+
+        await world.put(*(patient(f"p{n}", active=n != 3) for n in (1, 2, 3)))
+        await world.put(*(observation(f"o{n}", f"p{n}", status="final" if n > 1 else "preliminary") for n in (1, 2, 3)))
+        rules = [rule("Observation?status=final"), rule("Patient?active=true")]
+        await world.put(group("cohort", actual=False, modifierExtension=rules))
+        await world.put(group("narrow", member("Patient/p1"), member("Patient/p3"), modifierExtension=rules[:1]))
+        assert await world.exported("/Group/cohort/$export", _type="Patient") == {"Patient/p2"}
+        assert await world.exported("/Group/narrow/$export", _type="Patient") == {"Patient/p3"}
+
+    async def test_a_group_that_cannot_be_understood_is_refused(self, world: World) -> None:
+        await world.put(group("traits", actual=False), group("other", modifierExtension=[{"url": "http://x.org/y"}]))
+        for name, status in (("traits", 422), ("other", 422), ("nowhere", 404)):
+            refused = await world.kick_off(f"/Group/{name}/$export")
+            assert (refused.status_code, refused.json()["resourceType"]) == (status, "OperationOutcome")
+
+
+class TestAsItWasAtItsMoment:
+    async def test_an_export_shows_the_store_as_it_was_when_it_began(self, database: Database, tmp_path: Path) -> None:
+        async with running(database, tmp_path, workers=0) as world:
+            await world.put(patient("p1"), patient("p2"), patient("p3"), observation("o1"), observation("o2"))
+            kicked_off = await world.kick_off()
+            narrow = await world.kick_off("/Patient/$export", patient="Patient/p1", _typeFilter="Patient?active:missing=true")
+            await asyncio.sleep(0.3)
+            await world.put(patient("p1", active=True), patient("p4"), observation("o2", "p2"))
+            await world.delete("Patient", "p2")
+            await world.delete("Observation", "o1")
+            await world.put(observation("o1", "p2"))
+            await worked(world)
+            manifest = await world.manifest(kicked_off)
+            rows = await world.lines(manifest["output"])
+            assert [row["id"] for row in rows] == ["o1", "o2", "p1", "p2", "p3"]
+            assert "active" not in rows[2]
+            assert rows[0]["subject"]["reference"] == "Patient/p1"
+            assert await world.given(narrow) == {"Patient/p1", "Observation/o1", "Observation/o2"}
+
+    async def test_who_was_still_writing_at_that_moment_is_waited_for(self, world: World) -> None:
+        async with world.database.transaction() as conn:
+            await resources.put(conn, patient("late"))
+            kicked_off = await world.kick_off()
+            await asyncio.sleep(0.6)
+            status = await world.client.get(kicked_off.headers["content-location"])
+            assert status.status_code == 202
+        assert await world.given(kicked_off) == {"Patient/late"}
+
+    async def test_what_is_written_while_it_runs_neither_hides_nor_doubles_anything(
+        self, database: Database, tmp_path: Path
+    ) -> None:
+        async with running(database, tmp_path, file_bytes=1 << 13, batch_bytes=1 << 11) as world:
+            await world.put(*(patient(f"p{n}") for n in range(200)))
+            kicked_off = await world.kick_off()
+            for n in range(0, 200, 3):
+                await world.put(patient(f"p{n}", active=True), patient(f"new{n}"))
+                await world.delete("Patient", f"p{n + 1}")
+            assert await world.given(kicked_off) == {f"Patient/p{n}" for n in range(200)}
+
+
+async def worked(world: World) -> None:
+    """Lets a worker do all that waits."""
+    stop = asyncio.Event()
+    worker = asyncio.create_task(world.work.run(["work"], concurrency=2, alone=True, stop=stop))
+    async with asyncio.timeout(20):
+        while True:
+            async with world.database.transaction() as conn:
+                row = await (await conn.execute("SELECT bool_and(state IN ('complete', 'failed')) FROM export_job")).fetchone()
+            if row is not None and row[0]:
+                break
+            await asyncio.sleep(0.05)
+    stop.set()
+    await worker
