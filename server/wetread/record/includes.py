@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
-from psycopg.rows import class_row
+from psycopg.rows import tuple_row
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput
+from wetread.record import found
 from wetread.record.compartment import visible
 from wetread.record.condition import TRUE, Condition, all_of, any_of
+from wetread.record.found import Found
 from wetread.record.parameters import parameters_of, resource_types
 from wetread.record.resources import Version
 from wetread.store.database import Connection
@@ -22,7 +24,7 @@ _MOST_ROUNDS = 50
 
 
 class TooMany(Exception):
-    """The matches include more than MOST_INCLUDED resources."""
+    """The matches include more than MOST_INCLUDED resources, or by a longer chain than is followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +62,32 @@ def parse(name: str, value: str) -> Include:
 
 async def included(
     conn: Connection, reader: Reader, matches: Sequence[Version], includes: Sequence[Include]
-) -> list[Version]:
+) -> list[Found]:
     """The included resources that the reader may see, each once, none of the matches among them.
 
     Includes that iterate are followed from what was included, until nothing new is found. Raises TooMany.
     """
     seen = {(m.resource_type, m.id) for m in matches}
-    found: list[Version] = []
+    all_found: list[Found] = []
     latest, wanted = list(matches), list(includes)
     allowed = _allowed(reader) if includes else TRUE
     for _ in range(_MOST_ROUNDS):
         if not latest or not wanted:
             break
-        fresh: list[Version] = []
+        fresh: list[Found] = []
         for include in wanted:
-            for version in await _step(conn, allowed, latest, include):
-                if (version.resource_type, version.id) not in seen:
-                    seen.add((version.resource_type, version.id))
-                    fresh.append(version)
-        found += fresh
-        if len(found) > MOST_INCLUDED:
+            for each in await _step(conn, allowed, latest, include):
+                identity = each.version.resource_type, each.version.id
+                if identity not in seen:
+                    seen.add(identity)
+                    fresh.append(each)
+        all_found += fresh
+        if len(all_found) > MOST_INCLUDED:
             raise TooMany
-        latest, wanted = fresh, [i for i in includes if i.iterate]
-    return found
+        latest, wanted = [each.version for each in fresh], [i for i in includes if i.iterate]
+    else:
+        raise TooMany
+    return all_found
 
 
 def _allowed(reader: Reader) -> Condition:
@@ -93,16 +98,13 @@ def _allowed(reader: Reader) -> Condition:
     return any_of([Condition("r.resource_type = ANY (%s)", (whole,)), *parts])
 
 
-_SELECT: LiteralString = (
-    "SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted FROM resource r"
-    " WHERE NOT r.deleted AND ("
-)
+_SELECT: LiteralString = "SELECT " + found.COLUMNS + " FROM resource r WHERE NOT r.deleted AND ("
 _AROUND: LiteralString = "(SELECT * FROM unnest(%s::text[], %s::text[]))"
 
 
 async def _step(
     conn: Connection, allowed: Condition, around: Sequence[Version], include: Include
-) -> list[Version]:  # fmt: skip
+) -> list[Found]:  # fmt: skip
     wanted_type = include.target if include.reverse else include.source
     around = [v for v in around if wanted_type in ("", v.resource_type)]
     if not around:
@@ -111,9 +113,9 @@ async def _step(
     linked = _referring(include, types, ids) if include.reverse else _referred(include, types, ids)
     sql = _SELECT + linked.sql + ") AND (" + allowed.sql + ") ORDER BY r.key LIMIT %s"
     args: tuple[Any, ...] = (*linked.args, *allowed.args, MOST_INCLUDED + 1)
-    async with conn.cursor(row_factory=class_row(Version)) as cursor:
+    async with conn.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(sql, args)
-        return await cursor.fetchall()
+        return [Found.of(row) for row in await cursor.fetchall()]
 
 
 def _referred(include: Include, types: list[str], ids: list[str]) -> Condition:

@@ -21,11 +21,11 @@ from typing import Any, LiteralString, TypeAlias
 from psycopg.rows import tuple_row
 
 from wetread.errors import InvalidInput
-from wetread.record import index, lossless
+from wetread.record import found, index, lossless
 from wetread.record.condition import FALSE, TRUE, Condition, all_of, any_of
+from wetread.record.found import Found
 from wetread.record.parameters import FULL_TEXT, SearchParameter
 from wetread.record.query_values import TABLES
-from wetread.record.resources import Version
 from wetread.store.database import Connection
 
 CURSOR = "_cursor"
@@ -64,9 +64,12 @@ class Key:
 class Row:
     """A match, with its values of the sort keys."""
 
-    key: int
-    version: Version
+    found: Found
     values: Values
+
+    @property
+    def key(self) -> int:
+        return self.found.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +84,16 @@ class Cursor:
 
 def keys(value: str, parameters: Mapping[str, SearchParameter]) -> tuple[Key, ...]:
     """The keys of a `_sort`. Raises InvalidInput."""
-    found = []
+    read = []
     for word in value.split(","):
         code = word.removeprefix("-")
         parameter = parameters.get(code)
         if parameter is None or parameter.kind not in _COLUMNS or code in FULL_TEXT:
             raise InvalidInput(f"cannot sort by {code!r}; name a search parameter", location="http._sort")
-        found.append(Key(code, parameter.kind, word.startswith("-")))
-    if len(found) > MOST_KEYS:
+        read.append(Key(code, parameter.kind, word.startswith("-")))
+    if len(read) > MOST_KEYS:
         raise InvalidInput(f"a sort has at most {MOST_KEYS} keys", location="http._sort")
-    return tuple(found)
+    return tuple(read)
 
 
 def seal(cursor: Cursor) -> str:
@@ -145,25 +148,24 @@ async def page(
     `broad_type` says that the condition is one of this type alone, and is likely to leave many: then the page is read
     along the index of the sort key, rather than all matches sorted.
     """
-    moved: list[Row] = []
-    held = where
+    unmoved = where
     if cursor and cursor.began:
-        moved, known = await _moved(conn, where, sort, cursor)
-        held = all_of([where, Condition("r.key <= %s AND r.key <> ALL (%s)", (cursor.last_key, known))])
+        unmoved = all_of([where, Condition("r.key <= %s AND r.last_updated <= %s", (cursor.last_key, cursor.began))])
     if broad_type and len(sort) == 1 and sort[0].code not in _OWN and sort[0].kind in _INDEXED_IN_ORDER:
-        rows = await _walked(conn, held, sort[0], cursor, most, broad_type)
+        rows = await _walked(conn, unmoved, sort[0], cursor, most, broad_type)
     else:
-        rows = await _rows(conn, held, sort, cursor, most, is_broad=bool(broad_type))
-    if not moved:
+        rows = await _rows(conn, unmoved, sort, cursor, most, is_broad=bool(broad_type))
+    if cursor is None or cursor.began is None:
         return rows
-    assert cursor is not None  # noqa: S101
-    start = Row(cursor.key, rows[0].version if rows else moved[0].version, cursor.values)
-    later = [row for row in moved if _compare(row, start, sort) > 0]
+    # Looked for last: what changes between the two statements is then found twice, not lost.
+    moved = await _moved(conn, where, sort, cursor)
 
     def order(one: Row, other: Row) -> int:
-        return _compare(one, other, sort)
+        return _compare(one.key, one.values, other.key, other.values, sort)
 
-    return sorted([*rows, *later], key=cmp_to_key(order))[:most]
+    later = {r.key: r for r in moved if _compare(r.key, r.values, cursor.key, cursor.values, sort) > 0}
+    here = [r for r in rows if r.key not in later]
+    return sorted([*here, *later.values()], key=cmp_to_key(order))[:most]
 
 
 async def last_key(conn: Connection) -> int:
@@ -171,9 +173,6 @@ async def last_key(conn: Connection) -> int:
     row = await (await conn.execute("SELECT coalesce(max(key), 0) FROM resource")).fetchone()
     assert row is not None  # noqa: S101
     return int(row[0])
-
-
-_COLUMNS_OF_VERSION: LiteralString = "r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted"
 
 
 async def _rows(
@@ -201,7 +200,7 @@ async def _rows(
     by_key: LiteralString = "r.key" if is_broad or sort else "(r.key + 0)"
     last: LiteralString = "r.key DESC" if _runs_backwards(sort) else by_key
     sql: LiteralString = (
-        "SELECT r.key, " + ", ".join([_COLUMNS_OF_VERSION, *columns]) + " FROM resource r" + "".join(joins)
+        "SELECT " + ", ".join([found.COLUMNS, *columns]) + " FROM resource r" + "".join(joins)
         + " WHERE (" + where.sql + ") AND (" + after.sql + ") ORDER BY " + ", ".join([*order, last]) + " LIMIT %s"
     )  # fmt: skip
     return await _read(conn, sql, (*args, *where.args, *after.args, most))
@@ -231,7 +230,7 @@ async def _walked(
                 (cursor.values[0], cursor.values[0], cursor.key),
             )
         sql: LiteralString = (
-            "SELECT r.key, " + _COLUMNS_OF_VERSION + ", " + value + " FROM " + table + " i JOIN resource r"
+            "SELECT " + found.COLUMNS + ", " + value + " FROM " + table + " i JOIN resource r"
             " ON r.key = i.resource_key WHERE i.resource_type = %s AND i.param = %s" + has_value + " AND (" + where.sql
             + ") AND (" + after.sql + ") AND NOT EXISTS (SELECT FROM " + table + " j WHERE j.resource_key ="
             " i.resource_key AND j.param = i.param" + has_value.replace("i.", "j.")
@@ -242,7 +241,7 @@ async def _walked(
     if len(rows) < most:
         beyond_key = cursor.key if cursor is not None and cursor.values[0] is None else -1
         tail: LiteralString = (
-            "SELECT r.key, " + _COLUMNS_OF_VERSION + ", NULL FROM resource r WHERE (" + where.sql + ") AND r.key > %s"
+            "SELECT " + found.COLUMNS + ", NULL FROM resource r WHERE (" + where.sql + ") AND r.key > %s"
             " AND NOT EXISTS (SELECT FROM " + table + " i WHERE i.resource_key = r.key AND i.param = %s" + has_value
             + ") ORDER BY r.key LIMIT %s"
         )  # fmt: skip
@@ -253,7 +252,7 @@ async def _walked(
 async def _read(conn: Connection, sql: LiteralString, args: Sequence[Any]) -> list[Row]:
     async with conn.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(sql, args)
-        return [Row(row[0], Version(*row[1:7]), tuple(row[7:])) for row in await cursor.fetchall()]
+        return [Row(Found.of(row), tuple(row[found.WIDTH :])) for row in await cursor.fetchall()]
 
 
 _NAMES: tuple[LiteralString, ...] = ("s0", "s1", "s2", "s3", "s4")
@@ -282,47 +281,46 @@ def _after(cursor: Cursor, sort: Sequence[Key], columns: Sequence[LiteralString]
     return any_of([*arms, all_of([alike, Condition("r.key > %s", (cursor.key,))])])
 
 
-def _compare(one: Row, other: Row, sort: Sequence[Key]) -> int:
+def _compare(key: int, values: Values, other_key: int, others: Values, sort: Sequence[Key]) -> int:
     """The database's order: text by code point (collation "C"), what is missing last, then the key."""
-    for key, a, b in zip(sort, one.values, other.values, strict=True):
+    for by, a, b in zip(sort, values, others, strict=True):
         if a == b:
             continue
         if a is None or b is None:
             return 1 if a is None else -1
-        return (1 if a > b else -1) * (-1 if key.descending else 1)
-    return (one.key > other.key) - (one.key < other.key) if not _runs_backwards(sort) else other.key - one.key
+        return (1 if a > b else -1) * (-1 if by.descending else 1)
+    return (key > other_key) - (key < other_key) if not _runs_backwards(sort) else other_key - key
 
 
-_MOVED: LiteralString = """
-    SELECT r.key, r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted, v.body, v.last_updated
+_MOVED: LiteralString = (
+    "SELECT "
+    + found.COLUMNS
+    + """, v.body, v.last_updated
     FROM resource r LEFT JOIN LATERAL (
         SELECT v.body, v.last_updated FROM resource_version v
-        WHERE v.resource_type = r.resource_type AND v.id = r.id AND v.last_updated <= %s
-        ORDER BY v.version_id DESC LIMIT 1
+        WHERE v.resource_type = r.resource_type AND v.id = r.id
+        ORDER BY v.last_updated <= %s DESC, CASE WHEN v.last_updated <= %s THEN -v.version_id ELSE v.version_id END
+        LIMIT 1
     ) v ON TRUE
     WHERE r.last_updated > %s AND r.key <= %s AND ("""
+)
 
 
-async def _moved(
-    conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor
-) -> tuple[list[Row], list[int]]:  # fmt: skip
-    """What was changed since the first page and matches: as it was sorted then; and the keys of all that changed.
+async def _moved(conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor) -> list[Row]:
+    """What was changed since the first page and matches, as it was sorted then.
 
     Raises InvalidInput where that is more than can be kept in order.
     """
-    sql = _MOVED + where.sql + ") LIMIT %s"
-    args = (cursor.began, cursor.began, cursor.last_key, *where.args, MOST_MOVED + 1)
-    async with conn.cursor(row_factory=tuple_row) as cursor_:
-        await cursor_.execute(sql, args)
-        found = await cursor_.fetchall()
-    if len(found) > MOST_MOVED:
+    began = cursor.began
+    args = (began, began, began, cursor.last_key, *where.args, MOST_MOVED + 1)
+    async with conn.cursor(row_factory=tuple_row) as rows:
+        await rows.execute(_MOVED + where.sql + ") LIMIT %s", args)
+        changed = await rows.fetchall()
+    if len(changed) > MOST_MOVED:
         raise InvalidInput("too much was changed since the first page; search anew", location=f"http.{CURSOR}")
-    rows = [
-        Row(key, Version(*version), _as_sorted(lossless.parse(then), at, version[1], sort))
-        for key, *version, then, at in found
-        if then
+    return [
+        Row(Found.of(row), _as_sorted(lossless.parse(then), at, row[2], sort)) for *row, then, at in changed if then
     ]
-    return rows, [row[0] for row in found]
 
 
 def _as_sorted(resource: dict[str, Any], last_updated: datetime, id_: str, sort: Sequence[Key]) -> Values:

@@ -14,10 +14,10 @@ from typing import Any
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound, TooCostly
 from wetread.record import includes, paging, query, searchset
-from wetread.record.compartment import member, patients_of_all, visible
+from wetread.record.compartment import member, visible
 from wetread.record.condition import TRUE, Condition, all_of, any_of
+from wetread.record.found import Found
 from wetread.record.parameters import resource_types
-from wetread.record.resources import Version
 from wetread.record.search_plan import Plan, planned
 from wetread.store.database import Connection
 
@@ -121,19 +121,19 @@ async def _search(
     rows = await paging.page(conn, where, plan.sort, cursor, plan.count + 1, broad_type=broad_type)
     page, included = await _with_includes(conn, reader, rows[: plan.count], plan)
     more = len(rows) > len(page)
-    matches = [row.version for row in page]
+    matches = [row.found for row in page]
 
     links = [plan.link("self", url, plan.cursor_text)]
     if more:
         links.append(plan.link("next", url, await _next(conn, page[-1], plan, cursor, began)))
     entries = [
-        *(searchset.entry(v, base_url, "match", plan.summary, plan.elements) for v in matches),
-        *(searchset.entry(v, base_url, "include", plan.summary, _qualified(plan.elements)) for v in included),
+        *(searchset.entry(m.version, base_url, "match", plan.summary, plan.elements) for m in matches),
+        *(searchset.entry(i.version, base_url, "include", plan.summary, _qualified(plan.elements)) for i in included),
         *searchset.told(("not-supported", reason, f"http.{name}") for name, reason in plan.ignored),
     ]
     total = await _asked_total(conn, where, plan, None if more or cursor else len(matches))
-    patient_ids = await patients_of_all(conn, [(v.resource_type, v.id) for v in (*matches, *included)])
-    return SearchSet(searchset.bundle(entries, total, links), patient_ids)
+    patient_ids = dict.fromkeys(patient_id for each in (*matches, *included) for patient_id in each.patient_ids)
+    return SearchSet(searchset.bundle(entries, total, links), tuple(patient_ids))
 
 
 def _seen(reader: Reader, types: tuple[str, ...]) -> Condition:
@@ -150,14 +150,14 @@ def _inside(compartment: tuple[str, str] | None, types: tuple[str, ...]) -> list
 
 async def _with_includes(
     conn: Connection, reader: Reader, page: list[paging.Row], plan: Plan
-) -> tuple[list[paging.Row], list[Version]]:
+) -> tuple[list[paging.Row], list[Found]]:
     """The matches and what they include; fewer matches, for the next page to go on, where that would be too much."""
     while True:
         try:
-            return page, await includes.included(conn, reader, [row.version for row in page], plan.includes)
+            return page, await includes.included(conn, reader, [row.found.version for row in page], plan.includes)
         except includes.TooMany as error:
             if len(page) == 1:
-                text = f"one match includes more than {includes.MOST_INCLUDED} resources; search for these instead"
+                text = "one match includes too many resources, or too long a chain of them; search for these instead"
                 raise TooCostly(text, location="http._include") from error
             page = page[: len(page) // 2]
 
