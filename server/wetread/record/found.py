@@ -26,7 +26,7 @@ class Found:
 COLUMNS: LiteralString = """
     r.key, r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted,
     CASE r.resource_type WHEN 'Patient' THEN ARRAY[r.id] ELSE ARRAY(
-        SELECT DISTINCT about.target_id FROM index_reference about
+        SELECT about.target_id FROM index_reference about
         WHERE about.resource_key = r.key AND about.param IN ('patient', 'subject') AND about.target_type = 'Patient'
             AND about.target_id <> '' AND about.url = ''
     ) END

@@ -152,7 +152,8 @@ def _reference(value: Any, parameter: SearchParameter) -> Iterator[Row]:
             parts = reference_parts(value)
             yield parts.target_type, parts.target_id, parts.url, "", ""
         case {"resourceType": str(resource_type), "id": str(resource_id)}:
-            yield resource_type, resource_id, "", "", ""
+            if resource_type in parameter.targets:
+                yield resource_type, resource_id, "", "", ""
         case dict():
             parts = reference_parts(str(value.get("reference", "")))
             identifier = value.get("identifier")

@@ -6,9 +6,12 @@ import runpy
 from pathlib import Path
 
 import pytest
+from tests.unit.record.searching import found, observation, put, to
 
 from wetread.record import compartment, index, parameters, paths
 from wetread.record.parameters import parameters_of, resource_types
+from wetread.record.reindex import reindex
+from wetread.store.database import Database
 
 R4 = Path(__file__).parents[3] / "conformance/r4"
 
@@ -36,3 +39,17 @@ def test_a_compartment_names_parameters_that_there_are() -> None:
     assert of_patient["Observation"] == ("subject", "performer")
     for resource_type in ("Condition", "DiagnosticReport", "Encounter", "ImagingStudy", "Media", "Provenance"):
         assert of_patient[resource_type]
+
+
+async def test_an_index_made_anew_finds_the_same(database: Database) -> None:
+    async with database.transaction() as conn:
+        await put(conn, *(observation(f"o{n}", subject=to("Patient/p")) for n in range(5)))
+        await conn.execute("DELETE FROM index_token")
+        await conn.execute("UPDATE index_reference SET target_id = 'q'")
+    done: int | None = 0
+    while done is not None:
+        async with database.transaction() as conn:
+            done = await reindex(conn, after=done, most=2)
+    async with database.transaction() as conn:
+        assert await found(conn, "Observation?patient=p&code=1-1") == [f"o{n}" for n in range(5)]
+        assert await found(conn, "Observation?patient=q") == []
