@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import socket
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -116,6 +117,10 @@ class World:
         return set(references)
 
 
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 def bearer(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {name}"}
 
@@ -152,7 +157,7 @@ async def running(database: Database, root: Path, **limits: int) -> AsyncIterato
     tasks = [asyncio.create_task(server.serve())]
     if limits.get("workers", 1):
         tasks.append(asyncio.create_task(work.run(["work"], concurrency=2, alone=True, stop=stop)))
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     async with httpx.AsyncClient(headers=bearer("all"), timeout=20) as client:
         yield World(database, work, exporter, root, client, base)
@@ -164,6 +169,13 @@ async def running(database: Database, root: Path, **limits: int) -> AsyncIterato
 @pytest.fixture
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
     async with running(database, tmp_path / "exports") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+async def shared(module_database: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """For requests that store nothing."""
+    async with running(module_database, tmp_path_factory.mktemp("shared"), most_jobs=100) as one:
         yield one
 
 
@@ -408,7 +420,9 @@ class TestAsItWasAtItsMoment:
         async with running(database, tmp_path, workers=0) as world:
             await world.put(patient("p1"), patient("p2"), patient("p3"), observation("o1"), observation("o2"))
             kicked_off = await world.kick_off()
-            narrow = await world.kick_off("/Patient/$export", patient="Patient/p1", _typeFilter="Patient?active:missing=true")
+            narrow = await world.kick_off(
+                "/Patient/$export", patient="Patient/p1", _typeFilter="Patient?active:missing=true"
+            )
             await asyncio.sleep(0.3)
             await world.put(patient("p1", active=True), patient("p4"), observation("o2", "p2"))
             await world.delete("Patient", "p2")
@@ -450,9 +464,247 @@ async def worked(world: World) -> None:
     async with asyncio.timeout(20):
         while True:
             async with world.database.transaction() as conn:
-                row = await (await conn.execute("SELECT bool_and(state IN ('complete', 'failed')) FROM export_job")).fetchone()
+                row = await (
+                    await conn.execute("SELECT bool_and(state IN ('complete', 'failed')) FROM export_job")
+                ).fetchone()
             if row is not None and row[0]:
                 break
             await asyncio.sleep(0.05)
     stop.set()
     await worker
+
+
+class TestTheKickOff:
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"_type": "Nonsense"},
+            {"_type": "AuditEvent"},
+            {"_since": "yesterday"},
+            {"_outputFormat": "application/parquet"},
+            {"_typeFilter": "Observation"},
+            {"_typeFilter": "Observation?nonsense=1"},
+            {"_typeFilter": "Observation?_sort=date"},
+            {"_elements": "Patient.name.family"},
+            {"organizeOutputBy": "Patient"},
+            {"includeAssociatedData": "_nonsense"},
+            {"patient": "Patient/p1"},
+            {"nonsense": "1"},
+        ],
+        ids=str,
+    )
+    async def test_what_cannot_be_honoured_is_refused(self, shared: World, params: dict[str, str]) -> None:
+        refused = await shared.kick_off(**params)
+        assert refused.status_code == 400
+        assert refused.headers["content-type"] == "application/fhir+json"
+        assert refused.json()["resourceType"] == "OperationOutcome"
+
+    @pytest.mark.parametrize("spelling", ["application/fhir+ndjson", "application/ndjson", "ndjson"])
+    async def test_takes_every_spelling_of_its_format(self, shared: World, spelling: str) -> None:
+        await shared.manifest(await shared.kick_off(_outputFormat=spelling))
+
+    async def test_must_be_asynchronous_and_authorised(self, shared: World) -> None:
+        url = f"{shared.base}/$export"
+        assert (await shared.client.get(url)).status_code == 400
+        assert (await shared.client.get(url, headers={**ASYNC, "Authorization": "none"})).status_code == 401
+
+    async def test_a_lenient_client_is_told_what_was_ignored(self, world: World) -> None:
+        await world.put(patient("p1"))
+        kicked_off = await world.kick_off(prefer="handling=lenient", organizeOutputBy="Patient", _type="Patient,Nope")
+        assert await world.given(kicked_off) == {"Patient/p1"}
+        (item,) = (await world.manifest(kicked_off))["error"]
+        told = [row["issue"][0]["diagnostics"] for row in await world.lines([item])]
+        assert (item["type"], item["count"]) == ("OperationOutcome", 2)
+        assert ["organizeOutputBy" in told[0], "_type" in told[1]] == [True, True]
+
+    async def test_partial_manifests_are_allowed_and_not_needed(self, shared: World) -> None:
+        manifest = await shared.manifest(await shared.kick_off(allowPartialManifests="true"))
+        assert "link" not in manifest
+
+    async def test_repeated_values_are_one_list(self, world: World) -> None:
+        await world.put(patient("p1"), organization("org"), observation("o1"))
+        url = f"{world.base}/$export?_type=Patient&_type=Organization,Patient"
+        given = await world.given(await world.client.get(url, headers=ASYNC))
+        assert given == {"Patient/p1", "Organization/org"}
+
+    async def test_unknown_patients_are_refused(self, shared: World) -> None:
+        refused = await shared.kick_off("/Patient/$export", patient="Patient/nobody")
+        assert refused.status_code == 400
+
+    @pytest.mark.parametrize(
+        "body", ["[]", '{"resourceType":"Patient"}', '{"resourceType":"Parameters","parameter":[{}]}']
+    )
+    async def test_a_body_is_a_parameters_resource(self, shared: World, body: str) -> None:
+        refused = await shared.client.post(f"{shared.base}/$export", content=body, headers=PARAMETERS)
+        assert refused.status_code == 400
+
+    async def test_more_than_run_at_once_are_put_off(self, database: Database, tmp_path: Path) -> None:
+        async with running(database, tmp_path, most_jobs=1, workers=0) as world:
+            assert (await world.kick_off()).status_code == 202
+            refused = await world.kick_off()
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+            assert refused.json()["issue"][0]["code"] == "throttled"
+
+
+class TestWhoMay:
+    async def test_only_system_scopes_export_and_only_their_types(self, world: World) -> None:
+        await world.put(patient("p1"), observation("o1"))
+        url = f"{world.base}/$export"
+        assert (await world.client.get(url, headers={**ASYNC, **bearer("user")})).status_code == 403
+        limited = {**ASYNC, **bearer("observations")}
+        assert (await world.client.get(f"{url}?_type=Patient", headers=limited)).status_code == 403
+        kicked_off = await world.client.get(url, headers=limited)
+        manifest = await world.manifest(kicked_off, "observations")
+        assert [item["type"] for item in manifest["output"]] == ["Observation"]
+
+    async def test_status_files_and_cancel_are_for_the_client_that_began_with_the_rights_it_has_now(
+        self, world: World
+    ) -> None:
+        await world.put(patient("p1"), observation("o1"))
+        kicked_off = await world.kick_off()
+        manifest = await world.manifest(kicked_off)
+        for url in (kicked_off.headers["content-location"], manifest["output"][0]["url"]):
+            for name, status in (("other", 403), ("narrowed", 403), ("nobody", 401)):
+                refused = await world.client.get(url, headers=bearer(name))
+                assert (refused.status_code, refused.json()["resourceType"]) == (status, "OperationOutcome")
+        refused = await world.client.delete(kicked_off.headers["content-location"], headers=bearer("other"))
+        assert refused.status_code == 403
+        assert (await world.client.get(manifest["output"][0]["url"])).status_code == 200
+
+    async def test_start_download_and_cancel_are_in_the_audit(self, world: World) -> None:
+        await world.put(patient("p1"))
+        kicked_off = await world.kick_off(_type="Patient")
+        (item,) = (await world.manifest(kicked_off))["output"]
+        await world.lines([item])
+        await world.client.delete(kicked_off.headers["content-location"])
+        await world.client.get(item["url"], headers=bearer("other"))
+        async with world.database.transaction() as conn:
+            rows = await conn.execute(
+                "SELECT kind, outcome, principal FROM audit_event WHERE kind LIKE 'export%' ORDER BY position"
+            )
+            told = [row async for row in rows]
+        assert told == [
+            ("export-started", "0", "warehouse"),
+            ("export-downloaded", "0", "warehouse"),
+            ("export-cancelled", "0", "warehouse"),
+            ("export-downloaded", "4", "other"),
+        ]
+
+
+class TestTheStatus:
+    async def test_tells_progress_and_when_to_ask_again(self, database: Database, tmp_path: Path) -> None:
+        async with running(database, tmp_path, workers=0) as world:
+            status = (await world.kick_off()).headers["content-location"]
+            first = await world.client.get(status)
+            assert (first.status_code, first.headers["retry-after"]) == (202, "1")
+            assert len(first.headers["x-progress"]) < 100
+            hasty = await world.client.get(status)
+            assert (hasty.status_code, hasty.headers["retry-after"]) == (429, "1")
+            assert hasty.json()["issue"][0]["code"] == "throttled"
+
+    async def test_a_cancelled_export_is_gone_and_its_files_with_it(self, world: World) -> None:
+        await world.put(patient("p1"))
+        kicked_off = await world.kick_off()
+        (item,) = (await world.manifest(kicked_off))["output"]
+        status = kicked_off.headers["content-location"]
+        assert (await world.client.delete(status)).status_code == 202
+        for url in (status, item["url"]):
+            gone = await world.client.get(url)
+            assert (gone.status_code, gone.json()["resourceType"]) == (404, "OperationOutcome")
+        assert (await world.client.delete(status)).status_code == 404
+        await world.exporter.sweep({"job": status.rpartition("/")[2]})
+        assert files_in(world.root) == []
+
+    async def test_an_export_that_runs_can_be_cancelled(self, database: Database, tmp_path: Path) -> None:
+        async with running(database, tmp_path, workers=0) as world:
+            await world.put(patient("p1"))
+            status = (await world.kick_off()).headers["content-location"]
+            assert (await world.client.delete(status)).status_code == 202
+            await asyncio.sleep(0.3)
+            assert await world.exporter({"job": status.rpartition("/")[2], "slice": 0}) is None
+            assert (await world.client.get(status)).status_code == 404
+            assert not files_in(tmp_path)
+
+    async def test_a_finished_export_expires(self, database: Database, tmp_path: Path) -> None:
+        async with running(database, tmp_path / "exports", retention_s=1) as world:
+            await world.put(patient("p1"))
+            kicked_off = await world.kick_off()
+            await world.manifest(kicked_off)
+            await asyncio.sleep(1.5)
+            assert (await world.client.get(kicked_off.headers["content-location"])).status_code == 404
+            assert files_in(world.root) == []
+
+    async def test_an_export_that_is_given_up_says_so(self, database: Database, tmp_path: Path) -> None:
+        async with running(database, tmp_path, workers=0) as world:
+            status = (await world.kick_off()).headers["content-location"]
+            await world.exporter.give_up({"job": status.rpartition("/")[2]}, RuntimeError("secret of Chalmers"))
+            failed = await world.client.get(status)
+            assert (failed.status_code, failed.json()["resourceType"]) == (500, "OperationOutcome")
+            assert "Chalmers" not in failed.text
+
+    @pytest.mark.parametrize("path", ["$export/nonsense", "$export/1b4e28ba-2fa1-11d2-883f-0016d3cca427/1"])
+    async def test_what_never_was_is_not_found(self, shared: World, path: str) -> None:
+        assert (await shared.client.get(f"{shared.base}/{path}")).status_code == 404
+
+
+WORKER = """
+import asyncio, pathlib, sys
+from datetime import timedelta
+from wetread.record.export import Exporter
+from wetread.record.export_jobs import EXPORT, SWEEP
+from wetread.store.database import Database
+from wetread.work.jobs import Work
+
+async def main(url, root, base):
+    database = Database(url)
+    await database.open()
+    work = Work(database, None)
+    exporter = Exporter(database, work, pathlib.Path(root), base, retention=timedelta(hours=1), file_bytes=12000,
+        batch_bytes=3000)
+    work.bind(EXPORT, exporter)
+    work.bind(SWEEP, exporter.sweep)
+    await work.open()
+    await work.run(["work"], concurrency=2, alone=True, stop=asyncio.Event())
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_worker_killed_half_way_writes_the_same_bytes_in_the_end(database: Database, tmp_path: Path) -> None:
+    limits = {"file_bytes": 12_000, "batch_bytes": 3_000, "workers": 0}
+    async with running(database, tmp_path, **limits) as world:
+        await world.put(*(patient(f"p{n}", address=[{"text": "Street " * (n % 50)}]) for n in range(400)))
+        undisturbed = await world.kick_off(_type="Patient,Observation")
+        await worked(world)
+        wanted = await contents(world, await world.manifest(undisturbed))
+
+        disturbed = await world.kick_off(_type="Patient,Observation")
+        kills = 0
+        for _ in range(3):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", WORKER, database.url, str(tmp_path), world.base
+            )
+            before = await progress(world, disturbed)
+            while await progress(world, disturbed) < before + 2 and process.returncode is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            process.kill()
+            await process.wait()
+            kills += await progress(world, disturbed) < len(wanted)
+        await worked(world)
+        assert kills > 0
+        assert await contents(world, await world.manifest(disturbed)) == wanted
+        rows = [json.loads(line)["id"] for content in wanted for line in content.splitlines()]
+        assert sorted(rows) == sorted(f"p{n}" for n in range(400))
+
+
+async def contents(world: World, manifest: Mapping[str, Any]) -> list[bytes]:
+    return [(await world.client.get(item["url"])).content for item in manifest["output"]]
+
+
+async def progress(world: World, kicked_off: httpx.Response) -> int:
+    """How many slices of an export are committed."""
+    job_id = kicked_off.headers["content-location"].rpartition("/")[2]
+    async with world.database.transaction() as conn:
+        row = await (await conn.execute("SELECT slice FROM export_job WHERE id = %s", (job_id,))).fetchone()
+    assert row is not None
+    return int(row[0])
