@@ -191,11 +191,11 @@ class _Check:
             if isinstance(item.value, dict) and "resourceType" in item.value:
                 self.resource = item
             self._value(rule, item, place)
-            self._types(rule, item, place)
-            self._binding(rule, item, place)
-            self._invariants(rule, item, place)
-            for name, child in rule.children.items():
-                self._child(child, item, name, place)
+            if self._types(rule, item, place):
+                self._binding(rule, item, place)
+                self._invariants(rule, item, place)
+                for name, child in rule.children.items():
+                    self._child(child, item, name, place)
             self.resource = held
         self.depth -= 1
 
@@ -214,13 +214,14 @@ class _Check:
             if bound is not None and _order(item, Node(bound, item.type)) == beyond:
                 self.add("value", place, "the value is beyond the bound that the profile sets")
 
-    def _types(self, rule: Rule, item: Node, place: Place) -> None:
+    def _types(self, rule: Rule, item: Node, place: Place) -> bool:
+        """Whether the item is of a type that the profile allows, so that the rest of the rule speaks of it."""
         if not rule.types:
-            return
+            return True
         allowed = [t for t in rule.types if type_fits(item.type, str(t.get("code", "")))]
         if not allowed:
             self.add("structure", place, "the profile allows another type here")
-            return
+            return False
         profiles = [url for t in allowed for url in t.get("profile", ())]
         if len(profiles) == 1:
             if tree(profiles[0], self.definitions) is not None:
@@ -230,6 +231,7 @@ class _Check:
         targets = {url for t in allowed for url in t.get("targetProfile", ())}
         if item.type == "Reference" and targets:
             self._target({self._target_type(url) for url in targets}, item, place)
+        return True
 
     def _target_type(self, url: str) -> str:
         definition = self.definitions.get(url.split("|")[0])

@@ -177,7 +177,10 @@ def _contained(content: Mapping[str, Any]) -> dict[str, str]:
     return {r["id"]: str(r.get("resourceType", "")) for r in found if isinstance(r.get("id"), str)}
 
 
-def _check_object(walk: Walk, definition: _Type, content: Any, place: Place, is_resource: bool = False) -> None:
+def _check_object(
+    walk: Walk, definition: _Type, content: Any, place: Place, is_resource: bool = False, has_value: bool = False
+) -> None:
+    """The members of a JSON object; `has_value` for the sibling of a primitive that has one."""
     if type(content) is not dict:
         walk.add("structure", place, f"a value of type {definition.name} must be a JSON object")
         return
@@ -201,7 +204,7 @@ def _check_object(walk: Walk, definition: _Type, content: Any, place: Place, is_
     for choice in definition.choices:
         if sum(key in content or f"_{key}" in content for key in choice) > 1:
             walk.add("structure", place, "only one of the forms of a choice element may be given")
-    if not is_resource and not content.keys() - {"id"}:
+    if not is_resource and not has_value and not content.keys() - {"id"}:
         walk.add("invariant", place, "ele-1: an element must have a value or children")
     if not is_resource and "id" in content:
         _check_id(walk, content["id"], place)
@@ -286,16 +289,18 @@ def _check_sibling(walk: Walk, member: _Member, key: str, value: Any, content: d
     definition = _type("Element")
     assert definition is not None  # noqa: S101  a type of R4
     if not member.element.array:
-        _check_object(walk, definition, value, (place, member.path, None))
+        _check_object(walk, definition, value, (place, member.path, None), has_value=key[1:] in content)
         return
     if type(value) is not list or not value:
         walk.add("structure", (place, key[1:], None), "this element is an array, and so is its sibling")
         return
-    values = content.get(key[1:])
+    given = content.get(key[1:])
+    values = given if type(given) is list else []
     for index, item in enumerate(value):
         if item is not None:
-            _check_object(walk, definition, item, (place, key[1:], index))
-        elif type(values) is not list or index >= len(values):
+            has_value = index < len(values) and values[index] is not None
+            _check_object(walk, definition, item, (place, key[1:], index), has_value=has_value)
+        elif index >= len(values):
             walk.add("structure", (place, key[1:], index), "an item of an array has neither a value nor extensions")
 
 
