@@ -28,11 +28,13 @@ class Coding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Of one code. `display` is the right one; `message` an error, or with `result` true a hint."""
+    """Of one code. `display` is the right one; `message` an error, or with `result` true a hint. `broken` says that its
+    own code system has no such code."""
 
     result: bool
     message: str = ""
     display: str = ""
+    broken: bool = False
 
     def parameters(self) -> dict[str, Any]:
         return parameters(
@@ -170,15 +172,20 @@ async def validate_in_value_set(conn: Connection, given: Given, instance: Defini
 async def _in_value_set(conn: Connection, selected: Selected, coding: Coding, given: Given) -> Verdict:
     member = selected.members.get((coding.system, coding.code)) or _in_other_case(selected, coding)
     if member is not None:
+        if coding.version and member.version and not definitions.is_version(member.version, coding.version):
+            used = f"the value set takes version {member.version} of {coding.system}, not {coding.version}"
+            return Verdict(False, used, member.display)
         return _verdict(member, coding, given)
+    if coding.system in selected.fragments:
+        return Verdict(True, f"{coding.code} is not in the fragment of {coding.system} that is held here")
     if coding.system in selected.unknown:
         return Verdict(False, f"{selected.unknown[coding.system]}, so the code cannot be checked")
     if coding.system in selected.whole and coding.code not in selected.whole[coding.system]:
         return Verdict(False, f"the code system {coding.system} is not held here, so the code cannot be checked")
     system = selected.systems.get(coding.system) or await definitions.code_system_of(conn, coding.system)
-    known = system is not None and system.concept(coding.code) is not None
-    no_code = "" if known or system is None or not system.concepts else f", nor a code of {coding.system}"
-    return Verdict(False, f"{coding.code} of {coding.system} is not in the value set{no_code}")
+    broken = system is not None and system.content == "complete" and system.concept(coding.code) is None
+    no_code = f", nor a code of {coding.system}" if broken else ""
+    return Verdict(False, f"{coding.code} of {coding.system} is not in the value set{no_code}", broken=broken)
 
 
 def _in_other_case(selected: Selected, coding: Coding) -> Member | None:
@@ -189,7 +196,7 @@ def _in_other_case(selected: Selected, coding: Coding) -> Member | None:
 
 def _verdict(member: Member, coding: Coding, given: Given) -> Verdict:
     display = expansion.display_in(member, given.text("displayLanguage"))
-    if member.abstract and not given.flag("abstract"):
+    if member.abstract and not given.flag("abstract", otherwise=True):
         return Verdict(False, f"{member.code} is abstract: it groups other codes and is not for use", display)
     if coding.display and display and not _is_display(coding.display, member, display):
         return Verdict(False, f"the display of {member.code} is {display!r}, not the one given", display)
@@ -203,12 +210,12 @@ def _is_display(text: str, member: Member, display: str) -> bool:
 
 
 def _best(verdicts: Iterable[Verdict]) -> Verdict:
-    """A concept with several codings is right when one of them is, unless a display is wrong."""
+    """A concept with several codings is right when one of them is and none is a code that does not exist."""
     found = list(verdicts)
     good = next((v for v in found if v.result), None)
-    if good:
+    if good and not any(v.broken for v in found):
         return good
-    messages = dict.fromkeys(v.message for v in found)
+    messages = dict.fromkeys(v.message for v in found if not v.result)
     return Verdict(False, "; ".join(messages), next((v.display for v in found if v.display), ""))
 
 

@@ -8,7 +8,19 @@ from typing import Any
 
 _PARENT = "http://hl7.org/fhir/concept-properties#parent"
 _CHILD = "http://hl7.org/fhir/concept-properties#child"
-_WELL_KNOWN = {"parent": _PARENT, "subsumedBy": _PARENT, "child": _CHILD}
+_INACTIVE = "http://hl7.org/fhir/concept-properties#inactive"
+_STATUS = "http://hl7.org/fhir/concept-properties#status"
+_NOT_SELECTABLE = "http://hl7.org/fhir/concept-properties#notSelectable"
+_MEANINGS = {
+    "parent": _PARENT,
+    "subsumedBy": _PARENT,
+    "child": _CHILD,
+    "inactive": _INACTIVE,
+    "status": _STATUS,
+    "notSelectable": _NOT_SELECTABLE,
+    "abstract": _NOT_SELECTABLE,
+}
+"""What the codes of properties mean where the code system does not say otherwise by uri."""
 _GONE = frozenset({"retired", "inactive"})
 
 
@@ -21,19 +33,13 @@ class Concept:
     definition: str = ""
     designations: tuple[Mapping[str, Any], ...] = ()
     properties: tuple[Mapping[str, Any], ...] = ()
+    abstract: bool = False
+    """It only groups others: it is not for use in a record."""
+    inactive: bool = False
 
     def values_of(self, name: str) -> list[Any]:
         """The values of a property, whatever their type."""
         return [_value(p) for p in self.properties if p.get("code") == name]
-
-    @property
-    def abstract(self) -> bool:
-        """Whether it only groups others: it is not for use in a record."""
-        return True in self.values_of("notSelectable") or True in self.values_of("abstract")
-
-    @property
-    def inactive(self) -> bool:
-        return True in self.values_of("inactive") or any(s in _GONE for s in self.values_of("status"))
 
 
 def _value(member: Mapping[str, Any]) -> Any:
@@ -92,20 +98,19 @@ def read(definition: Mapping[str, Any], additions: Iterable[Mapping[str, Any]] =
         case_sensitive=definition.get("caseSensitive", True),
     )
     for part in (definition, *(a for a in additions if a is not definition)):
-        hierarchy = _hierarchy(part)
+        meanings = _meanings(part)
         system.properties |= {str(p.get("code")) for p in part.get("property", ())}
         for concept, parent in _walked(part.get("concept", ())):
-            _add(system, concept, parent, hierarchy)
+            _add(system, concept, parent, meanings)
     if not system.case_sensitive:
         system._folded = {code.casefold(): code for code in system.concepts}
     return system
 
 
-def _hierarchy(definition: Mapping[str, Any]) -> dict[str, str]:
-    """The codes of properties that name a concept's parents or children."""
-    declared = {p.get("code"): p.get("uri") for p in definition.get("property", ())}
-    found = {code: uri for code, uri in declared.items() if isinstance(code, str) and uri in (_PARENT, _CHILD)}
-    return {**_WELL_KNOWN, **found}
+def _meanings(definition: Mapping[str, Any]) -> dict[str, str]:
+    """The codes of properties, each to the uri of what it means."""
+    declared = {str(p.get("code")): str(p["uri"]) for p in definition.get("property", ()) if "uri" in p}
+    return {**_MEANINGS, **{code: uri for code, uri in declared.items() if uri in _MEANINGS.values()}}
 
 
 def _walked(concepts: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -117,23 +122,27 @@ def _walked(concepts: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str
         waiting += [(inner, str(concept["code"])) for inner in reversed(concept.get("concept", ()))]
 
 
-def _add(system: CodeSystem, given: Mapping[str, Any], parent: str, hierarchy: Mapping[str, str]) -> None:
+def _add(system: CodeSystem, given: Mapping[str, Any], parent: str, meanings: Mapping[str, str]) -> None:
     code = str(given["code"])
     known = system.concepts.get(code, Concept(code))
+    said = [(meanings.get(str(p.get("code")), ""), _value(p)) for p in given.get("property", ())]
     system.concepts[code] = Concept(
         code,
         known.display or str(given.get("display", "")),
         known.definition or str(given.get("definition", "")),
         (*known.designations, *given.get("designation", ())),
         (*known.properties, *given.get("property", ())),
+        known.abstract or (_NOT_SELECTABLE, True) in said,
+        known.inactive or (_INACTIVE, True) in said or any((_STATUS, gone) in said for gone in _GONE),
     )
     if parent:
         _link(system, parent, code)
-    for member in given.get("property", ()):
-        system.properties.add(str(member.get("code")))
-        meaning, other = hierarchy.get(str(member.get("code"))), _value(member)
-        if meaning and isinstance(other, str):
-            _link(system, *((other, code) if meaning == _PARENT else (code, other)))
+    system.properties |= {str(p.get("code")) for p in given.get("property", ())}
+    for meaning, other in said:
+        if meaning == _PARENT and isinstance(other, str):
+            _link(system, other, code)
+        elif meaning == _CHILD and isinstance(other, str):
+            _link(system, code, other)
 
 
 def _link(system: CodeSystem, parent: str, child: str) -> None:

@@ -144,8 +144,19 @@ def _shipped_concept_maps() -> Sequence[Definition]:
 
 def _chosen(found: Sequence[Definition], version: str) -> Definition | None:
     if version:
-        return next((d for d in found if d.get("version") == version), None)
+        fitting = [d for d in found if is_version(str(d.get("version", "")), version)]
+        return next((d for d in fitting if d.get("version") == version), None) or _chosen(fitting, "")
     return max(found, key=lambda d: (d.get("content") != "fragment", _newness(d)), default=None)
+
+
+def is_version(version: str, wanted: str) -> bool:
+    """Whether a version is the one wanted: `1.2.0` is also `1.2`, `1.x` and `1.2.*`."""
+    if version == wanted:
+        return True
+    parts, pattern = version.split("."), wanted.split(".")
+    if len(parts) < len(pattern):
+        return False
+    return all(own == other or other in ("x", "X", "*") for own, other in zip(parts, pattern, strict=False))
 
 
 def _newness(definition: Definition) -> list[tuple[int, str]]:

@@ -114,7 +114,7 @@ def _require_listable(selected: Selected) -> None:
 
 def _require_versions(selected: Selected, wanted: Mapping[str, str]) -> None:
     for url, system in selected.systems.items():
-        if url in wanted and system.version != wanted[url]:
+        if url in wanted and not definitions.is_version(system.version, wanted[url]):
             raise Unsupported("the code system's version is not the one to be checked", location="check-system-version")
 
 
@@ -133,11 +133,13 @@ def _wanted(members: Iterable[Member], given: Given) -> Iterator[Member]:
             yield member
 
 
-def display_in(member: Member, language: str) -> str:
-    """The display of a code, in a language where it has one."""
-    if language:
+def display_in(member: Member, languages: str) -> str:
+    """The display of a code in the first of some languages, such as `de-CH,de;q=0.9`, that it has one in."""
+    for tag in languages.lower().split(",") if languages else ():
+        wanted = tag.partition(";")[0].strip()
         for designation in member.designations:
-            if str(designation.get("language", "")).lower() == language.lower():
+            own = str(designation.get("language", "")).lower()
+            if own and (own == wanted or own.startswith(f"{wanted}-") or wanted.startswith(f"{own}-")):
                 return str(designation.get("value", ""))
     return member.display
 

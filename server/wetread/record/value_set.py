@@ -56,6 +56,8 @@ class Selected:
     members: dict[tuple[str, str], Member] = field(default_factory=dict)
     whole: dict[str, frozenset[str]] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
+    fragments: set[str] = field(default_factory=set)
+    """Systems all of whose codes are selected, and of which only some are held."""
     systems: dict[str, CodeSystem] = field(default_factory=dict)
 
     def add(self, other: Selected) -> None:
@@ -83,6 +85,7 @@ class Selected:
 
     def _learn(self, other: Selected) -> None:
         self.unknown |= other.unknown
+        self.fragments |= other.fragments
         self.systems |= other.systems
 
 
@@ -96,6 +99,7 @@ class _Work:
 
     conn: Connection
     versions: Versions
+    contained: Mapping[str, Mapping[str, Any]]
     left: int = 3_000_000
 
     def spend(self, codes: int) -> None:
@@ -110,12 +114,13 @@ async def selected(conn: Connection, definition: Mapping[str, Any], versions: Ve
     Raises NotFound for an imported value set that is not here, InvalidInput for one that contains itself, a filter that
     makes no sense, or a compose of wrong form, Unsupported for a filter on what is not known here, TooCostly.
     """
-    return await _selected(_Work(conn, versions or Versions()), definition, ())
+    contained = {f"#{d.get('id')}": d for d in definition.get("contained", ()) if d.get("resourceType") == "ValueSet"}
+    return await _selected(_Work(conn, versions or Versions(), contained), definition, ())
 
 
 async def _selected(work: _Work, definition: Mapping[str, Any], within: Sequence[str]) -> Selected:
-    url = str(definition.get("url", ""))
-    if (url and url in within) or len(within) > _DEEPEST:
+    url = str(definition.get("url") or f"#{definition.get('id', '')}")
+    if (url != "#" and url in within) or len(within) > _DEEPEST:
         raise InvalidInput("the value set imports itself", location="ValueSet.compose.include.valueSet")
     compose = definition.get("compose")
     if compose is None:
@@ -150,7 +155,7 @@ async def _part(work: _Work, part: Mapping[str, Any], within: Sequence[str]) -> 
     if "system" in part:
         own = await _of_system(work, part)
     for canonical in part.get("valueSet", ()):
-        imported = await definitions.find(work.conn, "ValueSet", canonical)
+        imported = work.contained.get(canonical) or await definitions.find(work.conn, "ValueSet", canonical)
         if imported is None:
             raise NotFound(f"the imported value set {canonical} is not here", location="ValueSet.compose")
         other = await _selected(work, imported, within)
@@ -173,6 +178,8 @@ async def _of_system(work: _Work, part: Mapping[str, Any]) -> Selected:
     if "concept" in part:
         for given in part["concept"]:
             member = _member(url, given["code"], system, version)
+            if member.concept is None and system and system.content == "complete":
+                continue
             display = given.get("display") or member.display
             designations = (*given.get("designation", ()), *member.designations)
             result.members[url, member.code] = Member(
@@ -187,6 +194,8 @@ async def _of_system(work: _Work, part: Mapping[str, Any]) -> Selected:
         else:
             result.whole[url] = frozenset()
         return result
+    if system.content == "fragment" and "filter" not in part:
+        result.fragments.add(url)
     codes: dict[str, None] = dict.fromkeys(system.concepts)
     for one in part.get("filter", ()):
         chosen = await _filtered(work.conn, system, one)
@@ -205,7 +214,9 @@ def _member(url: str, code: str, system: CodeSystem | None, version: str) -> Mem
 
 async def _filtered(conn: Connection, system: CodeSystem, given: Mapping[str, Any]) -> set[str]:
     """The codes that a filter selects (FHIR R4 valueset-filter-operator)."""
-    name, op, value = str(given.get("property")), str(given.get("op")), str(given.get("value"))
+    name, op, value = str(given.get("property")), str(given.get("op")), given.get("value")
+    if not isinstance(value, str) or not value:
+        raise InvalidInput("a filter has a value", location="ValueSet.compose.include.filter.value")
     if name not in (*_OF_ITSELF, "parent", "child") and name not in system.properties:
         reason = f"the filter property {name} of the code system {system.url} is not known here"
         raise Unsupported(reason, location="ValueSet.compose")

@@ -308,8 +308,8 @@ class TestValidateCode:
             ({"code": "heart", "display": "Herz"}, True, ""),
             ({"code": "heart", "display": "Kidney"}, False, "'Heart'"),
             ({"code": "kidney"}, False, "no code of"),
-            ({"code": "thoracic"}, False, "abstract"),
-            ({"code": "thoracic", "abstract": "true"}, True, ""),
+            ({"code": "thoracic"}, True, ""),
+            ({"code": "thoracic", "abstract": "false"}, False, "abstract"),
             ({"code": "thymus-old"}, True, "no longer active"),
         ],
     )
@@ -344,6 +344,37 @@ class TestValidateCode:
             url__valueUri="http://hospital.example/ValueSet/thorax", codeableConcept__valueCodeableConcept=value
         )
         assert out(await post(client, "ValueSet/$validate-code", body)) == {"result": True, "display": "Lung"}
+
+    async def test_a_concept_with_a_code_that_does_not_exist_is_wrong(self, client: httpx.AsyncClient) -> None:
+        value = {"coding": [{"system": ORGANS, "code": "tail"}, {"system": ORGANS, "code": "lung"}]}
+        body = given(codeableConcept__valueCodeableConcept=value)
+        found = out(await post(client, "ValueSet/thorax/$validate-code", body))
+        assert (found["result"], "tail" in found["message"]) == (False, True)
+
+    @pytest.mark.parametrize(("version", "result"), [("2", True), ("1", False), ("x", True)])
+    async def test_a_code_of_another_version_is_not_the_same(
+        self, client: httpx.AsyncClient, version: str, result: bool
+    ) -> None:
+        params = {"system": ORGANS, "code": "lung", "systemVersion": version}
+        assert out(await get(client, "ValueSet/thorax/$validate-code", **params))["result"] is result
+
+    async def test_a_code_missing_from_a_fragment_is_doubtful_not_wrong(self, client: httpx.AsyncClient) -> None:
+        system = "http://hl7.org/fhir/uv/aitransparency/CodeSystem/AIdeviceTypeCS"
+        inline = {"resourceType": "ValueSet", "status": "draft", "compose": {"include": [{"system": system}]}}
+        body = given(valueSet__resource=inline, system__valueUri=system, code__valueCode="Other")
+        found = out(await post(client, "ValueSet/$validate-code", body))
+        assert (found["result"], "fragment" in found["message"]) == (True, True)
+
+    async def test_a_value_set_within_a_value_set(self, client: httpx.AsyncClient) -> None:
+        inner = {
+            "resourceType": "ValueSet",
+            "id": "in",
+            "status": "draft",
+            "compose": {"include": [{"system": GENDER}]},
+        }
+        outer = {"resourceType": "ValueSet", "status": "draft", "contained": [inner]}
+        outer |= {"compose": {"include": [{"valueSet": ["#in"]}]}}
+        assert codes(await post(client, "ValueSet/$expand", outer)) == ["male", "female", "other", "unknown"]
 
     async def test_a_code_of_a_system_that_is_not_held_is_not_called_good(self, client: httpx.AsyncClient) -> None:
         url = "http://hl7.org/fhir/ValueSet/observation-codes"
