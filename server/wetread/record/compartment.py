@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 from wetread.domain.reader import Reader
 from wetread.errors import NotFound
 from wetread.record import paths
-from wetread.record.condition import FALSE, TRUE, Condition, any_of
+from wetread.record.condition import FALSE, TRUE, Condition
 from wetread.record.index import reference_parts
 from wetread.record.parameters import parameters_of, table
 from wetread.store.database import Connection
@@ -46,23 +46,22 @@ def definitions() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
     )
 
 
-def member(compartment: str, id_: str, resource_type: str) -> Condition:
-    """What of a type is in a compartment, as a condition on `resource r`; the resource that gives it its name, too.
+def member(compartment: str, id_: str, resource_types: Sequence[str]) -> Condition:
+    """What of these types is in a compartment, as a condition on `resource r`; what gives it its name is in it, too.
 
     Raises NotFound for a compartment that R4 does not define.
     """
     if compartment not in definitions():
         raise NotFound(f"no such compartment; R4 defines those of {', '.join(definitions())}")
-    itself = Condition("r.id = %s", (id_,)) if resource_type == compartment else FALSE
-    params = definitions()[compartment].get(resource_type, ())
-    if not params:
-        return itself
-    linked = Condition(
-        "r.key IN (SELECT i.resource_key FROM index_reference i WHERE i.resource_type = %s AND i.param = ANY (%s)"
-        " AND i.target_id = %s AND i.target_id <> '' AND i.target_type = %s AND i.url = '')",
-        (resource_type, list(params), id_, compartment),
+    own = definitions()[compartment]
+    pairs = [(t, param) for t in resource_types for param in own.get(t, ())]
+    return Condition(
+        "r.key IN (SELECT i.resource_key FROM index_reference i WHERE (i.resource_type, i.param) IN"
+        " (SELECT * FROM unnest(%s::text[], %s::text[]))"
+        " AND i.target_id = %s AND i.target_id <> '' AND i.target_type = %s AND i.url = ''"
+        " UNION ALL SELECT f.key FROM resource f WHERE f.resource_type = %s AND f.id = %s)",
+        ([t for t, _ in pairs], [param for _, param in pairs], id_, compartment, compartment, id_),
     )
-    return any_of([itself, linked]) if itself != FALSE else linked
 
 
 def patient_of(content: Mapping[str, Any]) -> str | None:

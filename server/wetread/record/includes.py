@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import LiteralString
 
 from psycopg.rows import tuple_row
 
@@ -110,15 +110,17 @@ async def _step(
     if not around:
         return []
     types, ids = [v.resource_type for v in around], [v.id for v in around]
-    linked = _referring(include, types, ids) if include.reverse else _referred(include, types, ids)
-    sql = _SELECT + linked.sql + ") AND (" + allowed.sql + ") ORDER BY r.key LIMIT %s"
-    args: tuple[Any, ...] = (*linked.args, *allowed.args, MOST_INCLUDED + 1)
-    async with conn.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(sql, args)
-        return [Found.of(row) for row in await cursor.fetchall()]
+    linked = [_referring(include, types, ids)] if include.reverse else _referred(include, types, ids)
+    rows: list[Found] = []
+    for condition in linked:
+        sql = _SELECT + condition.sql + ") AND (" + allowed.sql + ") ORDER BY r.key LIMIT %s"
+        async with conn.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(sql, (*condition.args, *allowed.args, MOST_INCLUDED + 1))
+            rows += [Found.of(row) for row in await cursor.fetchall()]
+    return rows
 
 
-def _referred(include: Include, types: list[str], ids: list[str]) -> Condition:
+def _referred(include: Include, types: list[str], ids: list[str]) -> list[Condition]:
     """What these refer to: by type and id, or as canonicals by the url of what is meant."""
     rows = _rows(include)
     by_key: LiteralString = (
@@ -132,7 +134,7 @@ def _referred(include: Include, types: list[str], ids: list[str]) -> Condition:
     )  # fmt: skip
     canonical_types = _canonical_targets(include)
     if not canonical_types:
-        return local
+        return [local]
     by_url = Condition(
         "r.resource_type = ANY (%s) AND r.key IN (SELECT u.resource_key FROM index_uri u"
         " WHERE u.resource_type = ANY (%s) AND u.param = 'url' AND u.uri IN"
@@ -140,7 +142,7 @@ def _referred(include: Include, types: list[str], ids: list[str]) -> Condition:
         + " AND i.url <> ''))",
         (canonical_types, canonical_types, *rows.args, types, ids),
     )  # fmt: skip
-    return any_of([local, by_url])
+    return [local, by_url]
 
 
 def _referring(include: Include, types: list[str], ids: list[str]) -> Condition:

@@ -141,20 +141,27 @@ def is_mutable(sort: Sequence[Key]) -> bool:
 
 
 async def page(
-    conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor | None, most: int, *, broad_type: str = ""
+    conn: Connection,
+    types: Sequence[str],
+    where: Condition,
+    sort: Sequence[Key],
+    cursor: Cursor | None,
+    most: int,
+    *,
+    is_broad: bool = False,
 ) -> list[Row]:
     """The first `most` matches after the cursor, in order.
 
-    `broad_type` says that the condition is one of this type alone, and is likely to leave many: then the page is read
-    along the index of the sort key, rather than all matches sorted.
+    `is_broad` says that the condition, which holds the types too, is likely to leave many: then the page is read along
+    the keys, or along the index of the sort key, rather than all matches sorted.
     """
     unmoved = where
     if cursor and cursor.began:
         unmoved = all_of([where, Condition("r.key <= %s AND r.last_updated <= %s", (cursor.last_key, cursor.began))])
-    if broad_type and len(sort) == 1 and sort[0].code not in _OWN and sort[0].kind in _INDEXED_IN_ORDER:
-        rows = await _walked(conn, unmoved, sort[0], cursor, most, broad_type)
+    if is_broad and len(types) == len(sort) == 1 and sort[0].code not in _OWN and sort[0].kind in _INDEXED_IN_ORDER:
+        rows = await _walked(conn, unmoved, sort[0], cursor, most, types[0])
     else:
-        rows = await _rows(conn, unmoved, sort, cursor, most, is_broad=bool(broad_type))
+        rows = await _rows(conn, unmoved, sort, cursor, most, is_broad=is_broad)
     if cursor is None or cursor.began is None:
         return rows
     # Looked for last: what changes between the two statements is then found twice, not lost.

@@ -109,7 +109,8 @@ async def _search(
 ) -> SearchSet:
     conn, reader, base_url = question.conn, question.reader, question.base_url
     plan = await planned(question, types, params, strict=strict)
-    where = all_of([Condition("NOT r.deleted"), _seen(reader, types), *_inside(compartment, types), *plan.conditions])
+    inside = member(*compartment, types) if compartment else TRUE
+    where = all_of([Condition("NOT r.deleted"), _seen(reader, types), inside, *plan.conditions])
     url = f"{base_url}/{path}" if path else base_url
     if plan.only_count:
         counted = await _total(conn, where)
@@ -117,8 +118,8 @@ async def _search(
 
     began = datetime.now(UTC)
     cursor = plan.cursor
-    broad_type = types[0] if plan.is_broad and compartment is None and len(types) == 1 else ""
-    rows = await paging.page(conn, where, plan.sort, cursor, plan.count + 1, broad_type=broad_type)
+    is_broad = plan.is_broad and compartment is None
+    rows = await paging.page(conn, types, where, plan.sort, cursor, plan.count + 1, is_broad=is_broad)
     page, included = await _with_includes(conn, reader, rows[: plan.count], plan)
     more = len(rows) > len(page)
     matches = [row.found for row in page]
@@ -140,12 +141,6 @@ def _seen(reader: Reader, types: tuple[str, ...]) -> Condition:
     if all(visible(reader, t) == TRUE for t in types):
         return query.of_types("r", types)
     return any_of([all_of([query.of_types("r", (t,)), visible(reader, t)]) for t in types])
-
-
-def _inside(compartment: tuple[str, str] | None, types: tuple[str, ...]) -> list[Condition]:
-    if compartment is None:
-        return []
-    return [any_of([all_of([query.of_types("r", (t,)), member(*compartment, t)]) for t in types])]
 
 
 async def _with_includes(
