@@ -24,6 +24,7 @@ from wetread.store.database import Connection
 Definition: TypeAlias = Mapping[str, Any]
 
 _LARGE_CHARACTERS = 100_000
+_ANY_PART = frozenset({"x", "X", "*"})
 _PARTS = ("fragment", "supplement")
 """Contents of a code system that may only add to a whole one."""
 _STORED = """
@@ -150,13 +151,17 @@ def _chosen(found: Sequence[Definition], version: str) -> Definition | None:
 
 
 def is_version(version: str, wanted: str) -> bool:
-    """Whether a version is the one wanted: `1.2.0` is also `1.2`, `1.x` and `1.2.*`."""
-    if version == wanted:
-        return True
+    """Whether a version is the one wanted: `1.2.0` is also `1.x` and `1.2.*`."""
+    if version == wanted or not is_pattern(wanted):
+        return version == wanted
     parts, pattern = version.split("."), wanted.split(".")
-    if len(parts) < len(pattern):
-        return False
-    return all(own == other or other in ("x", "X", "*") for own, other in zip(parts, pattern, strict=False))
+    return len(parts) >= len(pattern) and all(
+        own == other or other in _ANY_PART for own, other in zip(parts, pattern, strict=False)
+    )
+
+
+def is_pattern(version: str) -> bool:
+    return not _ANY_PART.isdisjoint(version.split("."))
 
 
 def _newness(definition: Definition) -> list[tuple[int, str]]:

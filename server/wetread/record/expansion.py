@@ -65,10 +65,12 @@ async def expand(conn: Connection, given: Given, instance: Definition | None) ->
     if offset < 0 or (count < 0 and "count" in given.values):
         raise InvalidInput("offset and count are 0 or more", location="offset" if offset < 0 else "count")
     definition = await definition_of(conn, given, instance)
-    versions = Versions(_versions(given.every("force-system-version")), _versions(given.every("system-version")))
+    checked = _versions(given.every("check-system-version"))
+    proposed = {**checked, **_versions(given.every("system-version"))}
+    versions = Versions(_versions(given.every("force-system-version")), proposed)
     selected = await value_set.selected(conn, definition, versions)
     _require_listable(selected)
-    _require_versions(selected, _versions(given.every("check-system-version")))
+    _require_versions(selected, checked)
     members = list(_wanted(selected.members.values(), given))
     if count < 0 and len(members) - offset > MOST_UNPAGED:
         raise TooCostly(f"the expansion has more than {MOST_UNPAGED} codes; ask for parts with count and offset")

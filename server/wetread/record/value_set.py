@@ -44,6 +44,14 @@ class Versions:
     forced: Mapping[str, str] = field(default_factory=dict)
     otherwise: Mapping[str, str] = field(default_factory=dict)
 
+    def of(self, system: str, named: str) -> str:
+        """The version of a code system that counts where a value set names one, or a pattern, or none."""
+        if system in self.forced:
+            return self.forced[system]
+        proposed = self.otherwise.get(system, "")
+        fits = not named or (definitions.is_pattern(named) and definitions.is_version(proposed, named))
+        return proposed if proposed and fits else named
+
 
 @dataclass(slots=True)
 class Selected:
@@ -171,7 +179,7 @@ async def _part(work: _Work, part: Mapping[str, Any], within: Sequence[str]) -> 
 
 async def _of_system(work: _Work, part: Mapping[str, Any]) -> Selected:
     url = part["system"]
-    version = work.versions.forced.get(url) or str(part.get("version") or work.versions.otherwise.get(url, ""))
+    version = work.versions.of(url, str(part.get("version", "")))
     system = await definitions.code_system_of(work.conn, url, version)
     work.spend(len(part["concept"]) if "concept" in part else len(system.concepts) if system else 0)
     result = Selected(systems={url: system} if system else {})
