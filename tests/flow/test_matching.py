@@ -44,6 +44,19 @@ def test_an_accession_number_of_another_issuer_is_another_number(hospital: Hospi
     assert hospital.task_of(bleed.accession_number)["status"] == "requested"
 
 
+def test_a_person_gives_a_study_that_no_rule_has_matched_its_order(hospital: Hospital, story: Make) -> None:
+    film = story("chest-film")
+    hospital.order(without_uid(film))
+    order = hospital.task_when(film.accession_number, "requested")["basedOn"][0]["reference"]
+    hospital.store(addressed(film, AccessionNumber="MISTYPED", PatientID="TEMPORARY-1"))
+    study = hospital.study_when(film.study_instance_uid)
+    assert study["match_state"] == "none"
+    _resolve(hospital, study, order.removeprefix("ServiceRequest/"))
+    hospital.task_when(film.accession_number, "completed")
+    reports = until("the report under its order", lambda: hospital.search("DiagnosticReport", **{"based-on": order}))
+    assert len(reports) == 1
+
+
 def test_where_no_issuer_is_known_name_birth_date_and_sex_agree(hospital: Hospital, story: Make) -> None:
     film = story("chest-film")
     hospital.order(film.message)

@@ -162,7 +162,7 @@ def resolve_study(
     config: Config = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Decide which order a held or proposed study answers. What was held back is reported then."""
+    """Decide which order a study answers. What was held back is reported then."""
     settings = settings_of(config, data_dir)
 
     async def resolve(conn: Connection, reader: Reader, work: Work) -> None:

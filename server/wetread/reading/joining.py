@@ -58,13 +58,17 @@ class Joining:
     async def resolve(
         self, conn: Connection, reader: Reader, study: Study, service_request_id: str | None, reason: str
     ) -> Study:
-        """A person decides: this order, or none. Held results are then reported. Raises Forbidden, InvalidInput
-        without a reason, Conflict where nothing is in doubt, NotFound."""
+        """A person decides: this order, or none. Held results are then reported, and a study that no rule has matched
+        gets the order that it answers. Raises Forbidden, InvalidInput without a reason, Conflict where nothing is in
+        doubt, NotFound."""
         if not reader.roles & DECIDING_ROLES:
             raise Forbidden("resolving a match needs the role radiologist, engineer or administrator")
         if not reason.strip():
             raise InvalidInput("resolving a match needs its reason")
-        if study.match_state not in (MatchState.HELD, MatchState.PROPOSED):
+        is_settled = study.match_state is MatchState.MATCHED or (
+            study.match_state is MatchState.NONE and service_request_id is None
+        )
+        if is_settled:
             raise Conflict("nothing is in doubt about this study's order")
         if service_request_id is not None:
             return await self._attach(conn, study, service_request_id, reason, reader.principal)
