@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 from fastapi import APIRouter
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,14 +21,14 @@ from wetread.api.fhir_bundles import Bundles
 from wetread.api.fhir_face import Face
 from wetread.api.fhir_face import OnWrite as OnWrite
 from wetread.api.fhir_metadata import capability_statement, terminology_capabilities
-from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute
+from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute, answering
 from wetread.api.fhir_reads import Reads
 from wetread.api.fhir_writes import Writes
 from wetread.errors import InvalidInput, MethodNotAllowed, NotFound
 from wetread.record import lossless
 from wetread.store.database import Database
 
-_Route: TypeAlias = tuple[str, Callable[..., Awaitable[Response]], list[str]]
+Endpoint: TypeAlias = Callable[..., Awaitable[Response]]
 _EVERY = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
@@ -49,48 +50,57 @@ def router(
     resource under an id of the client's. `topics` are the canonicals that clients may subscribe to.
     """
     face = Face(database, authenticate, audit, base_url.rstrip("/"), on_write, max_body_bytes, update_create)
-    own = _Own(face, _metadata(face, topics))
+    paths = _Paths(face, _table(face, _Metadata(face, _statements(face, topics))))
     routes = APIRouter(prefix="/fhir", route_class=OutcomeRoute, include_in_schema=False)
+    # Not by FastAPI's routes: to look through two dozen of them costs as much as to read a resource.
+    routes.add_route("/fhir{rest:fhir_rest}", answering(paths.dispatch), methods=_EVERY, include_in_schema=False)
     operations = fhir_operations.router(database, authenticate, audit, face.base_url, max_body_bytes=max_body_bytes)
     routes.include_router(operations)
-    reads, writes, bundles = Reads(face), Writes(face), Bundles(face)
-    fixed: list[_Route] = [
-        ("/metadata", own.metadata, ["GET"]),
-        ("/_search", reads.search_system, ["POST"]),
-        ("/_history", reads.history_of_system, ["GET"]),
-        ("/{resource_type}/_search", reads.search, ["POST"]),
-        ("/{resource_type}/_history", reads.history_of_type, ["GET"]),
-        ("/{resource_type}/{resource_id}/_history", reads.history_of_resource, ["GET"]),
-        ("/{resource_type}/{resource_id}/_history/{version_id}", reads.vread, ["GET"]),
-        ("/{resource_type}/{resource_id}/{inner}/_search", reads.search_compartment, ["POST"]),
-    ]
-    for path, endpoint, methods in fixed:
-        routes.add_api_route(path, endpoint, methods=_with_head(methods), response_model=None)
-        routes.add_api_route(path, own.nothing, methods=_EVERY, response_model=None)
-    general: list[_Route] = [
-        ("", bundles.process, ["POST"]),
-        ("/", bundles.process, ["POST"]),
-        ("", reads.search_system, ["GET"]),
-        ("/", reads.search_system, ["GET"]),
-        ("/{resource_type}", reads.search, ["GET"]),
-        ("/{resource_type}", writes.create, ["POST"]),
-        ("/{resource_type}", writes.update_by_condition, ["PUT"]),
-        ("/{resource_type}", writes.patch_by_condition, ["PATCH"]),
-        ("/{resource_type}", writes.delete_by_condition, ["DELETE"]),
-        ("/{resource_type}/{resource_id}", reads.read, ["GET"]),
-        ("/{resource_type}/{resource_id}", writes.update, ["PUT"]),
-        ("/{resource_type}/{resource_id}", writes.patch, ["PATCH"]),
-        ("/{resource_type}/{resource_id}", writes.delete, ["DELETE"]),
-        ("/{resource_type}/{resource_id}/{inner}", reads.search_compartment, ["GET"]),
-        ("", own.nothing, _EVERY),
-        ("/{rest:path}", own.nothing, _EVERY),
-    ]
-    for path, endpoint, methods in general:
-        routes.add_api_route(path, endpoint, methods=_with_head(methods), response_model=None)
+    routes.add_api_route("/{rest:path}", paths.nowhere, methods=_EVERY, response_model=None)
     return routes
 
 
-def _metadata(face: Face, topics: Sequence[str]) -> dict[str, str]:
+class _Rest(Convertor[str]):
+    """What follows /fhir, where it names no operation."""
+
+    regex = "(?:/[^$]*)?"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("fhir_rest", _Rest())
+
+
+def _table(face: Face, metadata: Endpoint) -> dict[str, dict[str, Endpoint]]:
+    """What stands at each path, by method; the first that fits is taken. What is in braces goes to the endpoint."""
+    reads, writes, bundles = Reads(face), Writes(face), Bundles(face)
+    return {
+        "": {"GET": reads.search_system, "POST": bundles.process},
+        "metadata": {"GET": metadata},
+        "_search": {"POST": reads.search_system},
+        "_history": {"GET": reads.history_of_system},
+        "{type}": {
+            "GET": reads.search,
+            "POST": writes.create,
+            "PUT": writes.update_by_condition,
+            "PATCH": writes.patch_by_condition,
+            "DELETE": writes.delete_by_condition,
+        },
+        "{type}/_search": {"POST": reads.search},
+        "{type}/_history": {"GET": reads.history_of_type},
+        "{type}/{id}": {"GET": reads.read, "PUT": writes.update, "PATCH": writes.patch, "DELETE": writes.delete},
+        "{type}/{id}/_history": {"GET": reads.history_of_resource},
+        "{type}/{id}/_history/{version}": {"GET": reads.vread},
+        "{type}/{id}/{inner}": {"GET": reads.search_compartment},
+        "{type}/{id}/{inner}/_search": {"POST": reads.search_compartment},
+    }
+
+
+def _statements(face: Face, topics: Sequence[str]) -> dict[str, str]:
     """By mode (3.1.0.8): what is not normative is not held apart."""
     now = datetime.now(UTC)
     capabilities = capability_statement(face.base_url, now, update_create=face.update_create, topics=topics)
@@ -103,46 +113,44 @@ def _metadata(face: Face, topics: Sequence[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Own:
+class _Metadata:
     face: Face
-    capabilities: Mapping[str, str]
+    statements: Mapping[str, str]
     """The answer to each `mode`."""
 
-    async def metadata(self, request: Request) -> Response:
+    async def __call__(self, request: Request) -> Response:
         async with visit(request, "capabilities", self.face.database, self.face.audit) as one:
             http.require_acceptable(request)
-            body = self.capabilities.get(request.query_params.get("mode", "full"))
+            body = self.statements.get(request.query_params.get("mode", "full"))
             if body is None:
-                raise InvalidInput(f"mode is one of {', '.join(self.capabilities)}", location="http.mode")
-            async with self.face.database.transaction() as conn:
+                raise InvalidInput(f"mode is one of {', '.join(self.statements)}", location="http.mode")
+            async with self.face.database.statements() as conn:
                 await one.record(conn)
         return Response(body, media_type=MEDIA_TYPE)
 
-    async def nothing(self, request: Request) -> Response:
-        """What no other route takes: the wrong method on a path of ours, or no path of ours."""
-        async with self.face.visit(request, "operation"):
-            allowed = _allowed(request.url.path.partition("/fhir")[2].strip("/").split("/"))
-            if allowed:
-                raise MethodNotAllowed(f"this path takes {allowed}", location=allowed)
+
+class _Paths:
+    """Finds what stands at a path."""
+
+    def __init__(self, face: Face, table: Mapping[str, Mapping[str, Endpoint]]) -> None:
+        self._face = face
+        self._known = [([None if s.startswith("{") else s for s in path.split("/")], table[path]) for path in table]
+
+    async def dispatch(self, request: Request) -> Response:
+        steps = request.path_params["rest"].strip("/").split("/")
+        for wanted, methods in self._known:
+            if len(wanted) == len(steps) and all(w in (None, s) for w, s in zip(wanted, steps, strict=True)):
+                endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
+                if endpoint is None:
+                    return await self._refused(request, methods)
+                return await endpoint(request, *(s for w, s in zip(wanted, steps, strict=True) if w is None))
+        return await self.nowhere(request)
+
+    async def nowhere(self, request: Request) -> Response:
+        async with self._face.visit(request, "operation"):
             raise NotFound("there is nothing at this path; see GET metadata")
 
-
-def _with_head(methods: list[str]) -> list[str]:
-    return ["GET", "HEAD"] if methods == ["GET"] else methods
-
-
-def _allowed(path: list[str]) -> str:
-    match path:
-        case [""]:
-            return "GET, HEAD, POST"
-        case ["metadata"] | ["_history"] | [_, "_history"] | [_, _, "_history"] | [_, _, "_history", _]:
-            return "GET, HEAD"
-        case ["_search"] | [_, "_search"] | [_, _, _, "_search"]:
-            return "POST"
-        case [_]:
-            return "GET, HEAD, POST, PUT, PATCH, DELETE"
-        case [_, _]:
-            return "GET, HEAD, PUT, PATCH, DELETE"
-        case [_, _, _]:
-            return "GET, HEAD"
-    return ""
+    async def _refused(self, request: Request, methods: Iterable[str]) -> Response:
+        async with self._face.visit(request, "operation"):
+            allowed = ", ".join(method if method != "GET" else "GET, HEAD" for method in methods)
+            raise MethodNotAllowed(f"this path takes {allowed}", location=allowed)

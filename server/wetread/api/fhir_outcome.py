@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import traceback
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -60,27 +60,34 @@ def response(error: WetreadError) -> Response:
     return Response(body, error.http_status, headers=headers, media_type=MEDIA_TYPE)
 
 
+Handle: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+def answering(handle: Handle) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """`handle`, with every error as an OperationOutcome, whatever handlers the app has."""
+
+    async def told(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except WetreadError as error:
+            return response(error)
+        except Exception as error:
+            # Where, but not what: the message of a driver's error may repeat patient data.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("unexpected %s in the FHIR face\n%s", type(error).__name__, where)
+            return response(WetreadError("an unexpected fault; it was logged, tell the operator when it happened"))
+
+    async def answer(request: Request) -> Response:
+        return _finished(request, await told(request))
+
+    return answer
+
+
 class OutcomeRoute(APIRoute):
-    """A route whose every error is an OperationOutcome, whatever handlers the app has."""
+    """A route whose every error is an OperationOutcome."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            return _finished(request, await told(request))
-
-        async def told(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except WetreadError as error:
-                return response(error)
-            except Exception as error:
-                # Where, but not what: the message of a driver's error may repeat patient data.
-                where = "".join(traceback.format_tb(error.__traceback__))
-                logger.error("unexpected %s in the FHIR face\n%s", type(error).__name__, where)
-                return response(WetreadError("an unexpected fault; it was logged, tell the operator when it happened"))
-
-        return answer
+        return answering(super().get_route_handler())
 
 
 def _finished(request: Request, answer: Response) -> Response:

@@ -1,4 +1,7 @@
-"""Read, history and search (FHIR R4 http.html 3.1.0.5, 3.1.0.6, 3.1.0.14, 3.1.0.15)."""
+"""Read, history and search (FHIR R4 http.html 3.1.0.5, 3.1.0.6, 3.1.0.14, 3.1.0.15).
+
+A read is one statement, and its audit row another, committed before the answer leaves.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,14 @@ class Reads:
 
     async def read(self, request: Request, resource_type: str, resource_id: str) -> Response:
         async with self.face.visit(request, "read", resource_type, resource_id) as (one, reader):
-            async with self.face.database.transaction() as conn:
-                if resource_type == AUDIT_EVENT:
+            if resource_type == AUDIT_EVENT:
+                async with self.face.database.transaction() as conn:
                     body = await audit_record.read(conn, reader, resource_id)
                     await one.record(conn)
-                    return Response(body, media_type=MEDIA_TYPE)
-                version = await resources.read(conn, reader, resource_type, resource_id)
-                await one.record(conn, patient_ids=patients(version))
+                return Response(body, media_type=MEDIA_TYPE)
+            async with self.face.database.statements() as conn:
+                version, patient_ids = await resources.read_of_patients(conn, reader, resource_type, resource_id)
+                await one.record(conn, patient_ids=patient_ids)
             return http.read_response(request, version)
 
     async def vread(self, request: Request, resource_type: str, resource_id: str, version_id: str) -> Response:
@@ -38,14 +42,14 @@ class Reads:
         async with self.face.visit(request, "vread", *what) as (one, reader):
             if not (version_id.isascii() and version_id.isdigit() and len(version_id) < 10):
                 raise NotFound("no such version here; versions are whole numbers")
-            async with self.face.database.transaction() as conn:
+            async with self.face.database.statements() as conn:
                 version = await resources.vread(conn, reader, resource_type, resource_id, int(version_id))
                 await one.record(conn, patient_ids=patients(version))
             return http.read_response(request, version)
 
     async def history_of_resource(self, request: Request, resource_type: str, resource_id: str) -> Response:
         async with self.face.visit(request, "history-instance", resource_type, resource_id) as (one, reader):
-            async with self.face.database.transaction() as conn:
+            async with self.face.database.statements() as conn:
                 found = await history.of_resource(
                     conn, reader, resource_type, resource_id, http.query(request), self.face.base_url
                 )
@@ -55,7 +59,7 @@ class Reads:
     async def history_of_type(self, request: Request, resource_type: str) -> Response:
         async with self.face.visit(request, "history-type", resource_type) as (one, reader):
             await self._settle()
-            async with self.face.database.transaction() as conn:
+            async with self.face.database.statements() as conn:
                 found = await history.of_type(conn, reader, resource_type, http.query(request), self.face.base_url)
                 await one.record(conn, patient_ids=found.patient_ids)
             return Response(found.body, media_type=MEDIA_TYPE)
@@ -63,7 +67,7 @@ class Reads:
     async def history_of_system(self, request: Request) -> Response:
         async with self.face.visit(request, "history-system") as (one, reader):
             await self._settle()
-            async with self.face.database.transaction() as conn:
+            async with self.face.database.statements() as conn:
                 found = await history.of_system(conn, reader, http.query(request), self.face.base_url)
                 await one.record(conn, patient_ids=found.patient_ids)
             return Response(found.body, media_type=MEDIA_TYPE)
@@ -103,7 +107,7 @@ class Reads:
                 conn, reader, resource_type, params, base_url, compartment=compartment, strict=strict
             )
 
-        async with self.face.database.transaction() as conn:
+        async with self.face.database.statements() as conn:
             found = await find(conn)
             await one.record(conn, patient_ids=found.patient_ids)
         return Response(found.body, media_type=MEDIA_TYPE)

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, LiteralString, TypeAlias
 from urllib.parse import parse_qsl
 
 from psycopg.rows import class_row
@@ -19,6 +19,7 @@ from psycopg.rows import class_row
 from wetread.domain.reader import Reader
 from wetread.errors import Gone, InvalidInput, MethodNotAllowed, NotFound, PreconditionFailed, Unsupported
 from wetread.record import index, lossless, query, splice
+from wetread.record.compartment import visible
 from wetread.record.parameters import resource_types
 from wetread.store.database import Connection
 
@@ -210,6 +211,20 @@ async def read(conn: Connection, reader: Reader, resource_type: str, resource_id
     return _present(version, resource_type)
 
 
+async def read_of_patients(
+    conn: Connection, reader: Reader, resource_type: str, resource_id: str
+) -> tuple[Version, tuple[str, ...]]:
+    """`read`, and the patients whom the resource is about by its index: its text need not be parsed for that."""
+    reader.require("r", resource_type)
+    require_identity(resource_type, resource_id)
+    seen = visible(reader, resource_type)
+    rows = await conn.execute(_SELECT_READ + seen.sql, (resource_type, resource_id, *seen.args))
+    row = await rows.fetchone()
+    version = _present(Version(*row[:6]) if row is not None else None, resource_type)
+    assert row is not None  # noqa: S101
+    return version, (resource_id,) if resource_type == "Patient" else tuple(row[6])
+
+
 async def current(conn: Connection, resource_type: str, resource_id: str) -> Version | None:
     """The current version, a deletion too; None where there never was one. For who is about to write."""
     return await _one(conn, _SELECT, (resource_type, resource_id))
@@ -245,6 +260,13 @@ async def find(
 
 _SELECT = """
     SELECT resource_type, id, version_id, last_updated, body, deleted FROM resource WHERE resource_type = %s AND id = %s
+"""
+_SELECT_READ: LiteralString = """
+    SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted, ARRAY (
+        SELECT DISTINCT i.target_id FROM index_reference i
+        WHERE i.resource_key = r.key AND i.param IN ('patient', 'subject') AND i.target_type = 'Patient'
+            AND i.target_id <> '' AND i.url = '')
+    FROM resource r WHERE r.resource_type = %s AND r.id = %s AND
 """
 _SELECT_VERSION = """
     SELECT resource_type, id, version_id, last_updated, body, deleted FROM resource_version
