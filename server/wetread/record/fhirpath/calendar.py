@@ -10,7 +10,8 @@ from wetread.record.fhirpath.values import Quantity, Temporal, temporal, time_of
 
 _SECONDS = {"week": 604800, "day": 86400, "hour": 3600, "minute": 60, "second": 1, "wk": 604800, "d": 86400}
 _SECONDS |= {"h": 3600, "min": 60, "s": 1}
-_MONTHS = {"year": 12, "month": 1, "a": 12, "mo": 1}
+_MONTHS = {"year": 12, "month": 1}
+"""UCUM's `a` and `mo` are averages, not durations of the calendar."""
 
 
 def shifted(moment: Temporal, by: Quantity) -> Temporal | None:

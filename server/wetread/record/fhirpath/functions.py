@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from wetread.record.fhirpath import navigation, syntax, values
+from wetread.record.fhirpath import navigation, syntax, trial, values
 from wetread.record.fhirpath.evaluate import (
     Evaluate,
     Scope,
@@ -31,6 +31,8 @@ def call(name: str, arguments: Sequence[syntax.Tree]) -> Evaluate:
     """Raises NotFhirPath for a function that is not here, or the wrong number of arguments."""
     if name in _OF_TYPE:
         return _type_function(name, arguments)
+    if name == "sort":
+        return trial.sort(arguments)
     if name in _LAMBDAS:
         least, most, make = _LAMBDAS[name]
         _require_count(name, arguments, least, most)
@@ -255,7 +257,12 @@ def pattern(text: str) -> re.Pattern[str]:
 
 
 def _replace_matches(text: str, regex: str, substitution: str) -> str:
-    return pattern(regex).sub(re.sub(r"\$(\d)", r"\\\1", substitution), text)
+    if not regex:
+        return text
+    try:
+        return pattern(regex).sub(re.sub(r"\$(\d)", r"\\\1", substitution), text)
+    except re.error as error:
+        raise Undecided("not a substitution") from error
 
 
 def _number(value: Any) -> int | Decimal:
@@ -388,7 +395,7 @@ def _of_extension(focus: Items, url: Items) -> Items:
 
 def _join(focus: Items, separator: Items | None = None) -> Items:
     between = single(separator) if separator else ""
-    return [str(between).join(text for text in map(navigation.string_of, focus) if text)]
+    return [str(between).join(text for text in map(navigation.string_of, focus) if text is not None)]
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -420,6 +427,7 @@ _CONVERSIONS: Mapping[str, Callable[..., Any]] = {
     "Time": _to_time,
 }
 _PLAIN: Mapping[str, tuple[int, int, Callable[..., Items]]] = {
+    **trial.PLAIN,
     "empty": (0, 0, lambda focus: [not focus]),
     "not": (0, 0, _not),
     "count": (0, 0, lambda focus: [len(focus)]),

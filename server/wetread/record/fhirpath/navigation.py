@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from wetread.record import structures
+from wetread.record.fhirpath.syntax import UNITS
 from wetread.record.fhirpath.values import Items, Node, Quantity, Temporal, plain
 
 
@@ -26,6 +27,8 @@ def child(items: Items, name: str) -> Items:
             continue
         definition = structures.structure(item.type)
         element = definition.elements.get(name) if definition else None
+        if definition is None and not item.type:
+            _add(found, value.get(name), "", None)  # not FHIR: what `type()` gives
         if definition is None or element is None:
             continue
         if not element.is_choice:
@@ -128,7 +131,7 @@ def string_of(item: Any) -> str | None:
         case Temporal():
             return value.text
         case Quantity():
-            return f"{value.value} '{value.unit}'"
+            return f"{value.value} {value.unit}" if value.unit in UNITS else f"{value.value} '{value.unit}'"
         case Node() | dict() | list() | None:
             return None
         case _:
