@@ -145,7 +145,7 @@ class _Face:
                         failure = outcome(WetreadError(f"the export failed: {job.failure}"))
                         return Response(lossless.dump(failure), 500, media_type=MEDIA_TYPE)
                     wait_s = await export_jobs.polled(conn, job)
-                progress = f"{job.resources} resources, {job.part} of {len(job.types)} types"
+                progress = f"{job.resources} resources, {job.part} of {len(job.parts)} parts"
                 return Response(status_code=202, headers={"Retry-After": str(wait_s), "X-Progress": progress})
         except Throttled as error:
             return _come_again(error)

@@ -89,14 +89,12 @@ class Exporter:
         self._batch_bytes = batch_bytes
 
     async def __call__(self, payload: Payload) -> datetime | None:
-        """One slice; the moment to ask again while writers of the transaction time are still at it."""
+        """One slice; before the first, the moment to ask again while writers of the transaction time are at it."""
         job = await self._job(payload)
-        if job is not None and job.state == "waiting":
-            if not await self._settled(job):
-                return datetime.now(UTC) + SETTLE
-            job = await self._job(payload)
-        if job is None or job.slice != payload["slice"] or job.state != "running":
+        if job is None or job.slice != payload["slice"] or job.state not in ("waiting", "running"):
             return None
+        if job.state == "waiting":
+            return None if await self._settled(job) else datetime.now(UTC) + SETTLE
         one = _Slice(job, self._selection(job), job.part, job.after_key, job.row_bytes)
         try:
             await self._work_through(one)
@@ -145,18 +143,24 @@ class Exporter:
                 return False
             await settle_members(conn, self._selection(job))
             types = await present(conn, job.types)
-            await conn.execute(
-                "UPDATE export_job SET state = 'running', types = %s WHERE id = %s AND state = 'waiting'",
+            moved = await conn.execute(
+                "UPDATE export_job SET state = 'running', slice = 0, types = %s WHERE id = %s AND state = 'waiting'",
                 (types, job.id),
             )
+            if moved.rowcount:
+                await self._next(conn, job, 0)
         return True
+
+    async def _next(self, conn: Connection, job: Job, number: int) -> None:
+        """A step of its own for each slice: how often one was begun counts for it alone."""
+        await self._work.enqueue(conn, EXPORT, {"job": str(job.id), "slice": number}, priority=PRIORITY)
 
     async def _work_through(self, one: _Slice) -> None:
         """Parts, one after another, until the slice has its bytes or the job is done."""
         if one.job.slice == 0:
             warnings = (export_files.error_line("warning", "not-supported", w) for w in one.job.asked.warnings)
             one.errors.extend(warnings)
-        parts = _parts(one.job)
+        parts = one.job.parts
         while one.part < len(parts) and one.bytes < self._file_bytes:
             section, resource_type = parts[one.part]
             made: _Made | None = None
@@ -209,7 +213,7 @@ class Exporter:
 
     async def _commit(self, one: _Slice) -> bool:
         """The slice's files, place and successor, together; false where the job has moved on, or is no more."""
-        done = one.part == len(_parts(one.job))
+        done = one.part == len(one.job.parts)
         expires_at = datetime.now(UTC) + self._retention if done else None
         async with self._database.transaction() as conn:
             moved = await conn.execute(
@@ -233,15 +237,8 @@ class Exporter:
             if expires_at is not None:
                 await export_jobs.sweep_at(conn, self._work, one.job.id, expires_at)
             else:
-                payload = {"job": str(one.job.id), "slice": one.job.slice + 1}
-                await self._work.enqueue(conn, EXPORT, payload, priority=PRIORITY)
+                await self._next(conn, one.job, one.job.slice + 1)
         return True
-
-
-def _parts(job: Job) -> list[tuple[str, str]]:
-    """Section and type, in the order in which they are written."""
-    output = [("output", name) for name in job.types]
-    return output + [("deleted", name) for name in job.types] if job.asked.since is not None else output
 
 
 async def _add_files(conn: Connection, job_id: UUID, made: Sequence[_Made]) -> None:

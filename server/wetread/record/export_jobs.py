@@ -46,7 +46,7 @@ class Throttled(Unreachable):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One export. `part` is the place in `types`, then in the list of their deletions; `after_key` that within it."""
+    """One export. `part` is the place in `parts`, `after_key` that within it."""
 
     id: UUID
     principal: str
@@ -69,6 +69,12 @@ class Job:
     @property
     def asked(self) -> ExportRequest:
         return ExportRequest.from_json(self.request, self.types)
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """Section and type, in the order in which they are written."""
+        output = [("output", name) for name in self.types]
+        return output + [("deleted", name) for name in self.types] if self.asked.since is not None else output
 
     @property
     def reader(self) -> Reader:
@@ -133,7 +139,7 @@ async def start(
     await conn.execute(
         "INSERT INTO export_patient SELECT %s, * FROM unnest(%s::text[])", (job_id, list(dict.fromkeys(patients)))
     )
-    await work.enqueue(conn, EXPORT, {"job": str(job_id), "slice": 0}, priority=PRIORITY, at=now + SETTLE)
+    await work.enqueue(conn, EXPORT, {"job": str(job_id), "slice": -1}, priority=PRIORITY, at=now + SETTLE)
     return job_id
 
 

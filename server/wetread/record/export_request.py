@@ -268,7 +268,6 @@ def _patients(reading: _Reading) -> tuple[str, ...]:
         if parts.target_type != "Patient":
             raise InvalidInput("patient takes references such as Patient/123", location="http.patient")
         ids.append(parts.target_id)
-    if ids and reading.level == "system":
-        reading.unable("an export of the whole system takes no patients; ask at Patient level", "patient")
-        return ()
+    if ids and reading.level == "system":  # never ignored: the client means less than everything
+        raise InvalidInput("an export of the whole system takes no patients; ask at Patient level", location="patient")
     return tuple(dict.fromkeys(ids))

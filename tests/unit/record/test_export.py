@@ -620,8 +620,7 @@ class TestTheStatus:
             await world.put(patient("p1"))
             status = (await world.kick_off()).headers["content-location"]
             assert (await world.client.delete(status)).status_code == 202
-            await asyncio.sleep(0.3)
-            assert await world.exporter({"job": status.rpartition("/")[2], "slice": 0}) is None
+            assert await world.exporter({"job": status.rpartition("/")[2], "slice": -1}) is None
             assert (await world.client.get(status)).status_code == 404
             assert not files_in(tmp_path)
 

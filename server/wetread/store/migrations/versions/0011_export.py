@@ -20,10 +20,10 @@ def upgrade() -> None:
             url text NOT NULL,
             request jsonb NOT NULL,
             transaction_time timestamptz NOT NULL,
-            created_at timestamptz NOT NULL DEFAULT now(),
+            created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
             state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'running', 'complete', 'failed')),
             types text[] NOT NULL,
-            slice integer NOT NULL DEFAULT 0,
+            slice integer NOT NULL DEFAULT -1,
             part integer NOT NULL DEFAULT 0,
             after_key bigint NOT NULL DEFAULT 0,
             row_bytes integer NOT NULL DEFAULT 2048,
@@ -32,6 +32,7 @@ def upgrade() -> None:
             expires_at timestamptz,
             failure text NOT NULL DEFAULT ''
         );
+        COMMENT ON COLUMN export_job.slice IS 'how many slices are done; -1 until the writers of its moment have ended';
         COMMENT ON COLUMN export_job.part IS 'place in the list of types, then in that of their deletions';
 
         CREATE TABLE export_patient (
