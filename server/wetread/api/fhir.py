@@ -54,7 +54,7 @@ def router(
     routes = APIRouter(prefix="/fhir", route_class=OutcomeRoute, include_in_schema=False)
     # Not by FastAPI's routes: to look through two dozen of them costs as much as to read a resource.
     routes.add_route("/fhir{rest:fhir_rest}", answering(paths.dispatch), methods=_EVERY, include_in_schema=False)
-    operations = fhir_operations.router(database, authenticate, audit, face.base_url, max_body_bytes=max_body_bytes)
+    operations = fhir_operations.router(face)
     routes.include_router(operations)
     routes.add_api_route("/{rest:path}", paths.nowhere, methods=_EVERY, response_model=None)
     return routes

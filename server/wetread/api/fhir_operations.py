@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wetread.api import fhir_http as http
-from wetread.api.credentials import Authenticate
-from wetread.api.fhir_audit import AuditHook, visit
+from wetread.api.fhir_face import Face, patients, require_writable
 from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute
 from wetread.domain.reader import Reader
 from wetread.errors import MethodNotAllowed
@@ -22,6 +21,7 @@ from wetread.record import (
     expansion,
     lastn,
     lossless,
+    meta_operation,
     operation_input,
     operations,
     resources,
@@ -31,8 +31,7 @@ from wetread.record import (
 from wetread.record.compartment import patients_of
 from wetread.record.definitions import Definition
 from wetread.record.operation_input import Given
-from wetread.record.operations import Operation
-from wetread.store.database import Connection, Database
+from wetread.store.database import Connection
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
@@ -41,12 +40,11 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 class Call:
     """One call of an operation. `resource_id` is empty unless it is on instance level."""
 
-    operation: Operation
+    face: Face
     reader: Reader
     resource_type: str
     resource_id: str
     given: Given
-    base_url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,31 +58,23 @@ class Answer:
 Perform: TypeAlias = Callable[[Connection, Call], Awaitable[Answer]]
 
 
-def router(
-    database: Database, authenticate: Authenticate, audit: AuditHook, base_url: str, *, max_body_bytes: int
-) -> APIRouter:
+def router(face: Face) -> APIRouter:
     """Routes of every `$name`, to be included under /fhir after those of operations that have a router of their own:
     a name that is no operation here is answered with 404."""
-    face = _Face(database, authenticate, audit, base_url.rstrip("/"), max_body_bytes)
+    own = _Operations(face)
     routes = APIRouter(route_class=OutcomeRoute, include_in_schema=False)
     for path, endpoint in (
-        ("/${code}", face.of_system),
-        ("/{resource_type}/${code}", face.of_type),
-        ("/{resource_type}/{resource_id}/${code}", face.of_instance),
+        ("/${code}", own.of_system),
+        ("/{resource_type}/${code}", own.of_type),
+        ("/{resource_type}/{resource_id}/${code}", own.of_instance),
     ):
         routes.add_api_route(path, endpoint, methods=_METHODS, response_model=None)
     return routes
 
 
-class _Face:
-    def __init__(
-        self, database: Database, authenticate: Authenticate, audit: AuditHook, base_url: str, max_body_bytes: int
-    ) -> None:
-        self._database = database
-        self._authenticate = authenticate
-        self._audit = audit
-        self._base_url = base_url
-        self._max_body_bytes = max_body_bytes
+@dataclass(frozen=True, slots=True)
+class _Operations:
+    face: Face
 
     async def of_system(self, request: Request, code: str) -> Response:
         return await self._operate(request, code, "system")
@@ -98,27 +88,34 @@ class _Face:
     async def _operate(
         self, request: Request, code: str, level: str, resource_type: str = "", resource_id: str = ""
     ) -> Response:
-        what = f"{resource_type}/{resource_id}" if resource_id else ""
-        async with visit(request, "operation", self._database, self._audit, what=what) as one:
-            one.reader = await self._authenticate(request)
-            http.require_acceptable(request)
+        what = (resource_type, resource_id) if resource_id else ()
+        async with self.face.visit(request, "operation", *what) as (one, reader):
             operation = operations.called(code, resource_type, level)
             allowed = ("POST",) if operation.affects_state else ("GET", "POST")
             if request.method not in allowed:
                 raise MethodNotAllowed(f"this operation takes {', '.join(allowed)}", location=", ".join(allowed))
             body = await self._body(request) if request.method == "POST" else None
-            given = operation_input.read(operation, http.query(request), body)
-            call = Call(operation, one.reader, resource_type, resource_id, given, self._base_url)
-            async with self._database.transaction() as conn:
+            call = Call(
+                self.face,
+                reader,
+                resource_type,
+                resource_id,
+                operation_input.read(operation, http.query(request), body),
+            )
+
+            async def work(conn: Connection) -> Answer:
                 answer = await _PERFORM[operation.url](conn, call)
                 await one.record(conn, patient_ids=answer.patient_ids)
+                return answer
+
+            answer = await self.face.database.retried(work)
             return Response(answer.body, media_type=MEDIA_TYPE)
 
     async def _body(self, request: Request) -> Mapping[str, Any] | None:
         """None for a POST without a body, whose parameters all stand in the URL."""
         if request.headers.get("content-length") == "0" and "content-type" not in request.headers:
             return None
-        return lossless.parse(await http.resource_text(request, self._max_body_bytes))
+        return lossless.parse(await http.resource_text(request, self.face.max_body_bytes))
 
 
 Define: TypeAlias = Callable[[Connection, Given, Definition | None], Awaitable[dict[str, Any]]]
@@ -146,14 +143,31 @@ async def _validate(conn: Connection, call: Call) -> Answer:
 
 async def _everything(conn: Connection, call: Call) -> Answer:
     page = await everything.everything(
-        conn, call.reader, call.resource_type, call.resource_id, call.given, call.base_url
+        conn, call.reader, call.resource_type, call.resource_id, call.given, call.face.base_url
     )
     return Answer(page.body, page.patient_ids)
 
 
 async def _lastn(conn: Connection, call: Call) -> Answer:
-    page = await lastn.lastn(conn, call.reader, call.given, call.base_url)
+    page = await lastn.lastn(conn, call.reader, call.given, call.face.base_url)
     return Answer(page.body, page.patient_ids)
+
+
+async def _meta(conn: Connection, call: Call) -> Answer:
+    version = await resources.read(conn, call.reader, call.resource_type, call.resource_id)
+    return Answer(lossless.dump(meta_operation.answer(version)), patients(version))
+
+
+def _meta_changed(*, add: bool) -> Perform:
+    async def perform(conn: Connection, call: Call) -> Answer:
+        require_writable(call.resource_type)
+        version = await meta_operation.changed(
+            conn, call.reader, call.resource_type, call.resource_id, call.given.one("meta"), add=add
+        )
+        await call.face.on_write(conn, call.reader, version.resource_type, version.id, version)
+        return Answer(lossless.dump(meta_operation.answer(version)), patients(version))
+
+    return perform
 
 
 _CORE = "http://hl7.org/fhir/OperationDefinition"
@@ -165,6 +179,9 @@ _PERFORM: Mapping[str, Perform] = {
     f"{_CORE}/Encounter-everything": _everything,
     f"{_CORE}/Observation-lastn": _lastn,
     f"{_CORE}/Patient-everything": _everything,
+    f"{_CORE}/Resource-meta": _meta,
+    f"{_CORE}/Resource-meta-add": _meta_changed(add=True),
+    f"{_CORE}/Resource-meta-delete": _meta_changed(add=False),
     f"{_CORE}/Resource-validate": _validate,
     f"{_CORE}/ValueSet-expand": _defined(expansion.expand),
     f"{_CORE}/ValueSet-validate-code": _defined(code_checks.validate_in_value_set),
