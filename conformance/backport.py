@@ -1,4 +1,4 @@
-"""The extensions of the Subscriptions R5 Backport guide 1.1.0 on Subscription (R4), as definitions to validate with.
+"""The extensions of the Subscriptions R5 Backport guide 1.1.0 that we use (R4), as definitions to validate with.
 
 The guide is a package that no registry of ours carries. What a validator needs of it is small: where each extension may
 stand, the type of its value, and the codes of one. The guide's profiles are not here.
@@ -18,6 +18,7 @@ _EXTENSIONS = (
     ("backport-heartbeat-period", "Subscription.channel", "unsignedInt"),
     ("backport-timeout", "Subscription.channel", "unsignedInt"),
     ("backport-max-count", "Subscription.channel", "positiveInt"),
+    ("capabilitystatement-subscriptiontopic-canonical", "CapabilityStatement.rest.resource", "canonical"),
 )
 
 
@@ -48,7 +49,7 @@ def _extension(name: str, context: str, value_type: str) -> dict[str, Any]:
         "derivation": "constraint",
         "differential": {
             "element": [
-                {"id": "Extension", "path": "Extension", "short": f"{name} of a Subscription", "min": 0, "max": "*"},
+                {"id": "Extension", "path": "Extension", "short": name, "min": 0, "max": "*"},
                 {"id": "Extension.extension", "path": "Extension.extension", "max": "0"},
                 {"id": "Extension.url", "path": "Extension.url", "fixedUri": url},
                 value,

@@ -15,7 +15,7 @@ from wetread.api.fhir_metadata import capabilities_of_the_software
 from wetread.mapping import maps
 from wetread.mapping.model import CodeMap
 from wetread.reading.manifest import Manifest
-from wetread.record import definitions
+from wetread.record import definitions, export_request
 from wetread.record.audit_kinds import KINDS
 
 ROOT = Path(__file__).parents[1]
@@ -58,10 +58,23 @@ CODE_TABLES: Mapping[str, CodeTable] = {
     "telecom-use": CodeTable(("0201", "0202"), "http://hl7.org/fhir/contact-point-use"),
 }
 
+EXPORT_PARAMETERS: Mapping[str, tuple[str, str]] = {
+    "_outputFormat": ("string", "1"),
+    "_since": ("instant", "1"),
+    "_until": ("instant", "1"),
+    "_type": ("string", "*"),
+    "_typeFilter": ("string", "*"),
+    "_elements": ("string", "*"),
+    "patient": ("Reference", "*"),
+    "includeAssociatedData": ("code", "*"),
+    "allowPartialManifests": ("boolean", "1"),
+}
+"""Type and greatest number of each parameter of a kick-off."""
+
 
 def every() -> dict[str, Resource]:
     """Every definition by type and id, as `ConceptMap/hl7v2-gender`."""
-    made = [*concept_maps(), ai_findings(), audit_subtypes(), capabilities_of_the_software(DATE)]
+    made = [*concept_maps(), *exports(), ai_findings(), audit_subtypes(), capabilities_of_the_software(DATE)]
     return {f"{r['resourceType']}/{r['id']}": r for r in made}
 
 
@@ -132,6 +145,34 @@ def _v2_table(number: str) -> Mapping[str, str]:
     [table] = definitions.shipped("CodeSystem", f"{_V2}{number}")
     codes = [concept["code"] for concept in table["concept"]]
     return {code.replace("<integer>", "*").upper(): code for code in codes}
+
+
+def exports() -> list[Resource]:
+    """The kick-off of a bulk export at its three levels, with the parameters that are honoured."""
+    return [
+        _export("export", "System", "system"),
+        _export("patient-export", "Patient", "type", "Patient"),
+        _export("group-export", "Group", "instance", "Group"),
+    ]
+
+
+def _export(name: str, title: str, level: str, *types: str) -> Resource:
+    parameters = [p for p in export_request.PARAMETERS if not (p == "patient" and level == "system")]
+    return _canonical("OperationDefinition", name, f"Bulk export: {title}") | {
+        "description": f"Bulk Data Access 2.0 with additions of 3.0, {title} level, as Wetread does it.",
+        "kind": "operation",
+        "affectsState": False,
+        "code": "export",
+        "base": f"http://hl7.org/fhir/uv/bulkdata/OperationDefinition/{name}",
+        **({"resource": list(types)} if types else {}),
+        **{each: each == level for each in ("system", "type", "instance")},
+        "parameter": [_input(p, *EXPORT_PARAMETERS[p]) for p in parameters],
+    }
+
+
+def _input(name: str, type_: str, most: str) -> Resource:
+    targets = {"targetProfile": ["http://hl7.org/fhir/StructureDefinition/Patient"]} if type_ == "Reference" else {}
+    return {"name": name, "use": "in", "min": 0, "max": most, "type": type_, **targets}
 
 
 def ai_findings() -> Resource:

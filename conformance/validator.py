@@ -84,8 +84,9 @@ def definitions() -> list[Path]:
     return sorted(OURS.glob("*.json"))
 
 
-def validate(files: Sequence[Path]) -> list[Issue]:
-    """What one run of the validator says of all the files, warnings included, less what `ALLOWED` explains.
+def validate(files: Sequence[Path], guides: Sequence[Path] = ()) -> list[Issue]:
+    """What one run of the validator says of all the files, warnings included, less what `ALLOWED` explains. `guides`
+    are files of definitions to know beside ours.
 
     Raises PeerMissing where Java or the validator cannot be had, and RuntimeError where it did not judge every file.
     """
@@ -100,7 +101,7 @@ def validate(files: Sequence[Path]) -> list[Issue]:
         command += ["-cp", f"{jars}/*", "org.hl7.fhir.validation.ValidatorCli", *numbered]
         command += ["-version", "4.0.1", "-tx", "n/a", "-output", str(output)]
         command += ["-assumeValidRestReferences"]
-        for guide in [package.write(Path(work)), *_backport(Path(work))]:
+        for guide in [package.write(Path(work)), *_backport(Path(work)), *guides]:
             command += ["-ig", str(guide)]
         done = subprocess.run(
             command, cwd=work, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, encoding="utf-8"

@@ -7,6 +7,7 @@ import json
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from wetread import __version__
 
 pytestmark = pytest.mark.conformance
 
+AI_TRANSPARENCY = Path(__file__).parents[1] / "data" / "aitransparency"
 _ON_TOP = """
 Profile: ChestObservation
 Parent: https://wetread.org/fhir/StructureDefinition/ai-observation
@@ -39,6 +41,36 @@ def test_the_profiles_are_what_the_shorthand_says() -> None:
     every = shorthand.compiled()
     stale = [name for name, made in every.items() if generate.file_of(made).read_text() != generate.text_of(made)]
     assert not stale, "python -m conformance.generate"
+
+
+def test_models_and_their_provenance_keep_the_profiles_of_the_hl7_guide(tmp_path: Path) -> None:
+    """Those of AI Transparency on FHIR, which our own restate."""
+    guide = shorthand.compiled(AI_TRANSPARENCY)
+    assert {"StructureDefinition/AI-Device", "StructureDefinition/AI-Provenance"} <= set(guide)
+    newer = json.loads((generate.FOLDER / "codesystem-v3-observationvalue-supplement.json").read_text())
+    # A slice is told by its value set here, and the validator asks no fragment for a code.
+    labels = {**newer, "content": "complete", "version": "2026-01-01"}
+    guides = [
+        _written(tmp_path / f"guide-{number}.json", each) for number, each in enumerate([*guide.values(), labels])
+    ]
+    files = []
+    for example in package.examples():
+        name = {"Device": "AI-Device", "Provenance": "AI-Provenance"}.get(example["resourceType"])
+        if name:
+            claim = {"profile": [f"http://hl7.org/fhir/uv/aitransparency/StructureDefinition/{name}"]}
+            files.append(
+                _written(tmp_path / f"{example['id']}.json", {**example, "meta": {**example["meta"], **claim}})
+            )
+    assert len(files) >= 6
+    camera = json.loads(files[0].read_text()) | {"type": {"text": "a camera"}}
+    wrong = _written(tmp_path / "wrong.json", camera)
+    found = [issue for issue in validator.validate([*files, wrong], guides) if issue.is_error]
+    assert {issue.file for issue in found} == {str(wrong)}, "\n".join(map(str, found))
+
+
+def _written(file: Path, resource: dict[str, Any]) -> Path:
+    file.write_text(json.dumps(resource))
+    return file
 
 
 def test_a_profile_of_somebody_else_is_built_on_the_package(tmp_path: Path) -> None:

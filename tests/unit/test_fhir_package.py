@@ -17,6 +17,7 @@ from wetread import __version__
 from wetread.domain.codes import PROFILES
 from wetread.mapping import maps
 from wetread.mapping.orders import OrderAction
+from wetread.record import validate
 
 ROOT = Path(__file__).parents[2]
 OURS = "https://wetread.org/fhir/"
@@ -108,6 +109,11 @@ def test_every_profile_has_its_snapshot_and_an_example(unpacked: dict[str, Any])
     assert all(len(p["snapshot"]["element"]) > len(p["differential"]["element"]) for p in profiles)
     shown = {u for e in package.examples() for u in e.get("meta", {}).get("profile", ())}
     assert shown == {p["url"] for p in profiles if p["url"].startswith(PROFILES) and p["type"] != "Extension"}
+
+
+def test_our_own_server_takes_every_file() -> None:
+    for resource in (package.implementation_guide(), *package.definitions(), *package.examples()):
+        validate.check(resource)
 
 
 def test_the_same_definitions_give_the_same_bytes() -> None:

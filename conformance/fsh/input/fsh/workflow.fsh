@@ -14,7 +14,6 @@ Description: "How the AI reading of an order, or of a study that nobody ordered,
 * statusReason ^short = "Why it waits, was refused or failed"
 * intent from AIReadingTaskIntent (required)
 * intent ^short = "order, or proposal where nobody ordered the study"
-* priority 1..1
 * code 1..1
 * code = $WETREAD#ai-reading
 * focus 1..1
@@ -61,7 +60,6 @@ Description: "An imaging order as an HL7 v2 message told it."
 * category ^slicing.rules = #open
 * category contains imaging 1..1
 * category[imaging] = $SCT#363679005
-* priority 1..1
 * orderDetail ^short = "The DICOM modality, and further procedure codes"
 * subject only Reference(Patient)
 
