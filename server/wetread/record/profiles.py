@@ -4,7 +4,7 @@ bindings."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -19,11 +19,36 @@ _MOST = 200
 
 
 async def faults(conn: Connection, content: Mapping[str, Any], profile_url: str = "") -> list[Issue]:
-    """What is wrong with a resource by R4, and by a profile where one is named."""
-    if not profile_url:
-        return await asyncio.to_thread(validate.issues, content)
-    known = await definitions_of(conn, profile_url)
-    return await asyncio.to_thread(validate.check_profile, content, profile_url, known)
+    """What is wrong with a resource by R4, by the profile that is named, by those that it claims, and by the
+    definitions of its extensions. A profile that is named must be known; a claim or an extension need not be."""
+    claimed = [url for url in _claimed(content) if url != profile_url]
+    known = await definitions_of(conn, [profile_url, *claimed, *_extension_urls(content)])
+    asked = [url for url in claimed if url.partition("|")[0] in known]
+    return await asyncio.to_thread(_faults, content, [profile_url, *asked] if profile_url else asked, known)
+
+
+def _faults(content: Mapping[str, Any], profile_urls: Iterable[str], known: Mapping[str, Definition]) -> list[Issue]:
+    found = [*validate.issues(content), *validate.check_extensions(content, known)]
+    for url in profile_urls:
+        found += validate.check_profile(content, url, known)
+    return list(dict.fromkeys(found))
+
+
+def _claimed(content: Mapping[str, Any]) -> list[str]:
+    meta = content.get("meta")
+    urls = meta.get("profile") if isinstance(meta, Mapping) else None
+    return [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
+
+
+def _extension_urls(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, member in value.items():
+            if key in ("extension", "modifierExtension") and isinstance(member, list):
+                yield from (str(e["url"]) for e in member if isinstance(e, Mapping) and "url" in e)
+            yield from _extension_urls(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _extension_urls(member)
 
 
 @cache
@@ -32,14 +57,14 @@ def _shipped() -> Mapping[str, Definition]:
     return {row["url"]: row for row in rows}
 
 
-async def definitions_of(conn: Connection, profile_url: str) -> Mapping[str, Definition]:
+async def definitions_of(conn: Connection, profile_urls: Iterable[str]) -> Mapping[str, Definition]:
     """Canonical to StructureDefinition or ValueSet, as `validate.check_profile` takes them.
 
     Value sets of required bindings come as lists of their codes; one that cannot be listed here is left out.
     """
     found: dict[str, Definition] = {}
     asked: set[str] = set()
-    waiting = [profile_url]
+    waiting = [url for url in dict.fromkeys(profile_urls) if url]
     while waiting and len(found) < _MOST:
         canonical = waiting.pop()
         url = canonical.partition("|")[0]

@@ -13,10 +13,10 @@ from typing import Any
 from wetread.errors import InvalidInput, Unsupported
 from wetread.record import lossless, validate_types
 from wetread.record.parameters import resource_types
-from wetread.record.validate_profile import check_profile
+from wetread.record.validate_profile import check_extensions, check_profile
 from wetread.record.validate_types import Issue
 
-__all__ = ["InvalidResource", "Issue", "check", "check_profile", "issues", "parsed"]
+__all__ = ["InvalidResource", "Issue", "check", "check_extensions", "check_profile", "issues", "parsed"]
 
 _LARGE_CHARACTERS = 100_000
 """From here on (some 10 ms) a check goes to a thread."""

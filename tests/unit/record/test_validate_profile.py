@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from wetread.record.validate import check_profile
-from wetread.record.validate_profile import check_extensions
+from wetread.record import profiles
+from wetread.record.validate import check_extensions, check_profile
+from wetread.store.database import Database
 
 BASE = "http://hl7.org/fhir/StructureDefinition/"
 SITE = "https://site.example/fhir/StructureDefinition/"
@@ -295,3 +296,15 @@ def test_a_profile_that_leads_to_itself_ends() -> None:
     for _ in range(60):
         content = {"url": SITE + "nested", "extension": [content]}
     check_extensions(observation(extension=[content]), known(nested))
+
+
+async def test_what_a_resource_claims_and_extends_is_judged_where_it_is_known(module_database: Database) -> None:
+    weight = observation(meta={"profile": [BASE + "bodyweight", "https://nobody.example/StructureDefinition/x"]})
+    place = {"resourceType": "Patient", "extension": [{"url": BASE + "patient-birthPlace", "valueString": "x"}]}
+    other = {"resourceType": "Patient", "extension": [{"url": "https://nobody.example/ext", "valueString": "x"}]}
+    async with module_database.transaction() as conn:
+        by_claim = await profiles.faults(conn, weight)
+        by_extension = await profiles.faults(conn, place)
+        assert await profiles.faults(conn, other) == []
+    assert ("required", "Observation.category") in {(i.code, i.expression) for i in by_claim}
+    assert [(i.code, i.expression) for i in by_extension] == [("structure", "Patient.extension[0].value")]
