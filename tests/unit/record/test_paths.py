@@ -67,8 +67,9 @@ def test_every_expression_of_r4_compiles_and_reads_an_empty_resource() -> None:
     count = 0
     for resource_type in parameters.resource_types():
         for parameter in parameters.parameters_of(resource_type).values():
-            paths.compiled(parameter.expression)({"resourceType": resource_type})
-            count += 1
+            if parameter.kind != "composite" and parameter.code not in parameters.FULL_TEXT:
+                paths.compiled(parameter.expression)({"resourceType": resource_type})
+                count += 1
     assert count > 1500
 
 
