@@ -229,13 +229,16 @@ async def _write(conn: Connection, step: _Step, manner: Manner) -> Done:
     by_condition = entry.method == "PUT" and bool(entry.condition)
     if by_condition and step.found is None and not step.is_new and await resources.lock(conn, [step.identity]):
         raise conditional.taken(entry.resource_type)
+    accepted = Accepted(lossless.dump(content), content)
+    if step.is_new:
+        resources.require_version(None, entry.if_match)
+        return _answer(entry, await resources.make(conn, accepted, entry.id), 201, manner, wrote=True)
     version, created = await resources.update(
         conn,
-        Accepted(lossless.dump(content), content),
+        accepted,
         if_match=entry.if_match,
         only_new=entry.method == "PUT" and entry.if_none_match == "*",
-        may_create=manner.may_create or step.is_new,
-        method="POST" if step.is_new else "PUT",
+        may_create=manner.may_create,
     )
     return _answer(entry, version, 201 if created else 200, manner, wrote=True)
 

@@ -34,7 +34,7 @@ async def update(
         return await resources.update(conn, accepted, if_match=if_match)
     resources.require_version(None, if_match)
     if is_ours:
-        return await resources.update(conn, accepted, method="POST")
+        return await resources.make(conn, accepted, id_), True
     if await resources.lock(conn, [(resource_type, id_)]):
         raise taken(resource_type)
     return await resources.update(conn, accepted, may_create=may_create)

@@ -71,12 +71,11 @@ async def update(
     if_match: int | None = None,
     only_new: bool = False,
     may_create: bool = True,
-    method: str = "PUT",
 ) -> tuple[Version, bool]:
     """`put`, and whether the resource was not there before.
 
     Raises PreconditionFailed where `only_new` and it is there, MethodNotAllowed where it never was and may not be
-    created under an id of the client's. `method` is that of a creation, for the history.
+    created under an id of the client's.
     """
     accepted = accept(resource)
     resource_type, resource_id = accepted.content["resourceType"], accepted.content.get("id")
@@ -86,7 +85,7 @@ async def update(
     if current is None and not may_create:
         raise MethodNotAllowed("there is no such resource, and ids are given by this server: POST it", location="GET")
     if current is None and if_match is None:
-        created = await _insert(conn, accepted, resource_id, method)
+        created = await _insert(conn, accepted, resource_id, "PUT")
         if created is not None:
             return created, True
         current = await _locked(conn, resource_type, resource_id)  # someone else created it meanwhile
@@ -96,7 +95,7 @@ async def update(
         raise PreconditionFailed("the resource is there already", location="http.If-None-Match")
     if not current.deleted and _essence(lossless.parse(current.body)) == _essence(accepted.content):
         return current, False
-    return await _replace(conn, current, accepted, method if current.deleted else "PUT"), current.deleted
+    return await _replace(conn, current, accepted, "PUT"), current.deleted
 
 
 async def patch(
@@ -133,9 +132,15 @@ async def create(
         existing = await only_match(conn, reader, accepted.content["resourceType"], if_none_exist)
         if existing is not None:
             return existing, False
-    created = await _insert(conn, accepted, str(uuid.uuid4()), "POST")
+    return await make(conn, accepted, str(uuid.uuid4())), True
+
+
+async def make(conn: Connection, accepted: Accepted, resource_id: str) -> Version:
+    """Creates a resource under an id that was made up for it."""
+    _require_stored(accepted.content.get("resourceType"))
+    created = await _insert(conn, accepted, resource_id, "POST")
     assert created is not None  # noqa: S101
-    return created, True
+    return created
 
 
 async def only_match(conn: Connection, reader: Reader, resource_type: str, condition: str) -> Version | None:

@@ -121,8 +121,9 @@ class Database:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                async with self.transaction() as conn:
-                    return await work(conn)
+                with own_errors():
+                    async with self.pool.connection() as conn, conn.pipeline(), conn.transaction():
+                        return await work(conn)
             except Contended:
                 if attempt == _ATTEMPTS - 1:
                     raise
