@@ -30,6 +30,8 @@ from wetread.store.database import Connection
 
 MOST = 2000
 """Entries of one page, also where the caller does not ask for pages."""
+MOST_CHARACTERS = 16 * 1024 * 1024
+"""Of the texts in one page, the last of which may go beyond."""
 
 SUPPORTING = frozenset(
     {
@@ -66,6 +68,16 @@ _CARE_DATE = {
 }
 """The parameter with the date of care, where it is not `date`."""
 
+_SELECT: LiteralString = """
+    SELECT * FROM (
+        SELECT part.*, sum(length(body)) OVER (ORDER BY key)::bigint AS size, count(*) OVER () AS held FROM (
+            SELECT r.key, r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted
+            FROM resource r WHERE r.key > %s AND (
+"""
+_CUT: LiteralString = """
+        ) ORDER BY r.key LIMIT %s) part
+    ) cut WHERE size - length(body) < %s ORDER BY key
+"""
 _PARTS = """
     SELECT found.resource_key FROM unnest(%s::text[], %s::text[]) AS part (resource_type, param)
     CROSS JOIN LATERAL (
@@ -137,6 +149,10 @@ class _Keyed:
     last_updated: datetime
     body: str
     deleted: bool
+    size: int
+    """Of this text and those before it in its query."""
+    held: int
+    """How many rows the query had before it was cut by size."""
 
     def version(self) -> Version:
         return Version(self.resource_type, self.id, self.version_id, self.last_updated, self.body, self.deleted)
@@ -164,8 +180,7 @@ async def everything(
     stages = [all_of([stage, limits]) for stage in stages]
 
     position = opened(given.cursor, 2) if given.cursor else [0, 0]
-    found = await _page(conn, stages, position, count + 1)
-    page, more = found[:count], len(found) > count
+    page, more = await _page(conn, stages, position, count)
     total = None
     if not given.cursor and (focus_id or not more):
         total = sum([await _count(conn, stage) for stage in stages[:2]]) if more else sum(s < 2 for s, _ in page)
@@ -289,22 +304,30 @@ def _during(given: Given) -> Iterable[Condition]:
 
 
 async def _page(
-    conn: Connection, stages: Sequence[Condition], position: Sequence[int], most: int
-) -> list[tuple[int, _Keyed]]:
-    """At most `most` resources after a position, each with its stage."""
+    conn: Connection, stages: Sequence[Condition], position: Sequence[int], count: int
+) -> tuple[list[tuple[int, _Keyed]], bool]:
+    """At most `count` resources after a position, each with its stage, and whether there are more. Fewer where their
+    texts are long."""
     found: list[tuple[int, _Keyed]] = []
     begun, after = position
+    left = MOST_CHARACTERS
     for number, stage in enumerate(stages):
-        if number < begun or len(found) >= most:
+        if number < begun:
             continue
         async with conn.cursor(row_factory=class_row(_Keyed)) as cursor:
             await cursor.execute(
-                "SELECT r.key, r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted FROM resource r"
-                " WHERE r.key > %s AND (" + stage.sql + ") ORDER BY r.key LIMIT %s",
-                (after if number == begun else 0, *stage.args, most - len(found)),
+                _SELECT + stage.sql + _CUT,
+                (after if number == begun else 0, *stage.args, count + 1 - len(found), left),
             )
-            found += [(number, row) for row in await cursor.fetchall()]
-    return found
+            rows = await cursor.fetchall()
+        found += [(number, row) for row in rows]
+        if len(found) > count:
+            return found[:count], True
+        if rows:
+            left -= rows[-1].size
+            if len(rows) < rows[0].held or left <= 0:
+                return found, True
+    return found, False
 
 
 async def _count(conn: Connection, where: Condition) -> int:

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.api.test_fhir import BASE, READERS, application, audits, caller, put
 
 from wetread.domain.reader import Reader, Scope
+from wetread.record import everything
 from wetread.store.database import Database
 
 MINE = {
@@ -134,6 +135,16 @@ class TestPatientEverything:
     async def test_the_pages_together_are_the_whole(self, client: httpx.AsyncClient, count: int) -> None:
         whole = names(await bundle(client, "Patient/p1/$everything"))
         assert await paged(client, "Patient/p1/$everything", _count=count) == whole
+
+    async def test_a_page_ends_where_its_texts_are_long_enough(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = names(await bundle(client, "Patient/p1/$everything"))
+        monkeypatch.setattr(everything, "MOST_CHARACTERS", 700)
+        first = await bundle(client, "Patient/p1/$everything")
+        assert 1 < len(names(first)) < 6
+        assert first["total"] == len(MINE)
+        assert await paged(client, "Patient/p1/$everything") == whole
 
     async def test_only_some_types(self, client: httpx.AsyncClient) -> None:
         found = await bundle(client, "Patient/p1/$everything", _type="Observation,Device")
