@@ -7,16 +7,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fhir.resources.R4B.capabilitystatement import CapabilityStatement
 from fhir.resources.R4B.terminologycapabilities import TerminologyCapabilities
 
 from wetread.api.fhir_metadata import SUPPORTED_PROFILES, capability_statement, terminology_capabilities
+from wetread.record import includes
 from wetread.record.operations import OPERATIONS
 from wetread.record.parameters import resource_types
 
 CONFORMANCE = Path(__file__).parents[3] / "conformance"
 BASE = "https://wetread.example/fhir"
+MODES = {
+    "full": "CapabilityStatement",
+    "normative": "CapabilityStatement",
+    "terminology": "TerminologyCapabilities",
+}
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -56,6 +63,14 @@ def test_what_refers_to_a_type_can_be_included_in_reverse(rest: dict[str, Any]) 
     assert "DiagnosticReport:imagingStudy" not in of(rest, "Patient")["searchRevInclude"]
 
 
+def test_every_include_told_is_one_that_a_search_takes(rest: dict[str, Any]) -> None:
+    for resource in rest["resource"]:
+        for value in resource.get("searchInclude", ()):
+            includes.parse("_include", value)
+        for value in resource.get("searchRevInclude", ()):
+            includes.parse("_revinclude", value)
+
+
 def test_every_operation_stands_where_it_can_be_called(rest: dict[str, Any]) -> None:
     told = {(r["type"], o["definition"]) for r in rest["resource"] for o in r.get("operation", ())}
     for operation in OPERATIONS:
@@ -81,3 +96,10 @@ def test_the_profiles_told_are_those_that_are_shipped() -> None:
     shipped = [json.loads(file.read_text()) for file in CONFORMANCE.glob("structuredefinition-*.json")]
     profiles = {(p["type"], p["id"]) for p in shipped if p["type"] != "Extension"}
     assert {(of_type, name) for of_type, names in SUPPORTED_PROFILES.items() for name in names} == profiles
+
+
+async def test_the_statements_are_asked_for_by_mode(fhir_client: httpx.AsyncClient) -> None:
+    answers = {mode: await fhir_client.get("metadata", params={"mode": mode}) for mode in (*MODES, "half")}
+    assert {mode: answers[mode].json()["resourceType"] for mode in MODES} == MODES
+    assert answers["half"].status_code == 400
+    assert answers["half"].json()["resourceType"] == "OperationOutcome"
