@@ -111,7 +111,7 @@ class _Type:
     structure: Structure
     members: dict[str, _Member]
     required: tuple[tuple[Element, tuple[str, ...]], ...]
-    choices: tuple[tuple[str, ...], ...]
+    has_choices: bool
     rules: tuple[_Rule, ...]
     special: Callable[[Walk, dict[str, Any], Place], None] | None
 
@@ -123,8 +123,8 @@ def _type(name: str) -> _Type | None:
         return None
     members = {key: _member(element, kind) for key, (element, kind) in structure.members.items()}
     required = [(e, _both(e)) for e in structure.elements.values() if e.min]
-    choices = [tuple(k for k, _ in e.members()) for e in structure.elements.values() if e.is_choice]
-    return _Type(name, structure, members, tuple(required), tuple(choices), _rules(structure.rules), _SPECIAL.get(name))
+    has_choices = any(e.is_choice for e in structure.elements.values())
+    return _Type(name, structure, members, tuple(required), has_choices, _rules(structure.rules), _SPECIAL.get(name))
 
 
 def _both(element: Element) -> tuple[str, ...]:
@@ -199,11 +199,10 @@ def _check_object(
             where = (place, key, None) if _NAME.fullmatch(key) else place
             walk.add("structure", where, "R4 has no such element here")
     for element, keys in definition.required:
-        if not any(key in content for key in keys):
+        if not any(content.get(key, []) != [] for key in keys):
             walk.add("required", (place, element.name, None), "a required element is missing")
-    for choice in definition.choices:
-        if sum(key in content or f"_{key}" in content for key in choice) > 1:
-            walk.add("structure", place, "only one of the forms of a choice element may be given")
+    if definition.has_choices:
+        _check_choices(walk, members, content, place)
     if not is_resource and not has_value and not content.keys() - {"id"}:
         walk.add("invariant", place, "ele-1: an element must have a value or children")
     if not is_resource and "id" in content:
@@ -215,6 +214,15 @@ def _check_object(
     if definition.rules and len(walk.issues) == before:
         node = fhirpath.Node(content, definition.name)
         _check_rules(walk, definition.rules, node, place)
+
+
+def _check_choices(walk: Walk, members: dict[str, _Member], content: dict[str, Any], place: Place) -> None:
+    given: dict[str, str] = {}
+    for key in content:
+        name = key.removeprefix("_")
+        member = members.get(name)
+        if member is not None and member.element.is_choice and given.setdefault(member.element.name, name) != name:
+            walk.add("structure", place, "only one of the forms of a choice element may be given")
 
 
 def _check_rules(walk: Walk, rules: tuple[_Rule, ...], node: fhirpath.Node, place: Place) -> None:
@@ -235,7 +243,7 @@ def _check_member(walk: Walk, member: _Member, key: str, value: Any, content: di
     if type(value) is not list:
         walk.add("structure", (place, key, None), "this element is an array")
         return
-    if not value:
+    if not value and not member.is_primitive:  # senders leave `line` and `given` empty, and the HL7 validator lets them
         walk.add("structure", (place, key, None), "an array must not be empty")
     if member.element.max and len(value) > member.element.max:
         walk.add("structure", (place, key, None), "the element is given more often than R4 allows")

@@ -304,6 +304,9 @@ def contains(items: Items, wanted: Any) -> bool:
 
 
 def distinct(items: Items) -> Items:
+    texts = [values.plain(item) for item in items]
+    if all(type(text) is str for text in texts):  # many, mostly: ids, urls, codes
+        return list(dict(zip(reversed(texts), reversed(items), strict=True)).values())[::-1]
     found: Items = []
     for item in items:
         if not contains(found, item):
