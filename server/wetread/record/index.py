@@ -136,6 +136,7 @@ def _reads(parameter: SearchParameter) -> Reads:
     inner = parameter.expression
     for item in sorted(parameter.items, key=len, reverse=True):
         inner = inner.replace(f"{item}.", "")
+    inner = " | ".join(dict.fromkeys(branch.strip() for branch in inner.split("|")))
     return items, paths.compiled(inner)
 
 
@@ -152,43 +153,46 @@ def _nodes(resource: dict[str, Any], reads: Reads) -> Iterator[tuple[paths.Nodes
 async def write(conn: Connection, key: int, resource_type: str, entries: Entries, *, replace: bool) -> None:
     """Writes the rows of the resource with this key; `replace` clears those of its former version."""
     args: dict[str, Any] = {"key": key, "resource_type": resource_type}
-    for name, columns in _COLUMNS.items():
+    filled = []
+    for name in _COLUMNS:
         rows: set[Row] = getattr(entries, name)
-        for number in range(len(columns) + 1):
-            args[f"{name}_{number}"] = [row[number] for row in rows]
-    args["narrative"], args["content"] = entries.narrative, entries.content
-    await conn.execute(_REPLACE if replace else _INSERT, args)
+        if rows:
+            filled.append(name)
+            for number, column in enumerate(zip(*rows, strict=True)):
+                args[f"{name}_{number}"] = list(column)
+    words = entries.narrative or entries.content
+    if words:
+        args["narrative"], args["content"] = entries.narrative, entries.content
+    if filled or words or replace:
+        await conn.execute(_statement(tuple(filled), bool(words), replace), args)
 
 
-def _statement(*, replace: bool) -> LiteralString:
-    """One statement for all tables: one round trip, and one plan that the driver keeps prepared."""
+@cache
+def _statement(filled: tuple[LiteralString, ...], words: bool, replace: bool) -> LiteralString:
+    """One statement for all tables that get rows: one round trip, and one plan that the driver keeps prepared."""
     steps: list[LiteralString] = []
-    for name, columns in _COLUMNS.items():
+    if replace:
+        steps += ["gone_" + t + " AS (DELETE FROM index_" + t + " WHERE resource_key = %(key)s)" for t in _TABLES]
+    for name in filled:
+        columns: tuple[LiteralString, ...] = ("param text", *_COLUMNS[name])
         names: LiteralString = ", ".join(column.split()[0] for column in columns)
         arrays: LiteralString = ", ".join(
             "%(" + name + "_" + _DIGITS[number] + ")s::" + column.split()[1] + "[]"
-            for number, column in enumerate(("param text", *columns))
+            for number, column in enumerate(columns)
         )
-        if replace:
-            steps.append("gone_" + name + " AS (DELETE FROM index_" + name + " WHERE resource_key = %(key)s)")
         steps.append(
-            "new_" + name + " AS (INSERT INTO index_" + name + " (resource_key, resource_type, param, " + names + ")"
+            "new_" + name + " AS (INSERT INTO index_" + name + " (resource_key, resource_type, " + names + ")"
             " SELECT %(key)s, %(resource_type)s, * FROM unnest(" + arrays + "))"
         )
-    if replace:
-        steps.append("gone_text AS (DELETE FROM index_text WHERE resource_key = %(key)s)")
-    steps.append(_NEW_TEXT)
+    if words:
+        steps.append(_NEW_TEXT)
     return "WITH " + ", ".join(steps) + " SELECT"
 
 
+_TABLES: tuple[LiteralString, ...] = (*_COLUMNS, "text")
 _NEW_TEXT: LiteralString = """
     new_text AS (
         INSERT INTO index_text (resource_key, document)
         SELECT %(key)s, setweight(to_tsvector('simple', %(narrative)s), 'A') || to_tsvector('simple', %(content)s)
-        WHERE %(narrative)s || %(content)s <> ''
     )
 """
-
-
-_INSERT = _statement(replace=False)
-_REPLACE = _statement(replace=True)

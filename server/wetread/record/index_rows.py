@@ -7,8 +7,9 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from wetread.record import units
@@ -54,6 +55,19 @@ def folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+@lru_cache(maxsize=256)
+def _zone(text: str | None) -> tzinfo:
+    """Raises ValueError."""
+    if text in (None, "Z"):
+        return UTC
+    assert text is not None  # noqa: S101
+    hours, minutes = int(text[1:3]), int(text[4:6])
+    if minutes > 59:
+        raise ValueError("not a time zone")
+    offset = timedelta(hours=hours, minutes=minutes)
+    return timezone(-offset if text[0] == "-" else offset)
+
+
 def reference_parts(text: str) -> ReferenceParts:
     """Takes a Reference.reference, a canonical or a uri apart; empty for a fragment (a contained resource)."""
     if text.startswith("#"):
@@ -75,7 +89,7 @@ def date_range(text: str) -> tuple[datetime, datetime]:
     year, month, day, hour, minute, second = (
         int(found[name]) if found[name] else None for name in ("year", "month", "day", "hour", "minute", "second")
     )
-    zone = UTC if found["zone"] in (None, "Z") else datetime.strptime(found["zone"], "%z").tzinfo
+    zone = _zone(found["zone"])
     leap = second == 60
     micro = round(float(found["fraction"] or 0) * 1_000_000)
     start = datetime(year or 1, month or 1, day or 1, hour or 0, minute or 0, 59 if leap else second or 0, tzinfo=zone)

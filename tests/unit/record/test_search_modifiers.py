@@ -183,3 +183,15 @@ async def test_a_modifier_that_cannot_be_answered_is_refused(
     async with shelf.transaction() as conn:
         with pytest.raises(refusal):
             await found(conn, query)
+
+
+async def test_an_updated_resource_is_found_by_its_new_words_only(database: Database) -> None:
+    async with database.transaction() as conn:
+        for words in ("first", "second", "third"):
+            await put(conn, report("r", status="final", code={"text": words}, conclusion=f"the {words} words"))
+        assert await found(conn, "DiagnosticReport?_content=third") == ["r"]
+        assert await found(conn, "DiagnosticReport?code:text=third") == ["r"]
+        assert await found(conn, "DiagnosticReport?_content=first or second") == []
+        await put(conn, report("r", status="final"))
+        assert await found(conn, "DiagnosticReport?_content=third") == []
+        assert await found(conn, "DiagnosticReport?code:missing=true") == ["r"]
