@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,7 +15,7 @@ from wetread.api import fhir_http as http
 from wetread.api.fhir_face import Face, patients, require_writable
 from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute
 from wetread.domain.reader import Reader
-from wetread.errors import MethodNotAllowed
+from wetread.errors import MethodNotAllowed, TooCostly
 from wetread.record import (
     code_checks,
     everything,
@@ -33,6 +34,7 @@ from wetread.record.definitions import Definition
 from wetread.record.operation_input import Given
 from wetread.store.database import Connection
 
+TIME_LIMIT_S = 60.0
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
@@ -108,7 +110,11 @@ class _Operations:
                 await one.record(conn, patient_ids=answer.patient_ids)
                 return answer
 
-            answer = await self.face.database.retried(work)
+            try:
+                async with asyncio.timeout(TIME_LIMIT_S):
+                    answer = await self.face.database.retried(work)
+            except TimeoutError as error:
+                raise TooCostly(f"the operation took more than {TIME_LIMIT_S:g} s; ask for less") from error
             return Response(answer.body, media_type=MEDIA_TYPE)
 
     async def _body(self, request: Request) -> Mapping[str, Any] | None:

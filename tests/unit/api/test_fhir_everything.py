@@ -9,6 +9,7 @@ import httpx
 import pytest
 from tests.unit.api.test_fhir import BASE, READERS, application, audits, caller, put
 
+from wetread.api import fhir_operations
 from wetread.domain.reader import Reader, Scope
 from wetread.record import everything
 from wetread.store.database import Database
@@ -193,6 +194,13 @@ class TestPatientEverything:
         event = (await audits(module_database))[-1]
         assert event["subtype"][0]["code"] == "operation"
         assert "Patient/p1" in [e.get("what", {}).get("reference") for e in event["entity"]]
+
+
+async def test_an_operation_that_takes_too_long_is_cut_off(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fhir_operations, "TIME_LIMIT_S", 0.0001)
+    assert (await bundle(client, "Patient/$everything", 422))["issue"][0]["code"] == "too-costly"
 
 
 class TestEncounterEverything:
