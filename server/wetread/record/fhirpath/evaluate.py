@@ -306,7 +306,10 @@ def contains(items: Items, wanted: Any) -> bool:
 def distinct(items: Items) -> Items:
     texts = [values.plain(item) for item in items]
     if all(type(text) is str for text in texts):  # many, mostly: ids, urls, codes
-        return list(dict(zip(reversed(texts), reversed(items), strict=True)).values())[::-1]
+        firsts: dict[str, Any] = {}
+        for text, item in zip(texts, items, strict=True):
+            firsts.setdefault(text, item)
+        return list(firsts.values())
     found: Items = []
     for item in items:
         if not contains(found, item):
@@ -325,7 +328,9 @@ def _arithmetic(operator: str) -> Callable[[Items, Items], Items]:
             from wetread.record.fhirpath.calendar import shifted
 
             moved = shifted(one, other if operator == "+" else Quantity(-other.value, other.unit))
-            return [] if moved is None else [moved]
+            if moved is None:
+                raise Undecided("not a duration, or out of the calendar")
+            return [moved]
         if isinstance(one, Quantity) and isinstance(other, Quantity):
             return _of_quantities(operator, one, other)
         for value in (one, other):

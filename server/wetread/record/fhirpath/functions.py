@@ -142,6 +142,8 @@ def _same(one: Any, other: Any) -> bool:
 
 def _iif(condition: Evaluate, then: Evaluate, otherwise: Evaluate | None = None) -> Evaluate:
     def iif(focus: Items, scope: Scope) -> Items:
+        if len(focus) > 1:
+            raise Undecided("iif() takes one item")
         this = scope.this
         scope.this = focus
         try:

@@ -24,7 +24,8 @@ _DATE = 3
 
 
 def sort(arguments: Sequence[syntax.Tree]) -> Evaluate:
-    """`sort(key, -key, ...)`; by the items themselves where no key is given; what has no key comes first."""
+    """`sort(key, -key, ...)`; by the items themselves where no key is given; what has no key comes first, whatever the
+    direction."""
     keys = [
         (compile_tree(a.operand), -1) if isinstance(a, syntax.Unary) and a.sign == "-" else (compile_tree(a), 1)
         for a in arguments
@@ -42,7 +43,7 @@ def sort(arguments: Sequence[syntax.Tree]) -> Evaluate:
         signs = [sign for _, sign in keys]
 
         def compare(one: tuple[Any, list[Any]], other: tuple[Any, list[Any]]) -> int:
-            orders = (_order(a, b) * sign for a, b, sign in zip(one[1], other[1], signs, strict=True))
+            orders = (_order(a, b, sign) for a, b, sign in zip(one[1], other[1], signs, strict=True))
             return next((order for order in orders if order), 0)
 
         return [item for item, _ in sorted(rows, key=cmp_to_key(compare))]
@@ -50,10 +51,10 @@ def sort(arguments: Sequence[syntax.Tree]) -> Evaluate:
     return sorted_items
 
 
-def _order(one: Any, other: Any) -> int:
+def _order(one: Any, other: Any, sign: int) -> int:
     if one is None or other is None:
         return (one is not None) - (other is not None)
-    return values.order(one, other) or 0
+    return (values.order(one, other) or 0) * sign
 
 
 def _encode(text: str, form: str) -> str | None:
