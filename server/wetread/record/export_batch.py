@@ -79,7 +79,8 @@ async def texts(
     """The next texts of a type in the order of their keys: at most `rows`, and not more than `most_bytes` before the
     last of them. Begins the caller's transaction: it must be its first statement."""
     await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    chosen = all_of([selection.changed(resource_type), await selection.of(conn, resource_type)])
+    wanted = await selection.of(conn, resource_type)
+    chosen = all_of([selection.changed(resource_type), wanted])
     page = Condition(
         _PAGE + "(" + chosen.sql + ") ORDER BY r.key LIMIT %s", (resource_type, after_key, *chosen.args, rows)
     )
@@ -90,7 +91,7 @@ async def texts(
         return Batch(block, resources, last)
     if len(late) == _MOST_LATE:
         last = late[-1].key
-    kept = await _judged(conn, chosen, resource_type, late)
+    kept = await _judged(conn, chosen, resource_type, late, by_index=wanted != TRUE)
     upto = TRUE if last is None else Condition("r.key <= %s", (last,))
     inside = all_of([upto, chosen])
     merged = Condition(
@@ -113,7 +114,7 @@ async def deletions(conn: Connection, selection: Selection, resource_type: str, 
         await cursor.execute(_DELETED + rest, (resource_type, after_key, *window.args, rows))
         gone = await cursor.fetchall()
     whose = selection.member(resource_type)
-    kept = gone if whose == TRUE else await _judged(conn, whose, resource_type, gone)
+    kept = gone if whose == TRUE else await _judged(conn, whose, resource_type, gone, by_index=True)
     last = gone[-1].key if len(gone) == rows else None
     return Batch(SEPARATOR.join(version.id.encode() for version in kept), len(kept), last)
 
@@ -143,9 +144,10 @@ async def _late(
 
 
 async def _judged(
-    conn: Connection, chosen: Condition, resource_type: str, versions: Sequence[_Version]
+    conn: Connection, chosen: Condition, resource_type: str, versions: Sequence[_Version], *, by_index: bool
 ) -> list[_Version]:
-    """Those of former versions that a condition is true of. Their index rows stand under negated keys meanwhile."""
+    """Those of former versions that a condition is true of. Where it asks the index, their rows stand there meanwhile,
+    under negated keys."""
     sql: LiteralString = (
         "SELECT -r.key FROM (SELECT key, id, last_updated, body, %s AS resource_type, false AS deleted"
         " FROM unnest(%s::bigint[], %s::text[], %s::timestamptz[], %s::text[]) AS v(key, id, last_updated, body)) r"
@@ -158,7 +160,7 @@ async def _judged(
         [v.body for v in versions],
     ]
     async with conn.transaction(force_rollback=True):
-        for version in versions:
+        for version in versions if by_index else ():
             entries = index.extract(lossless.parse(version.body))
             await index.write(conn, -version.key, resource_type, entries, replace=False)
         rows = await conn.execute(sql, (resource_type, *columns, *chosen.args))

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from wetread.domain.reader import Reader
 from wetread.errors import Forbidden, InvalidInput
+from wetread.record import lossless
 from wetread.record.index import date_range, reference_parts
 from wetread.record.parameters import parameters_of, resource_types, table
 
@@ -164,6 +165,8 @@ def read(
     """The request that these parameters make. Raises InvalidInput, and Forbidden where nothing may be exported."""
     reading = _Reading(level, lenient)
     for name, value in params:
+        if not (lossless.is_text(name) and lossless.is_text(value)):
+            raise InvalidInput("a parameter holds a NUL or an unpaired surrogate, which is not text")
         if name in PARAMETERS:
             reading.values.setdefault(name, []).append(value)
         elif name not in ("_format", "_pretty"):
@@ -201,7 +204,7 @@ def _moment(reading: _Reading, name: str) -> datetime | None:
         raise InvalidInput(f"{name} takes a FHIR instant, such as 2026-01-31T08:00:00Z", location=f"http.{name}")
     try:
         return date_range(text)[0].astimezone(UTC)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidInput(f"{name} takes a FHIR instant, such as 2026-01-31T08:00:00Z", location=name) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import socket
@@ -18,12 +19,14 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.requests import Request
 
 from wetread.api import fhir_export
 from wetread.domain.reader import Reader, Scope
-from wetread.errors import Unauthorized
-from wetread.record import audit, resources
+from wetread.errors import Unauthorized, WetreadError
+from wetread.record import audit, export_request, resources
 from wetread.record.export import Exporter
 from wetread.record.export_jobs import EXPORT, SWEEP
 from wetread.store.database import Database
@@ -720,3 +723,25 @@ async def progress(world: World, kicked_off: httpx.Response) -> int:
         row = await (await conn.execute("SELECT slice FROM export_job WHERE id = %s", (job_id,))).fetchone()
     assert row is not None
     return int(row[0])
+
+
+@given(
+    params=st.lists(
+        st.tuples(
+            st.sampled_from([*export_request.PARAMETERS, "_format", "x"]) | st.text(max_size=5),
+            st.sampled_from(
+                ["Patient", "Observation?status=final", "Patient/p1", "true", "name", "0001-01-01T00:00:00+14:00"]
+            )
+            | st.text(max_size=20),
+        ),
+        max_size=4,
+    ),
+    level=st.sampled_from(["system", "patient", "group"]),
+    lenient=st.booleans(),
+)
+def test_whatever_is_asked_is_read_or_refused(params: list[tuple[str, str]], level: str, lenient: bool) -> None:
+    with contextlib.suppress(WetreadError):
+        asked = export_request.read(READERS["all"], level, params, lenient=lenient)
+        kept = json.loads(json.dumps(asked.as_json()))
+        assert export_request.ExportRequest.from_json(kept, asked.types) == asked
+        assert "\\u0000" not in json.dumps(kept)
