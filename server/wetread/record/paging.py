@@ -34,6 +34,12 @@ MOST_MOVED = 5000
 
 Values: TypeAlias = tuple[Any, ...]
 _OWN: Mapping[str, LiteralString] = {"_id": "r.id", "_lastUpdated": "r.last_updated"}
+_UNORDERED: Mapping[str, LiteralString] = {
+    "_id": "(r.id || '')",
+    "_lastUpdated": "(r.last_updated + interval '0')",
+}
+"""The same in a form that no index is in order of: where few are left, the planner must not look for them along the
+whole table. It cannot know how few a reference or a name leaves."""
 _COLUMNS: Mapping[str, tuple[LiteralString, int, LiteralString]] = {
     "token": ("code", 2, "text"),
     "reference": ("target_id", 2, "text"),
@@ -201,9 +207,11 @@ async def _rows(
         args.append(key.code)
         columns.append(name + ".v")
     after = _after(cursor, sort, columns) if cursor else TRUE
-    order = [c + (" DESC NULLS LAST" if k.descending and k.code not in _OWN else " DESC" if k.descending else "")
-             for c, k in zip(columns, sort, strict=True)]  # fmt: skip
-    # Where few are left the planner must not look for them along the keys of the whole table, hence no plain key.
+    order: list[LiteralString] = []
+    for key, column in zip(sort, columns, strict=True):
+        by = column if is_broad or key.code not in _OWN else _UNORDERED[key.code]
+        nulls: LiteralString = "" if key.code in _OWN else " NULLS LAST"
+        order.append(by + (" DESC" if key.descending else "") + nulls)
     by_key: LiteralString = "r.key" if is_broad or sort else "(r.key + 0)"
     last: LiteralString = "r.key DESC" if _runs_backwards(sort) else by_key
     sql: LiteralString = (

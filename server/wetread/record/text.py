@@ -10,7 +10,7 @@ from wetread.errors import InvalidInput
 from wetread.record.condition import Condition, all_of
 from wetread.record.index_rows import folded
 
-_LONGEST = 100_000
+_LONGEST = 50_000
 _TECHNICAL = frozenset({"resourceType", "id", "reference", "system", "url", "code", "language", "contentType", "data"})
 _TECHNICAL |= {"hash", "div", "implicitRules", "status", "uid"}
 _ASIDE = frozenset({"meta", "contained", "signature"})
@@ -20,14 +20,14 @@ _TAG = re.compile(r"<[^>]*>|&[a-zA-Z#0-9]+;")
 
 
 def narrative(resource: Mapping[str, Any]) -> str:
-    """The words of `text.div`, folded; at most 100,000 characters."""
+    """The words of `text.div`, folded; at most 50,000 characters."""
     text = resource.get("text")
     div = text.get("div") if isinstance(text, dict) else None
     return folded(_TAG.sub(" ", div[: 4 * _LONGEST]))[:_LONGEST] if isinstance(div, str) else ""
 
 
 def content(resource: Mapping[str, Any]) -> str:
-    """The words of all other elements, folded; at most 100,000 characters."""
+    """The words of all other elements, folded; at most 50,000 characters."""
     return folded(" ".join(_words(resource)))[:_LONGEST]
 
 
