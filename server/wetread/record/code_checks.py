@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wetread.errors import InvalidInput, NotFound
-from wetread.record import definitions, expansion, value_set
+from wetread.record import code_grammars, definitions, expansion, value_set
 from wetread.record.code_system import CodeSystem, Concept
 from wetread.record.definitions import Definition
 from wetread.record.index import folded
@@ -141,10 +141,18 @@ async def validate_in_code_system(conn: Connection, given: Given, instance: Defi
     own = [c for c in codings if c.system == url]
     if not own:
         return Verdict(False, f"no code of the code system {url} was given").parameters()
+    if definition is None and code_grammars.is_code(url, own[0].code) is not None:
+        return _best(_by_grammar(c) for c in own).parameters()
     system = (
         await definitions.code_system_in(conn, definition) if definition else await _held(conn, url, own[0].version)
     )
     return _best(_in_system(system, c, given) for c in own).parameters()
+
+
+def _by_grammar(coding: Coding) -> Verdict:
+    if code_grammars.is_code(coding.system, coding.code):
+        return Verdict(True, display=coding.code)
+    return Verdict(False, f"{coding.code} is no code of {coding.system}", broken=True)
 
 
 def _in_system(system: CodeSystem, coding: Coding, given: Given) -> Verdict:
@@ -181,6 +189,8 @@ async def _in_value_set(conn: Connection, selected: Selected, coding: Coding, gi
     if coding.system in selected.unknown:
         return Verdict(False, f"{selected.unknown[coding.system]}, so the code cannot be checked")
     if coding.system in selected.whole and coding.code not in selected.whole[coding.system]:
+        if code_grammars.is_code(coding.system, coding.code) is not None:
+            return _by_grammar(coding)
         return Verdict(False, f"the code system {coding.system} is not held here, so the code cannot be checked")
     system = selected.systems.get(coding.system) or await definitions.code_system_of(conn, coding.system)
     broken = system is not None and system.content == "complete" and system.concept(coding.code) is None

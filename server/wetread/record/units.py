@@ -53,6 +53,25 @@ def canonical(code: str) -> Canonical | None:
     return Canonical(base, factor, _Decimal(least))
 
 
+@lru_cache(maxsize=4096)
+def is_code(code: str) -> bool:
+    """Whether a code is one of UCUM's, which a grammar tells."""
+    if not code or len(code) > _LONGEST or not code.isascii():
+        return False
+    try:
+        _parser().parse(code)
+    except Exception:  # as above
+        return False
+    return True
+
+
+@cache
+def _parser() -> Any:
+    from ucumvert import get_ucum_parser
+
+    return get_ucum_parser()
+
+
 def _magnitude(unit: Any, value: int) -> float:
     return float(_registry().Quantity(value, unit.units).to_base_units().magnitude)
 

@@ -382,6 +382,27 @@ class TestValidateCode:
         assert found["result"] is False
         assert "not held" in found["message"]
 
+    @pytest.mark.parametrize(
+        ("value_set", "system", "code", "result"),
+        [
+            ("ucum-units", "http://unitsofmeasure.org", "mmol/L", True),
+            ("ucum-units", "http://unitsofmeasure.org", "10*3/uL", True),
+            ("ucum-units", "http://unitsofmeasure.org", "mg//dL", False),
+            ("ucum-units", "http://unitsofmeasure.org", "spoon", False),
+            ("mimetypes", "urn:ietf:bcp:13", "application/dicom+json", True),
+            ("mimetypes", "urn:ietf:bcp:13", "text/plain; charset=utf-8", True),
+            ("mimetypes", "urn:ietf:bcp:13", "picture", False),
+            ("all-languages", "urn:ietf:bcp:47", "de-CH-1996", True),
+            ("all-languages", "urn:ietf:bcp:47", "german language", False),
+        ],
+    )
+    async def test_codes_that_a_grammar_tells(
+        self, client: httpx.AsyncClient, value_set: str, system: str, code: str, result: bool
+    ) -> None:
+        params = {"url": f"http://hl7.org/fhir/ValueSet/{value_set}", "system": system, "code": code}
+        assert out(await get(client, "ValueSet/$validate-code", **params))["result"] is result
+        assert out(await get(client, "CodeSystem/$validate-code", url=system, code=code))["result"] is result
+
     async def test_a_listed_code_of_a_system_that_is_not_held_is_good(self, client: httpx.AsyncClient) -> None:
         url = "http://hl7.org/fhir/ValueSet/units-of-time"
         params = {"url": url, "system": "http://unitsofmeasure.org", "code": "min"}
