@@ -312,6 +312,17 @@ class TestWhatIsExported:
         assert set(person) == {"resourceType", "id", "meta", "birthDate"}
         assert person["meta"]["tag"][0]["code"] == "SUBSETTED"
 
+    async def test_what_cannot_be_given_is_told_in_an_error_file_beside_the_rest(self, world: World) -> None:
+        await world.put(patient("p1"), patient("p2"))
+        async with world.database.transaction() as conn:
+            await conn.execute("UPDATE resource SET body = left(body, 20) WHERE id = 'p1'")
+        kicked_off = await world.kick_off(_elements="name")
+        assert await world.given(kicked_off) == {"Patient/p2"}
+        (item,) = (await world.manifest(kicked_off))["error"]
+        (told,) = await world.lines([item])
+        assert (item["type"], told["resourceType"]) == ("OperationOutcome", "OperationOutcome")
+        assert told["issue"][0]["severity"] == "error"
+
     async def test_at_patient_level_comes_what_is_of_patients(self, world: World) -> None:
         device = {"resourceType": "Device", "id": "d1", "patient": {"reference": "Patient/p1"}}
         of_nobody = {k: v for k, v in observation("of-nobody").items() if k != "subject"}
