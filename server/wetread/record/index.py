@@ -79,13 +79,14 @@ _MOST_ITEMS = 32_767
 def extract(resource: dict[str, Any]) -> Entries:
     """The index entries of a resource under every parameter of its type. Raises InvalidInput on a malformed date."""
     entries = Entries(narrative=text.narrative(resource), content=text.content(resource))
+    items: dict[paths.Read, paths.Nodes] = {}
     present = {stem for member in resource for stem in _stems(member)}
     for parameter, name, elements, reads in _plans(resource["resourceType"]):
         if elements.isdisjoint(present):
             continue
         table: set[Row] = getattr(entries, name)
         read = READERS[parameter.kind][1]
-        for nodes, item in _nodes(resource, reads):
+        for nodes, item in _nodes(resource, reads, items):
             last = (item,) if name in _WITH_ITEM else ()
             for node in nodes:
                 if node.type == "String" and parameter.kind == "date":
@@ -140,14 +141,19 @@ def _reads(parameter: SearchParameter) -> Reads:
     return items, paths.compiled(inner)
 
 
-def _nodes(resource: dict[str, Any], reads: Reads) -> Iterator[tuple[paths.Nodes, int]]:
+def _nodes(
+    resource: dict[str, Any], reads: Reads, items: dict[paths.Read, paths.Nodes]
+) -> Iterator[tuple[paths.Nodes, int]]:
+    """The nodes of a parameter, by item; `items` keeps those that several parameters look into."""
     outer, inner = reads
     if inner is None:
         yield outer(resource), 0
         return
-    for item, node in enumerate(outer(resource)):
+    if outer not in items:
+        items[outer] = outer(resource)
+    for number, node in enumerate(items[outer]):
         if isinstance(node.value, dict):
-            yield inner(node.value), min(item, _MOST_ITEMS)
+            yield inner(node.value), min(number, _MOST_ITEMS)
 
 
 async def write(conn: Connection, key: int, resource_type: str, entries: Entries, *, replace: bool) -> None:

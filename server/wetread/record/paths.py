@@ -198,9 +198,16 @@ def _children(value: Any, name: str) -> Iterator[Node]:
     if name in value:
         yield from _each(value[name], "")
         return
+    choices = _choices(name)
     for key, member in value.items():
-        if key.startswith(name) and key[len(name) :] in choice_types():
-            yield from _each(member, key[len(name) :])
+        if key in choices:
+            yield from _each(member, choices[key])
+
+
+@cache
+def _choices(name: str) -> dict[str, str]:
+    """How a choice element of this name may stand in JSON, each with its type."""
+    return {f"{name}{type_name}": type_name for type_name in choice_types()}
 
 
 def _each(value: Any, type_name: str) -> Iterator[Node]:

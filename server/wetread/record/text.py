@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from wetread.errors import InvalidInput
@@ -28,21 +28,21 @@ def narrative(resource: Mapping[str, Any]) -> str:
 
 def content(resource: Mapping[str, Any]) -> str:
     """The words of all other elements, folded; at most 50,000 characters."""
-    return folded(" ".join(_words(resource)))[:_LONGEST]
+    words: list[str] = []
+    _gather(resource, words)
+    return folded(" ".join(words)[: 4 * _LONGEST])[:_LONGEST]
 
 
-def _words(value: Any) -> Iterator[str]:
-    match value:
-        case str():
-            if not _MOMENT.fullmatch(value):
-                yield value[:_LONGEST]
-        case Mapping():
-            for name, member in value.items():
-                if name not in _ASIDE and not (name in _TECHNICAL and isinstance(member, str)):
-                    yield from _words(member)
-        case list():
-            for item in value:
-                yield from _words(item)
+def _gather(content: Mapping[str, Any], into: list[str]) -> None:
+    for name, member in content.items():
+        if name in _ASIDE:
+            continue
+        for value in member if isinstance(member, list) else (member,):
+            if isinstance(value, str):
+                if name not in _TECHNICAL and not (value[:1].isdigit() and _MOMENT.fullmatch(value)):
+                    into.append(value)
+            elif isinstance(value, dict):
+                _gather(value, into)
 
 
 def condition(code: str, value: str) -> Condition:
