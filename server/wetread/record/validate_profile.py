@@ -153,11 +153,13 @@ class _Check:
     definitions: Definitions
     root: Node
     resource: Node = field(init=False)
+    contained: Mapping[str, str] = field(init=False)
     issues: list[Issue] = field(default_factory=list)
     depth: int = 0
 
     def __post_init__(self) -> None:
         self.resource = self.root
+        self.contained = validate_types.contained(self.root.value)
 
     def add(self, code: str, place: Place, text: str) -> None:
         self.issues.append(Issue(code, expression(place), text))
@@ -244,7 +246,7 @@ class _Check:
 
     def target(self, item: Node) -> str:
         """The type of what a Reference points to, as far as it tells; a contained resource tells by its own."""
-        return validate_types.target_type(self.root.value, item.value) if isinstance(item.value, dict) else ""
+        return validate_types.target_type(self.contained, item.value) if isinstance(item.value, dict) else ""
 
     def _binding(self, rule: Rule, item: Node, place: Place) -> None:
         if not self.in_binding(rule, item):

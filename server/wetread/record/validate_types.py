@@ -166,12 +166,13 @@ def _check_resource(walk: Walk, content: Any, place: Place, *, is_root: bool = F
     walk.resource, walk.ids = content, set()
     if is_root or place[1] != "contained":
         walk.root = content
-        walk.contained = _contained(content)
+        walk.contained = contained(content)
     _check_object(walk, definition, content, place, True)
     walk.resource, walk.root, walk.contained, walk.ids = held
 
 
-def _contained(content: Mapping[str, Any]) -> dict[str, str]:
+def contained(content: Mapping[str, Any]) -> dict[str, str]:
+    """Id of each resource contained in one, to its type."""
     within = content.get("contained")
     found = [r for r in within if type(r) is dict] if type(within) is list else []
     return {r["id"]: str(r.get("resourceType", "")) for r in found if isinstance(r.get("id"), str)}
@@ -314,7 +315,7 @@ def _check_sibling(walk: Walk, member: _Member, key: str, value: Any, content: d
 
 def _check_target(walk: Walk, targets: frozenset[str], value: dict[str, Any], place: Place) -> None:
     """The type of what a reference points to, as far as its own text or a contained resource tells."""
-    found = target_type(walk.root, value)
+    found = target_type(walk.contained, value)
     if found and found not in targets:
         walk.add("invalid", place, f"the reference may point to {', '.join(sorted(targets))} only")
     told = value.get("type")
@@ -322,13 +323,13 @@ def _check_target(walk: Walk, targets: frozenset[str], value: dict[str, Any], pl
         walk.add("invalid", (place, "type", None), "the reference's type is not that of what it points to")
 
 
-def target_type(root: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    """The type of what a Reference points to, as its text tells or the resource contained in `root`; else empty."""
+def target_type(within: Mapping[str, str], reference: Mapping[str, Any]) -> str:
+    """The type of what a Reference points to, as its text tells or the contained resource (`contained`); else empty."""
     text = reference.get("reference")
     if not isinstance(text, str):
         return ""
     if text.startswith("#"):
-        return _contained(root).get(text[1:], "")
+        return within.get(text[1:], "")
     found = _REFERENCE.search(text)
     return found[1] if found and found[1] in structures.all_resource_types() else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -298,3 +299,19 @@ def test_no_json_makes_it_stumble(value: Any) -> None:
                 "entry": [{"resource": {"resourceType": "Patient", name: value}}],
             }
         )
+
+
+def test_content_made_to_be_slow_is_judged_in_a_second_or_two() -> None:
+    many = range(2000)
+    codes = [{"code": {"coding": [{"system": "s", "code": f"z{n}"}]}, "valueString": "x"} for n in many]
+    pairs = observation(valueString="x", component=codes)
+    pairs["code"] = {"coding": [{"system": "s", "code": str(n)} for n in many]}
+    people = [PATIENT | {"id": str(n)} for n in many]
+    links = [{"item": {"reference": f"#{n}"}} for n in many]
+    listed = {"resourceType": "List", "status": "current", "mode": "working", "contained": people, "entry": links}
+    deep: dict[str, Any] = {"url": "urn:x", "valueString": "x"}
+    for _ in range(90):
+        deep = {"url": "urn:x", "extension": [deep]}
+    start = time.process_time()
+    assert [validate.issues(c) for c in (pairs, listed, patient(extension=[deep]))] == [[], [], []]
+    assert time.process_time() - start < 5

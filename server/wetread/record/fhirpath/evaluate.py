@@ -26,10 +26,21 @@ class Scope:
     this: Items
     index: int = 0
     total: Items = field(default_factory=list)
+    known: dict[int, Items] = field(default_factory=dict)
+    """What paths from `%resource` gave, which is the same wherever they stand."""
+    comparisons: int = 0
+
+    def compares(self, left: Items, right: Items) -> None:
+        """Counts what every item with every other costs. Raises Undecided where it is too much."""
+        self.comparisons += len(left) * len(right)
+        if self.comparisons > _MOST_COMPARISONS:
+            raise Undecided("too many items to compare")
 
 
 Evaluate: TypeAlias = Callable[[Items, Scope], Items]
 Path: TypeAlias = Callable[..., Items]
+_MOST_COMPARISONS = 500_000
+"""About a second."""
 _URLS = {"%ucum": "http://unitsofmeasure.org", "%sct": "http://snomed.info/sct", "%loinc": "http://loinc.org"}
 
 
@@ -88,8 +99,7 @@ def compile_tree(tree: syntax.Tree) -> Evaluate:
 
             return call(tree.name, tree.arguments)
         case syntax.Dot():
-            left, right = compile_tree(tree.left), _step(tree.right)
-            return lambda focus, scope: right(left(focus, scope), scope)
+            return _path(tree)
         case syntax.Item():
             return _item(compile_tree(tree.left), compile_tree(tree.index))
         case syntax.Unary():
@@ -98,6 +108,28 @@ def compile_tree(tree: syntax.Tree) -> Evaluate:
             return _type_test(tree.operator, compile_tree(tree.operand), tree.type)
         case syntax.Binary():
             return _binary(tree.operator, compile_tree(tree.left), compile_tree(tree.right))
+
+
+def _path(tree: syntax.Dot) -> Evaluate:
+    left, right = compile_tree(tree.left), _step(tree.right)
+    if not _is_fixed(tree):
+        return lambda focus, scope: right(left(focus, scope), scope)
+    key = id(right)
+
+    def path(focus: Items, scope: Scope) -> Items:
+        """Read once: within `all()` it would be read again for every item."""
+        if key not in scope.known:
+            scope.known[key] = right(left(focus, scope), scope)
+        return scope.known[key]
+
+    return path
+
+
+def _is_fixed(tree: syntax.Tree) -> bool:
+    """Whether a path starts at a variable of the whole evaluation and has no arguments."""
+    if isinstance(tree, syntax.Dot):
+        return _is_fixed(tree.left) and not (isinstance(tree.right, syntax.Call) and tree.right.arguments)
+    return isinstance(tree, syntax.Variable) and tree.name in ("%resource", "%rootResource", "%context")
 
 
 def _step(tree: syntax.Name | syntax.Call) -> Evaluate:
@@ -203,12 +235,26 @@ def _binary(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
     match operator:
         case "and" | "or" | "xor" | "implies":
             return _logic(operator, left, right)
-        case "|":
-            return lambda focus, scope: distinct([*left(focus, scope), *right(focus, scope)])
+        case "|" | "in" | "contains":
+            return _of_sets(operator, left, right)
         case "&":
             return lambda focus, scope: [_text(left(focus, scope)) + _text(right(focus, scope))]
     apply = _OPERATORS[operator]
     return lambda focus, scope: apply(left(focus, scope), right(focus, scope))
+
+
+def _of_sets(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
+    def apply(focus: Items, scope: Scope) -> Items:
+        one, other = left(focus, scope), right(focus, scope)
+        scope.compares(one, other)
+        match operator:
+            case "|":
+                return distinct([*one, *other])
+            case "in":
+                return _is_in(one, other)
+        return _is_in(other, one)
+
+    return apply
 
 
 def _text(items: Items) -> str:
@@ -380,7 +426,5 @@ _OPERATORS: Mapping[str, Callable[[Items, Items], Items]] = {
     "<=": _compares(lambda order: order <= 0),
     ">": _compares(lambda order: order > 0),
     ">=": _compares(lambda order: order >= 0),
-    "in": _is_in,
-    "contains": lambda left, right: _is_in(right, left),
     **{operator: _arithmetic(operator) for operator in ("+", "-", "*", "/", "div", "mod")},
 }

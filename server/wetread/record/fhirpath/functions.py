@@ -44,7 +44,18 @@ def call(name: str, arguments: Sequence[syntax.Tree]) -> Evaluate:
     if not arguments:
         return lambda focus, scope: function(focus)
     given = [compile_tree(a) for a in arguments]
+    if name in _OF_SETS:
+        return _on_sets(function, given[0])
     return lambda focus, scope: function(focus, *(a(scope.this, scope) for a in given))
+
+
+def _on_sets(function: Callable[..., Items], argument: Evaluate) -> Evaluate:
+    def apply(focus: Items, scope: Scope) -> Items:
+        other = argument(scope.this, scope)
+        scope.compares(focus, other)
+        return function(focus, other)
+
+    return apply
 
 
 def _require_count(name: str, arguments: Sequence[syntax.Tree], least: int, most: int) -> None:
@@ -52,6 +63,7 @@ def _require_count(name: str, arguments: Sequence[syntax.Tree], least: int, most
         raise syntax.NotFhirPath(f"the FHIRPath function {name}() takes {least} to {most} arguments")
 
 
+_OF_SETS = frozenset({"union", "intersect", "exclude", "subsetOf", "supersetOf"})
 _OF_TYPE = frozenset({"ofType", "as", "is"})
 
 
