@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from conformance.r4 import terminology
+
 from conformance import derived, shorthand
 
 FOLDER = Path(__file__).parent
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         made |= shorthand.compiled()
     for definition in made.values():
         file_of(definition).write_text(text_of(definition), encoding="utf-8")
+    terminology.write_own()
     print(f"{len(made)} definitions")
     return 0
 
