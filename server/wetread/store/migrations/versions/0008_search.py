@@ -30,6 +30,9 @@ def upgrade() -> None:
         COMMENT ON COLUMN index_text.document IS 'words of the narrative have weight A';
         CREATE INDEX index_text_by_word ON index_text USING gin (document);
 
+        DROP INDEX index_reference_by_target;
+        CREATE INDEX index_reference_by_target ON index_reference (resource_type, param, target_id, target_type)
+            INCLUDE (resource_key) WHERE target_id <> '' AND url = '';
         CREATE INDEX index_date_of_the_long ON index_date (resource_type, param, low)
             INCLUDE (high, resource_key) WHERE high - low > interval '1 day';
 
