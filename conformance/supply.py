@@ -87,6 +87,13 @@ def fhir_clients() -> Path:
     return _from_pypi("fhir-clients")
 
 
+def schemathesis() -> Path:
+    """The folder of schemathesis and what it needs, from PyPI with pinned digests; for PYTHONPATH.
+
+    Raises PeerMissing."""
+    return _from_pypi("schemathesis")
+
+
 def _from_pypi(name: str) -> Path:
     folder, pins = BUILD / name, PINS / f"{name}.txt"
     done = folder / ".pins"

@@ -21,6 +21,7 @@ from wetread.api.fhir_bundles import Bundles
 from wetread.api.fhir_face import Face
 from wetread.api.fhir_face import OnWrite as OnWrite
 from wetread.api.fhir_metadata import capability_statement, terminology_capabilities
+from wetread.api.fhir_openapi import document
 from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute, answering
 from wetread.api.fhir_reads import Reads
 from wetread.api.fhir_writes import Writes
@@ -50,7 +51,11 @@ def router(
     resource under an id of the client's. `topics` are the canonicals that clients may subscribe to.
     """
     face = Face(database, authenticate, audit, base_url.rstrip("/"), on_write, max_body_bytes, update_create)
-    paths = _Paths(face, _table(face, _Metadata(face, _statements(face, topics))))
+    table = _table(face)
+    openapi = lossless.dump(document(face.base_url, table))
+    statements = _Metadata(face, _statements(face, topics))
+    described = _Metadata(face, {"full": openapi}, "application/openapi+json")
+    paths = _Paths(face, {"metadata": {"GET": statements}, "openapi.json": {"GET": described}, **table})
     routes = APIRouter(prefix="/fhir", route_class=OutcomeRoute, include_in_schema=False)
     # Not by FastAPI's routes: to look through two dozen of them costs as much as to read a resource.
     routes.add_route("/fhir{rest:fhir_rest}", answering(paths.dispatch), methods=_EVERY, include_in_schema=False)
@@ -75,12 +80,11 @@ class _Rest(Convertor[str]):
 register_url_convertor("fhir_rest", _Rest())
 
 
-def _table(face: Face, metadata: Endpoint) -> dict[str, dict[str, Endpoint]]:
+def _table(face: Face) -> dict[str, dict[str, Endpoint]]:
     """What stands at each path, by method; the first that fits is taken. What is in braces goes to the endpoint."""
     reads, writes, bundles = Reads(face), Writes(face), Bundles(face)
     return {
         "": {"GET": reads.search_system, "POST": bundles.process},
-        "metadata": {"GET": metadata},
         "_search": {"POST": reads.search_system},
         "_history": {"GET": reads.history_of_system},
         "{type}": {
@@ -117,6 +121,7 @@ class _Metadata:
     face: Face
     statements: Mapping[str, str]
     """The answer to each `mode`."""
+    media_type: str = MEDIA_TYPE
 
     async def __call__(self, request: Request) -> Response:
         async with visit(request, "capabilities", self.face.database, self.face.audit) as one:
@@ -126,7 +131,7 @@ class _Metadata:
                 raise InvalidInput(f"mode is one of {', '.join(self.statements)}", location="http.mode")
             async with self.face.database.statements() as conn:
                 await one.record(conn)
-        return Response(body, media_type=MEDIA_TYPE)
+        return Response(body, media_type=self.media_type)
 
 
 class _Paths:
