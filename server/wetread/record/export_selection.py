@@ -23,7 +23,7 @@ _OF_SOMEONE = """EXISTS (
 # not shown a Group or an Appointment that names others too.
 _OF_LISTED = """r.key IN (
     SELECT i.resource_key FROM export_patient p JOIN index_reference i
-        ON i.target_id = p.patient_id AND i.target_type = 'Patient' AND i.url = ''
+        ON i.target_id = p.patient_id AND i.target_id <> '' AND i.target_type = 'Patient' AND i.url = ''
     WHERE p.job_id = %s AND i.resource_type = %s AND i.param = ANY (%s))
     AND NOT EXISTS (
     SELECT FROM index_reference i WHERE i.resource_key = r.key AND i.param = ANY (%s)
