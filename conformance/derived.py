@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 CANONICAL = "https://wetread.org/fhir"
 DATE = "2026-11-21"
 """Of the newest content; not of the hour in which somebody builds it."""
+WORDS = f"{CANONICAL}/CodeSystem/hl7v2-word"
 _V2 = "http://terminology.hl7.org/CodeSystem/v2-"
 _DCM = "http://dicom.nema.org/resources/ontology/DCM"
 
@@ -32,7 +33,8 @@ Resource = dict[str, Any]
 class CodeTable:
     """What a code map's two columns are: HL7 v2 tables, first come first served, and the system of its targets.
 
-    A source code of none of the tables is a word that senders write in place of one.
+    A source code of none of the tables is a word that senders write in place of one, of the system `WORDS`: HAPI FHIR
+    takes no group without a system.
     """
 
     tables: tuple[str, ...]
@@ -74,7 +76,7 @@ EXPORT_PARAMETERS: Mapping[str, tuple[str, str]] = {
 
 def every() -> dict[str, Resource]:
     """Every definition by type and id, as `ConceptMap/hl7v2-gender`."""
-    made = [*concept_maps(), *exports(), ai_findings(), audit_subtypes(), capabilities_of_the_software(DATE)]
+    made = [*concept_maps(), words(), *exports(), ai_findings(), audit_subtypes(), capabilities_of_the_software(DATE)]
     return {f"{r['resourceType']}/{r['id']}": r for r in made}
 
 
@@ -96,13 +98,23 @@ def _concept_map(code_map: CodeMap, table: CodeTable) -> Resource:
         "description": yaml.safe_load(file.read_text(encoding="utf-8"))["description"],
         "group": [
             {
-                **({"source": source} if source else {}),
+                "source": source,
                 "target": system,
                 "element": elements,
                 **_unmapped(code_map.otherwise, table.target, system),
             }
-            for (source, system), elements in sorted(groups.items(), key=lambda item: (not item[0][0], item[0]))
+            for (source, system), elements in sorted(groups.items(), key=lambda item: (item[0][0] == WORDS, item[0]))
         ],
+    }
+
+
+def words() -> Resource:
+    """What stands in `group.source` for codes of no table."""
+    return _canonical("CodeSystem", "hl7v2-word", "Words for codes of HL7 v2") | {
+        "description": "What senders write in HL7 v2 fields in place of a code of the field's table. What a word means "
+        "depends on the field, so the words stand in the ConceptMaps alone.",
+        "caseSensitive": False,
+        "content": "not-present",
     }
 
 
@@ -112,7 +124,7 @@ def _source(key: str, table: CodeTable) -> tuple[str, str]:
         code = _v2_table(number).get(key)
         if code is not None:
             return f"{_V2}{number}", code
-    return "", key
+    return WORDS, key
 
 
 def _target(target: Any, system: str) -> tuple[str, str | None]:

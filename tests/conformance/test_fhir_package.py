@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.fhir import servers
 
-from conformance import generate, package, shorthand, supply, validator
+from conformance import derived, generate, package, shorthand, supply, validator
 from wetread import __version__
 
 pytestmark = pytest.mark.conformance
@@ -101,3 +102,31 @@ def test_a_profile_of_somebody_else_is_built_on_the_package(tmp_path: Path) -> N
     elements = {e["id"]: e for e in made["snapshot"]["element"]}
     assert elements["Observation.component:certainty"]["min"] == 1
     assert elements["Observation.method"]["patternCodeableConcept"]["coding"][0]["code"] == "ai-reading"
+
+
+def test_hapi_takes_every_file_and_works_by_it(tmp_path: Path) -> None:
+    """HAPI FHIR's JPA server, which has no `hl7.terminology` and so lacks AIAST."""
+    every = [package.implementation_guide(), *package.definitions(), *package.examples()]
+    writes = [{"resource": r, "request": {"method": "PUT", "url": f"{r['resourceType']}/{r['id']}"}} for r in every]
+    [observation, *_] = [r for r in package.examples() if r["resourceType"] == "Observation"]
+    wrong = {k: v for k, v in observation.items() if k != "device"}
+    with servers.hapi(tmp_path / "hapi", validate=False) as server:
+
+        def ask(method: str, path: str, body: Any = None) -> tuple[int, Any]:
+            status, _, content = server.ask(method, path, json.dumps(body) if body else "")
+            return status, json.loads(content)
+
+        status, answer = ask("POST", "", {"resourceType": "Bundle", "type": "transaction", "entry": writes})
+        assert (status, len(answer.get("entry", ()))) == (200, len(every)), answer
+        _, translated = ask("GET", "/ConceptMap/hl7v2-priority/$translate?code=STAT&system=" + derived.WORDS)
+        _, named = ask("GET", "/DiagnosticReport?imagingStudy=ImagingStudy/1")
+        _, found = ask("POST", "/Observation/$validate", observation)
+        _, found_wrong = ask("POST", "/Observation/$validate", wrong)
+    assert translated["parameter"][0] == {"name": "result", "valueBoolean": True}
+    assert named["resourceType"] == "Bundle"
+    assert all("AIAST" in said for said in _told(found))
+    assert any("Observation.device" in said for said in _told(found_wrong))
+
+
+def _told(outcome: dict[str, Any]) -> list[str]:
+    return [issue["diagnostics"] for issue in outcome["issue"] if issue["severity"] in ("error", "fatal")]
