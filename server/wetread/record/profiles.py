@@ -16,12 +16,25 @@ from wetread.record.validate import Issue
 from wetread.store.database import Connection
 
 _MOST = 200
+_VITAL_SIGNS = {
+    "85353-1": "vitalspanel",
+    "9279-1": "resprate",
+    "8867-4": "heartrate",
+    "2708-6": "oxygensat",
+    "8310-5": "bodytemp",
+    "8302-2": "bodyheight",
+    "9843-4": "headcircum",
+    "29463-7": "bodyweight",
+    "39156-5": "bmi",
+    "85354-9": "bp",
+}
+"""LOINC code to the profile that an Observation of it must conform to (FHIR R4 observation-vitalsigns.html 10.1.3)."""
 
 
 async def faults(conn: Connection, content: Mapping[str, Any], profile_url: str = "") -> list[Issue]:
-    """What is wrong with a resource by R4, by the profile that is named, by those that it claims, and by the
-    definitions of its extensions. A profile that is named must be known; a claim or an extension need not be."""
-    claimed = [url for url in _claimed(content) if url != profile_url]
+    """What is wrong with a resource by R4, by the profile that is named, by those that it claims or that R4 lays on its
+    code, and by the definitions of its extensions. A profile that is named must be known; the others need not be."""
+    claimed = [url for url in dict.fromkeys([*_claimed(content), *_of_code(content)]) if url != profile_url]
     known = await definitions_of(conn, [profile_url, *claimed, *_extension_urls(content)])
     asked = [url for url in claimed if url.partition("|")[0] in known]
     return await asyncio.to_thread(_faults, content, [profile_url, *asked] if profile_url else asked, known)
@@ -38,6 +51,16 @@ def _claimed(content: Mapping[str, Any]) -> list[str]:
     meta = content.get("meta")
     urls = meta.get("profile") if isinstance(meta, Mapping) else None
     return [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
+
+
+def _of_code(content: Mapping[str, Any]) -> Iterator[str]:
+    code = content.get("code") if content.get("resourceType") == "Observation" else None
+    codings = code.get("coding") if isinstance(code, Mapping) else None
+    for coding in codings if isinstance(codings, list) else ():
+        if not isinstance(coding, Mapping) or coding.get("system") != "http://loinc.org":
+            continue
+        if name := _VITAL_SIGNS.get(str(coding.get("code"))):
+            yield f"http://hl7.org/fhir/StructureDefinition/{name}"
 
 
 def _extension_urls(value: Any) -> Iterator[str]:

@@ -302,9 +302,12 @@ async def test_what_a_resource_claims_and_extends_is_judged_where_it_is_known(mo
     weight = observation(meta={"profile": [BASE + "bodyweight", "https://nobody.example/StructureDefinition/x"]})
     place = {"resourceType": "Patient", "extension": [{"url": BASE + "patient-birthPlace", "valueString": "x"}]}
     other = {"resourceType": "Patient", "extension": [{"url": "https://nobody.example/ext", "valueString": "x"}]}
+    warm = observation(code={"coding": [{"system": LOINC, "code": "8310-5"}]})
     async with module_database.transaction() as conn:
+        by_code = await profiles.faults(conn, warm)
         by_claim = await profiles.faults(conn, weight)
         by_extension = await profiles.faults(conn, place)
         assert await profiles.faults(conn, other) == []
     assert ("required", "Observation.category") in {(i.code, i.expression) for i in by_claim}
+    assert ("required", "Observation.subject") in {(i.code, i.expression) for i in by_code}
     assert [(i.code, i.expression) for i in by_extension] == [("structure", "Patient.extension[0].value")]
