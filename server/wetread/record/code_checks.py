@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wetread.errors import InvalidInput, NotFound
@@ -169,15 +169,23 @@ async def validate_in_value_set(conn: Connection, given: Given, instance: Defini
     """Whether a code is in a value set. Raises InvalidInput, NotFound for a value set that is not here."""
     definition = await expansion.definition_of(conn, given, instance)
     codings = _codings(given, given.text("system"), given.text("systemVersion"))
-    if any(not c.system for c in codings):
-        raise InvalidInput("a code is checked with its system", location="system")
     versions = Versions(otherwise={c.system: c.version for c in codings if c.version})
     selected = await value_set.selected(conn, definition, versions)
-    verdicts = [await _in_value_set(conn, selected, c, given) for c in codings]
+    verdicts = [await _in_value_set(conn, selected, _with_system(selected, c), given) for c in codings]
     return _best(verdicts).parameters()
 
 
+def _with_system(selected: Selected, coding: Coding) -> Coding:
+    """A bare code is that of the one system from which the value set has it."""
+    systems = {system for system, code in selected.members if code == coding.code}
+    if coding.system or len(systems) != 1:
+        return coding
+    return replace(coding, system=systems.pop())
+
+
 async def _in_value_set(conn: Connection, selected: Selected, coding: Coding, given: Given) -> Verdict:
+    if not coding.system:
+        return Verdict(False, f"{coding.code} is in the value set from no system, or from several: name its system")
     member = selected.members.get((coding.system, coding.code)) or _in_other_case(selected, coding)
     if member is not None:
         if coding.version and member.version and not definitions.is_version(member.version, coding.version):

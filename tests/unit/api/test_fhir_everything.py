@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.unit.api.test_fhir import BASE, READERS, application, audits, caller, put
+from tests.unit.api.test_fhir_terminology import valid
 
 from wetread.api import fhir_operations
 from wetread.domain.reader import Reader, Scope
@@ -96,8 +97,7 @@ async def client(module_database: Database) -> AsyncIterator[httpx.AsyncClient]:
 async def bundle(client: httpx.AsyncClient, path: str, status: int = 200, **params: Any) -> dict[str, Any]:
     answer = await client.get(path if path.startswith("http") else f"{BASE}/{path}", params=params or None)
     assert answer.status_code == status, answer.text
-    body: dict[str, Any] = answer.json()
-    return body
+    return valid(answer.text)
 
 
 def names(found: dict[str, Any], mode: str = "") -> list[str]:
