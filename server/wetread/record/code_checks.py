@@ -171,7 +171,9 @@ async def validate_in_value_set(conn: Connection, given: Given, instance: Defini
     codings = _codings(given, given.text("system"), given.text("systemVersion"))
     versions = Versions(otherwise={c.system: c.version for c in codings if c.version})
     selected = await value_set.selected(conn, definition, versions)
-    verdicts = [await _in_value_set(conn, selected, _with_system(selected, c), given) for c in codings]
+    if "code" in given.values:
+        codings = [_with_system(selected, c) for c in codings]
+    verdicts = [await _in_value_set(conn, selected, c, given) for c in codings]
     return _best(verdicts).parameters()
 
 

@@ -354,6 +354,10 @@ class TestValidateCode:
         )
         assert out(await post(client, "ValueSet/$validate-code", body)) == {"result": True, "display": "Lung"}
 
+    async def test_a_coding_without_a_system_means_nothing(self, client: httpx.AsyncClient) -> None:
+        body = given(coding__valueCoding={"code": "male"})
+        assert out(await post(client, "ValueSet/thorax/$validate-code", body))["result"] is False
+
     async def test_a_concept_with_a_code_that_does_not_exist_is_wrong(self, client: httpx.AsyncClient) -> None:
         value = {"coding": [{"system": ORGANS, "code": "tail"}, {"system": ORGANS, "code": "lung"}]}
         body = given(codeableConcept__valueCodeableConcept=value)
