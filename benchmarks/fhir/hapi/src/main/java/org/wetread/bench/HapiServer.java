@@ -2,7 +2,9 @@ package org.wetread.bench;
 
 import ca.uhn.fhir.batch2.jobs.config.Batch2JobsConfig;
 import ca.uhn.fhir.batch2.jobs.export.BulkDataExportProvider;
+import ca.uhn.fhir.batch2.maintenance.JobMaintenanceServiceImpl;
 import ca.uhn.fhir.context.FhirContext;
+import ca.uhn.fhir.context.support.IValidationSupport;
 import ca.uhn.fhir.jpa.api.IDaoRegistry;
 import ca.uhn.fhir.jpa.api.config.JpaStorageSettings;
 import ca.uhn.fhir.jpa.api.config.ThreadPoolFactoryConfig;
@@ -37,7 +39,6 @@ import ca.uhn.fhir.rest.server.RestfulServer;
 import ca.uhn.fhir.rest.server.interceptor.RequestValidatingInterceptor;
 import ca.uhn.fhir.rest.server.provider.ResourceProviderFactory;
 import ca.uhn.fhir.rest.server.util.ISearchParamRegistry;
-import ca.uhn.fhir.context.support.IValidationSupport;
 import ca.uhn.fhir.validation.IValidatorModule;
 import ca.uhn.fhir.validation.ResultSeverityEnum;
 import com.zaxxer.hikari.HikariDataSource;
@@ -48,6 +49,7 @@ import java.util.Set;
 import javax.sql.DataSource;
 import org.hibernate.dialect.Dialect;
 import org.springframework.beans.factory.config.AutowireCapableBeanFactory;
+import org.springframework.beans.factory.config.BeanPostProcessor;
 import org.springframework.beans.factory.config.ConfigurableListableBeanFactory;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.ImportAutoConfiguration;
@@ -146,6 +148,20 @@ public class HapiServer {
                 "http://snomed.info/*", "https://snomed.info/*", "http://unitsofmeasure.org/*",
                 "https://unitsofmeasure.org/*", "http://loinc.org/*", "https://loinc.org/*"));
         return settings;
+    }
+
+    /** Its batch jobs take a step each second, where a minute is usual: an export would wait most of the time. */
+    @Bean
+    public static BeanPostProcessor quickerBatchJobs() {
+        return new BeanPostProcessor() {
+            @Override
+            public Object postProcessAfterInitialization(Object bean, String name) {
+                if (bean instanceof JobMaintenanceServiceImpl maintenance) {
+                    maintenance.setScheduledJobFrequencyMillis(1_000);
+                }
+                return bean;
+            }
+        };
     }
 
     @Bean
