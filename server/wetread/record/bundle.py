@@ -232,7 +232,7 @@ async def _write(conn: Connection, step: _Step, manner: Manner) -> Done:
     accepted = Accepted(lossless.dump(content), content)
     if step.is_new:
         resources.require_version(None, entry.if_match)
-        return _answer(entry, await resources.make(conn, accepted, entry.id), 201, manner, wrote=True)
+        return _answer(entry, await resources.make(conn, accepted, entry.id), 201, manner, wrote=content)
     version, created = await resources.update(
         conn,
         accepted,
@@ -240,13 +240,13 @@ async def _write(conn: Connection, step: _Step, manner: Manner) -> Done:
         only_new=entry.method == "PUT" and entry.if_none_match == "*",
         may_create=manner.may_create,
     )
-    return _answer(entry, version, 201 if created else 200, manner, wrote=True)
+    return _answer(entry, version, 201 if created else 200, manner, wrote=content)
 
 
 async def _patch(conn: Connection, entry: Entry, manner: Manner) -> Done:
     change = patch.change(entry.operations)
     version = await resources.patch(conn, entry.resource_type, entry.id, change, if_match=entry.if_match)
-    return _answer(entry, version, 200, manner, wrote=True)
+    return _answer(entry, version, 200, manner, wrote=version.resource())
 
 
 async def _delete(conn: Connection, entry: Entry, manner: Manner) -> Done:
@@ -288,7 +288,10 @@ async def _get(conn: Connection, reader: Reader, entry: Entry, manner: Manner) -
 _REASONS = {200: "200 OK", 201: "201 Created", 304: "304 Not Modified"}
 
 
-def _answer(entry: Entry, version: Version, status: int, manner: Manner, *, wrote: bool = False) -> Done:
+def _answer(
+    entry: Entry, version: Version, status: int, manner: Manner, *, wrote: dict[str, Any] | None = None
+) -> Done:
+    """`wrote` is the version's content, where the entry wrote it."""
     what = f"{version.resource_type}/{version.id}"
     status = (
         304 if entry.method == "GET" and is_known(version, entry.if_none_match, entry.if_modified_since) else status
@@ -303,8 +306,8 @@ def _answer(entry: Entry, version: Version, status: int, manner: Manner, *, wrot
     }
     body = f'"resource":{version.body},' if returns == "representation" and status != 304 else ""
     text = f'{{"fullUrl":"{manner.base_url}/{what}",{body}{lossless.dump({"response": response})[1:]}'
-    written = (version.resource_type, version.id, version) if wrote else None
-    return Done(entry, text, what, _patients(version), written)
+    written = (version.resource_type, version.id, version) if wrote is not None else None
+    return Done(entry, text, what, _patients(version, wrote), written)
 
 
 def is_known(version: Version, none_match: str | None, since: datetime | None) -> bool:
@@ -320,8 +323,10 @@ def _success(status: int) -> dict[str, Any]:
     return {"resourceType": "OperationOutcome", "issue": [issue]}
 
 
-def _patients(version: Version | None) -> tuple[str, ...]:
-    patient_id = patient_of(version.resource()) if version is not None and not version.deleted else None
+def _patients(version: Version | None, content: dict[str, Any] | None = None) -> tuple[str, ...]:
+    if version is None or version.deleted:
+        return ()
+    patient_id = patient_of(content if content is not None else version.resource())
     return (patient_id,) if patient_id else ()
 
 

@@ -13,6 +13,8 @@ from wetread.errors import InvalidInput
 _DEEPEST = 100
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_MARKED = re.compile(r'"\\u0000([^"\\]*)"')
+_ESCAPED_NO_TEXT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _NOT_TEXT = "a string holds a NUL or an unpaired surrogate, which is not text (FHIR R4 2.24.0.1)"
 
 
@@ -37,39 +39,44 @@ def parse_value(text: str) -> Any:
         raise InvalidInput("not JSON: an integer has too many digits") from error
     if text.count("{") + text.count("[") > _DEEPEST:
         _require_shallow(value, _DEEPEST)
-    if "\\u" in text or "\x00" in text:
+    if "\x00" in text or _NO_TEXT.search(text) or _ESCAPED_NO_TEXT.search(text):
         _require_text(value)
     return value
 
 
 def dump(value: Any) -> str:
     """Compact JSON; Decimals keep their digits."""
-    match value:
-        case str():
-            return json.dumps(value, ensure_ascii=False)
-        case Mapping():
-            return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{dump(v)}" for k, v in value.items()) + "}"
-        case list() | tuple():
-            return "[" + ",".join(map(dump, value)) + "]"
-        case Decimal():
-            return str(value)
-        case _:
-            return json.dumps(value, allow_nan=False)
+    return _encoded(value, sort_keys=False)
 
 
 def canonical(value: Any) -> str:
     """`dump` with sorted keys: equal for equal content, whatever the order of members."""
-    return dump(_sorted(value))
+    return _encoded(value, sort_keys=True)
 
 
-def _sorted(value: Any) -> Any:
-    match value:
-        case Mapping():
-            return {k: _sorted(value[k]) for k in sorted(value)}
-        case list() | tuple():
-            return [_sorted(v) for v in value]
-        case _:
-            return value
+def _encoded(value: Any, *, sort_keys: bool) -> str:
+    """By the standard library's encoder, in C, which knows no Decimal: those pass as marked strings."""
+    decimals = 0
+
+    def other(member: Any) -> Any:
+        nonlocal decimals
+        if isinstance(member, Decimal):
+            decimals += 1
+            return f"\0{member}"
+        if isinstance(member, Mapping):
+            return dict(member)
+        raise TypeError(f"JSON has no form for {type(member).__name__}")
+
+    encoder = json.JSONEncoder(
+        ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=sort_keys, default=other
+    )
+    text = encoder.encode(value)
+    if not decimals:
+        return text
+    unmarked, found = _MARKED.subn(r"\1", text)
+    if found != decimals:
+        raise ValueError("a string holds a NUL, which JSON of ours never does")
+    return unmarked
 
 
 def _refuse_constant(name: str) -> NoReturn:
