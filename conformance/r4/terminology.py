@@ -2,8 +2,8 @@
 
     python conformance/r4/terminology.py        writes server/wetread/record/data/terminology-*
 
-The core package's 2,458 definitions go, without their narrative, into one archive with a member for each, so that the server
-reads those that it is asked for and no more. Ours, `conformance/*.json`, go into one JSON file.
+The core package's 2,458 definitions go, without their narrative, into one archive with a member for each, so that the
+server reads those that it is asked for and no more. Ours, `conformance/*.json`, go into one JSON file.
 """
 
 from __future__ import annotations
