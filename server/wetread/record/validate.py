@@ -41,11 +41,13 @@ async def parsed(text: str) -> dict[str, Any]:
 
 
 def check(content: Mapping[str, Any]) -> None:
-    """Raises InvalidResource with every fault found, or Unsupported for a type that is not stored here."""
+    """Raises InvalidResource with every fault found where one is more than tolerable, or Unsupported for a type that is
+    not stored here."""
     resource_type = content.get("resourceType")
     if not isinstance(resource_type, str) or resource_type not in resource_types():
         raise Unsupported("this server stores no resource of that type; see GET metadata", location="resourceType")
-    if found := validate_types.check(content):
+    found = validate_types.check(content)
+    if not all(issue.is_tolerable for issue in found):
         raise InvalidResource(found)
 
 

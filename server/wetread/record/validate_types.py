@@ -30,6 +30,8 @@ class Issue:
     expression: str
     text: str
     severity: str = "error"
+    is_tolerable: bool = False
+    """A fault that no reader of the resource stumbles over, and that R4's own examples have: told of, but stored."""
 
 
 _NATIVE_RULES = frozenset({"ref-1", "txt-1", "txt-2", "dom-2", "dom-3", "dom-4", "dom-5", "ele-1", "ext-1"})
@@ -58,8 +60,8 @@ class Walk:
     contained: Mapping[str, str] = field(default_factory=dict)
     """Id of each resource contained in the root, to its type."""
 
-    def add(self, code: str, place: Place, text: str) -> None:
-        self.issues.append(Issue(code, expression(place), text))
+    def add(self, code: str, place: Place, text: str, *, is_tolerable: bool = False) -> None:
+        self.issues.append(Issue(code, expression(place), text, is_tolerable=is_tolerable))
 
     @property
     def is_full(self) -> bool:
@@ -317,7 +319,8 @@ def _check_target(walk: Walk, targets: frozenset[str], value: dict[str, Any], pl
     """The type of what a reference points to, as far as its own text or a contained resource tells."""
     found = target_type(walk.contained, value)
     if found and found not in targets:
-        walk.add("invalid", place, f"the reference may point to {', '.join(sorted(targets))} only")
+        text = f"the reference may point to {', '.join(sorted(targets))} only"
+        walk.add("invalid", place, text, is_tolerable=True)
     told = value.get("type")
     if found and isinstance(told, str) and told != found and "/" not in told:
         walk.add("invalid", (place, "type", None), "the reference's type is not that of what it points to")
@@ -406,7 +409,8 @@ def _check_narrative(walk: Walk, content: dict[str, Any], place: Place) -> None:
     div = content.get("div")
     if isinstance(div, str):
         for key, text in validate_narrative.faults(div):
-            walk.add("invariant", (place, "div", None), f"{key}: {text}")
+            # An empty narrative misleads nobody; what could be active in one does.
+            walk.add("invariant", (place, "div", None), f"{key}: {text}", is_tolerable=key == "txt-2")
 
 
 _SPECIAL: Mapping[str, Callable[[Walk, dict[str, Any], Place], None]] = {
