@@ -265,9 +265,8 @@ async def _by_terminology(question: Question, parameter: SearchParameter, modifi
 
 
 def _on_own_columns(matches: Condition) -> Condition:
-    """`_id` and `_lastUpdated` stand in `resource` itself; a version's instant covers its millisecond."""
-    sql = matches.sql.replace("i.code", "r.id").replace("i.low", "r.last_updated")
-    return Condition(sql.replace("i.high", "(r.last_updated + interval '1 millisecond')"), matches.args)
+    """`_id` and `_lastUpdated` stand in `resource` itself."""
+    return Condition(matches.sql.replace("i.code", "r.id").replace("i.low", "r.last_updated"), matches.args)
 
 
 def _listed(question: Question, value: str) -> Condition:

@@ -72,7 +72,7 @@ async def planned(
             _ignore(plan, name, "this search parameter has no value and was ignored", strict=strict)
         elif _steers(plan, name, value, strict=strict):
             if name not in dict(plan.ignored):
-                plan.applied.append((name, value))
+                plan.applied.append((name, str(plan.count) if name == "_count" else value))
         elif query.known(types, name):
             asked.append((name, value))
             plan.is_broad = plan.is_broad and _is_broad(plan, name)

@@ -158,6 +158,27 @@ async def test_a_span_of_dates_finds_what_reaches_into_it(
             await resources.delete(conn, "Observation", id_)
 
 
+async def test_the_last_update_is_an_instant_of_a_millisecond(shelf: Database) -> None:
+    async with shelf.transaction() as conn:
+        first = bundle(await search(conn, SYSTEM, "Observation", [("_id", "o7")], BASE))["entry"][0]["resource"]
+        at = first["meta"]["lastUpdated"]
+        for prefix, is_found in (
+            ("eq", True),
+            ("ne", False),
+            ("ge", True),
+            ("le", True),
+            ("gt", False),
+            ("lt", False),
+            ("sa", False),
+            ("eb", False),
+            ("ap", True),
+        ):
+            assert ("o7" in await found(conn, f"Observation?_id=o7&_lastUpdated={prefix}{at}")) is is_found, prefix
+            assert ("o7" in await found(conn, f"Observation?_lastUpdated={prefix}{at[:16]}Z")) is is_found, prefix
+        page = bundle(await search(conn, SYSTEM, "Observation", [("_count", "5000")], BASE))
+    assert page["link"][0]["url"] == f"{BASE}/Observation?_count=1000"
+
+
 async def test_totals_on_request(shelf: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async def total(*params: tuple[str, str]) -> int | None:
         answer = bundle(await search(conn, SYSTEM, "Observation", [("_count", "5"), *params], BASE))
