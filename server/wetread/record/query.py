@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
+from typing import LiteralString
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, Unsupported
@@ -74,25 +75,43 @@ async def matching(
     if len(params) > MOST_PARAMETERS:
         raise InvalidInput(f"more than {MOST_PARAMETERS} parameters in one search")
     question = Question(conn, reader, base_url)
-    return all_of(await conditions(question, (resource_type,), params))
+    few = await few_dates(question, (resource_type,), params)
+    return all_of(await conditions(question, (resource_type,), params, few))
 
 
 async def conditions(
+    question: Question, types: tuple[str, ...], params: Sequence[tuple[str, str]], few: Mapping[str, Sequence[str]]
+) -> list[Condition]:
+    """Each search parameter as a condition; the bounds of those dates of which there are few (`few_dates`) as one."""
+    own = common_parameters(types)
+    found = [_span(types, own[name], values) for name, values in few.items()]
+    plain = [(name, value) for name, value in params if name not in few or "," in value]
+    return found + [await condition(question, types, name, value) for name, value in plain]
+
+
+async def few_dates(
     question: Question, types: tuple[str, ...], params: Sequence[tuple[str, str]]
-) -> list[Condition]:  # fmt: skip
-    """Each search parameter as a condition; but the bounds of one span of dates as one, which one row must meet."""
+) -> dict[str, list[str]]:
+    """The spans of dates, by parameter, in which the planner expects few resources; of parameters of one value at most.
+
+    Few are best found along the index of dates, many by looking at what else was asked for.
+    """
     own = common_parameters(types)
     spans: dict[str, list[str]] = {}
-    found = []
     for name, value in params:
-        if name in own and own[name].is_single_date and "," not in value:
+        if name in own and own[name].is_single_date and "," not in value and is_text(value):
             spans.setdefault(name, []).append(value)
-        else:
-            found.append(await condition(question, types, name, value))
-    for name, values in spans.items():
-        single = len(values) == 1
-        found.append(await condition(question, types, name, values[0]) if single else _span(types, own[name], values))
-    return found
+    for name, values in list(spans.items()):
+        begun = _begun_within(types, own[name], values)
+        explained = await question.conn.execute(_EXPLAIN + begun.sql, begun.args)
+        expected = await explained.fetchone()
+        if expected is None or expected[0][0]["Plan"]["Plan Rows"] >= _MANY:
+            del spans[name]
+    return spans
+
+
+_EXPLAIN: LiteralString = "EXPLAIN (FORMAT JSON) SELECT FROM index_date i WHERE "
+_MANY = 20_000
 
 
 def known(types: Sequence[str], name: str) -> bool:
@@ -181,16 +200,24 @@ def of_types(alias: str, types: Sequence[str]) -> Condition:
 def _span(types: tuple[str, ...], parameter: SearchParameter, values: Sequence[str]) -> Condition:
     """A span of dates: what began within it, or less than a day before; and of what is longer, what reaches into it."""
     matches = all_of([query_values.of_value(v, "", parameter) for v in values])
-    afters, befores = zip(*(query_values.date_bounds(v, parameter) for v in values), strict=True)
-    after, before = max(afters), min(befores)
-    own = of_types("i", types)
-    rows = "SELECT i.resource_key FROM index_date i WHERE " + own.sql + " AND i.param = %s AND i.low < %s"
-    args = (*own.args, parameter.code, before)
+    after, _ = query_values.date_bounds(values, parameter)
+    begun, own = _begun_within(types, parameter, values), of_types("i", types)
     return Condition(
-        "r.key IN (" + rows + " AND i.low > %s AND (" + matches.sql + ") UNION ALL " + rows
-        + " AND i.high - i.low > interval '1 day' AND i.high > %s AND (" + matches.sql + "))",
-        (*args, max(after, BEGINNING + _DAY) - _DAY, *matches.args, *args, after, *matches.args),
-    )  # fmt: skip
+        "r.key IN (SELECT i.resource_key FROM index_date i WHERE " + begun.sql + " AND (" + matches.sql + ") UNION ALL"
+        " SELECT i.resource_key FROM index_date i WHERE " + own.sql + " AND i.param = %s"
+        " AND i.high - i.low > interval '1 day' AND i.high > %s AND (" + matches.sql + "))",
+        (*begun.args, *matches.args, *own.args, parameter.code, after, *matches.args),
+    )
+
+
+def _begun_within(types: tuple[str, ...], parameter: SearchParameter, values: Sequence[str]) -> Condition:
+    """The rows of dates that began within a span, or less than a day before it."""
+    after, before = query_values.date_bounds(values, parameter)
+    own = of_types("i", types)
+    return Condition(
+        own.sql + " AND i.param = %s AND i.low > %s AND i.low < %s",
+        (*own.args, parameter.code, max(after, BEGINNING + _DAY) - _DAY, before),
+    )
 
 
 _DAY = timedelta(days=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import LiteralString, TypeAlias
@@ -190,11 +190,13 @@ def _date_asked(value: str, parameter: SearchParameter) -> tuple[str, datetime, 
         raise InvalidInput("expected a FHIR date, such as ge2026-01-31", location=parameter.code) from error
 
 
-def date_bounds(value: str, parameter: SearchParameter) -> tuple[datetime, datetime]:
-    """(after, before): what the value matches ends after the one and begins before the other."""
-    prefix, low, high = _date_asked(value, parameter)
-    after = {"eq": low, "ge": low, "gt": high, "sa": high}.get(prefix, BEGINNING)
-    return after, {"eq": high, "le": high, "lt": low, "eb": low}.get(prefix, END)
+def date_bounds(values: Sequence[str], parameter: SearchParameter) -> tuple[datetime, datetime]:
+    """(after, before): what matches all the values ends after the one and begins before the other."""
+    after, before = BEGINNING, END
+    for prefix, low, high in (_date_asked(value, parameter) for value in values):
+        after = max(after, {"eq": low, "ge": low, "gt": high, "sa": high}.get(prefix, BEGINNING))
+        before = min(before, {"eq": high, "le": high, "lt": low, "eb": low}.get(prefix, END))
+    return after, before
 
 
 def _number(value: str, modifier: str, parameter: SearchParameter) -> Condition:

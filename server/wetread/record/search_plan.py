@@ -75,11 +75,12 @@ async def planned(
                 plan.applied.append((name, str(plan.count) if name == "_count" else value))
         elif query.known(types, name):
             asked.append((name, value))
-            plan.is_broad = plan.is_broad and _is_broad(plan, name)
             plan.applied.append((name, value))
         elif name not in dict(plan.ignored):
             _ignore(plan, name, "this search parameter is not supported and was ignored", strict=strict)
-    plan.conditions = await query.conditions(question, types, asked)
+    few = await query.few_dates(question, types, asked)
+    plan.conditions = await query.conditions(question, types, asked, few)
+    plan.is_broad = not few and all(_is_broad(plan, name) for name, _ in asked)
     if plan.includes and plan.summary == "text":
         raise InvalidInput("_summary=text goes with no _include (FHIR R4 3.1.1.5.8)", location="http._summary")
     if plan.summary not in ("", "false") and plan.elements:
@@ -88,11 +89,13 @@ async def planned(
 
 
 def _is_broad(plan: Plan, name: str) -> bool:
-    """A status, a code, a date leave many; a range of dates, which names its parameter twice, leaves few."""
+    """A status, a code, a date may leave many; a reference, a name, an identifier few."""
     parameter = common_parameters(plan.types).get(name)
     if parameter is None or name in ("_id", "identifier"):
         return False
-    return parameter.kind == "token" or (parameter.kind == "date" and name not in dict(plan.applied))
+    if name == "_lastUpdated":
+        return [key.code for key in plan.sort] == [name]
+    return parameter.kind == "token" or parameter.is_single_date
 
 
 def _ignore(plan: Plan, name: str, reason: str, *, strict: bool) -> None:
