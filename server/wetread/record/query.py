@@ -150,7 +150,8 @@ async def _plain(
             raise InvalidInput(f"{code} takes no modifier", location=code)
         return text.condition(code, value)
     of_type = parameter.kind == "reference" and modifier in resource_types()
-    if modifier and not of_type and modifier not in MODIFIERS[parameter.kind]:
+    known_modifiers = _OF_OWN_COLUMN if code in ON_OWN_COLUMN else MODIFIERS[parameter.kind]
+    if modifier and not of_type and modifier not in known_modifiers:
         raise InvalidInput(f"the modifier :{modifier} is not supported for {code}", location=f"{code}:{modifier}")
     if modifier == "missing":
         return _missing(types, parameter, value)
@@ -171,6 +172,9 @@ async def _plain(
         return none_of(own) if negate else own
     rows = f"{code}:of-type" if modifier == "of-type" else code
     return indexed(types, parameter.kind, rows, matches, negate=negate)
+
+
+_OF_OWN_COLUMN = ("missing", "not")
 
 
 def indexed(types: Sequence[str], kind: str, code: str, matches: Condition, *, negate: bool = False) -> Condition:

@@ -174,6 +174,8 @@ async def test_modifiers(shelf: Database, query: str, expected: list[str]) -> No
         ("Observation?code-value-quantity=1-1$x", InvalidInput),
         ("Observation?code-value-quantity:not=1-1$1", InvalidInput),
         ("Observation?_text=-", InvalidInput),
+        ("Observation?_id:text=x", InvalidInput),
+        ("Observation?_id:in=https://v.example/open", InvalidInput),
         ("Observation?_text:exact=x", InvalidInput),
     ],
 )
