@@ -28,7 +28,7 @@ class Bundles:
             one.interaction = "transaction" if asked.is_transaction else "batch"
             manner = bundle.Manner(
                 self.face.base_url,
-                returns=http.prefers(request, "return") or "representation",
+                returns=http.returns(request),
                 strict=http.prefers(request, "handling") == "strict",
                 may_create=self.face.update_create,
             )
@@ -44,10 +44,11 @@ class Bundles:
 
     async def _transaction(self, entries: list[Entry], one: Visit, reader: Reader, manner: bundle.Manner) -> list[str]:
         async def work(conn: Connection) -> list[str]:
-            done = await bundle.transact(conn, reader, entries, manner)
-            await one.record(conn)
-            for each in done:
-                await self._tell(conn, one, reader, each)
+            async with conn.pipeline():  # hundreds of statements, of which few are waited for
+                done = await bundle.transact(conn, reader, entries, manner)
+                await one.record(conn)
+                for each in done:
+                    await self._tell(conn, one, reader, each)
             return [each.text for each in done]
 
         return await self.face.database.retried(work)

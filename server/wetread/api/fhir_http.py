@@ -23,6 +23,7 @@ _TAKES = ("application/fhir+json", "application/json", "text/json", "application
 _READS = ("application/fhir+json", "application/json")
 _FORMATS = ("json", "application/json", "application/fhir+json", "text/json")
 _FORM = "application/x-www-form-urlencoded"
+_MOST_PARAMETERS = 1000
 _ETAG = re.compile(r'(?:W/)?"(\d{1,9})"')
 
 
@@ -65,7 +66,7 @@ async def form(request: Request, limit_bytes: int) -> tuple[list[tuple[str, str]
     if name != _FORM:
         raise UnsupportedMedia(f"send Content-Type: {_FORM}", location="http.Content-Type")
     text = await _text(request, limit_bytes)
-    return parse_qsl(text, keep_blank_values=True), text.encode()
+    return _pairs(text), text.encode()
 
 
 async def _text(request: Request, limit_bytes: int) -> str:
@@ -81,7 +82,15 @@ async def _text(request: Request, limit_bytes: int) -> str:
 
 
 def query(request: Request) -> list[tuple[str, str]]:
-    return parse_qsl(request.url.query, keep_blank_values=True)
+    """The parameters of the URL. Raises TooLarge."""
+    return _pairs(request.url.query)
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
+    except ValueError as error:
+        raise TooLarge(f"a request has at most {_MOST_PARAMETERS} parameters here", location="http.url") from error
 
 
 def condition(request: Request) -> str:
@@ -99,6 +108,12 @@ def prefers(request: Request, name: str) -> str:
         if key.strip().lower() == name:
             return value.strip().strip('"')
     return ""
+
+
+def returns(request: Request) -> str:
+    """What is to stand in the answer to a write (Prefer: return): representation unless one of the others is named."""
+    wanted = prefers(request, "return")
+    return wanted if wanted in ("minimal", "OperationOutcome") else "representation"
 
 
 def if_match(request: Request) -> int | None:
@@ -144,7 +159,7 @@ def written_response(request: Request, version: Version, *, created: bool, base_
     location = f"{base_url}/{version.resource_type}/{version.id}/_history/{version.version_id}"
     headers = {**_version_headers(version), "Location": location}
     status = 201 if created else 200
-    match prefers(request, "return"):
+    match returns(request):
         case "minimal":
             return Response(status_code=status, headers=headers)
         case "OperationOutcome":
@@ -156,7 +171,7 @@ def written_response(request: Request, version: Version, *, created: bool, base_
 def deleted_response(request: Request, version: Version | None) -> Response:
     """204, or 200 with an OperationOutcome for who prefers that (3.1.0.7). No version: there was nothing to delete."""
     headers = {"ETag": etag(version)} if version is not None else {}
-    if prefers(request, "return") != "OperationOutcome":
+    if returns(request) != "OperationOutcome":
         return Response(status_code=204, headers=headers)
     body = lossless.dump(success("deleted" if version is not None else "there was nothing to delete"))
     return Response(body, headers=headers, media_type=MEDIA_TYPE)

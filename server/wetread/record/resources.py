@@ -212,7 +212,8 @@ async def read(conn: Connection, reader: Reader, resource_type: str, resource_id
     """The current version. Raises Forbidden, NotFound, Gone."""
     reader.require("r", resource_type)
     require_identity(resource_type, resource_id)
-    version = await _one(conn, _SELECT, (resource_type, resource_id))
+    seen = visible(reader, resource_type)
+    version = await _one(conn, _SELECT + " AND (" + seen.sql + ")", (resource_type, resource_id, *seen.args))
     return _present(version, resource_type)
 
 
@@ -223,7 +224,7 @@ async def read_of_patients(
     reader.require("r", resource_type)
     require_identity(resource_type, resource_id)
     seen = visible(reader, resource_type)
-    rows = await conn.execute(_SELECT_READ + seen.sql, (resource_type, resource_id, *seen.args))
+    rows = await conn.execute(_SELECT_READ + seen.sql + ")", (resource_type, resource_id, *seen.args))
     row = await rows.fetchone()
     version = _present(Version(*row[:6]) if row is not None else None, resource_type)
     assert row is not None  # noqa: S101
@@ -239,7 +240,8 @@ async def vread(conn: Connection, reader: Reader, resource_type: str, resource_i
     """One version. Raises Forbidden, NotFound, and Gone for the version that is a deletion."""
     reader.require("r", resource_type)
     require_identity(resource_type, resource_id)
-    version = await _one(conn, _SELECT_VERSION, (resource_type, resource_id, version_id))
+    seen = visible(reader, resource_type)
+    version = await _one(conn, _SELECT_VERSION + seen.sql + ")", (resource_type, resource_id, version_id, *seen.args))
     return _present(version, resource_type)
 
 
@@ -263,19 +265,21 @@ async def find(
         return await cursor.fetchall()
 
 
-_SELECT = """
-    SELECT resource_type, id, version_id, last_updated, body, deleted FROM resource WHERE resource_type = %s AND id = %s
+_SELECT: LiteralString = """
+    SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted
+    FROM resource r WHERE r.resource_type = %s AND r.id = %s
 """
 _SELECT_READ: LiteralString = """
     SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted, ARRAY (
         SELECT DISTINCT i.target_id FROM index_reference i
         WHERE i.resource_key = r.key AND i.param IN ('patient', 'subject') AND i.target_type = 'Patient'
             AND i.target_id <> '' AND i.url = '')
-    FROM resource r WHERE r.resource_type = %s AND r.id = %s AND
+    FROM resource r WHERE r.resource_type = %s AND r.id = %s AND (
 """
-_SELECT_VERSION = """
-    SELECT resource_type, id, version_id, last_updated, body, deleted FROM resource_version
-    WHERE resource_type = %s AND id = %s AND version_id = %s
+_SELECT_VERSION: LiteralString = """
+    SELECT v.resource_type, v.id, v.version_id, v.last_updated, v.body, v.deleted FROM resource_version v
+    JOIN resource r ON r.resource_type = v.resource_type AND r.id = v.id
+    WHERE v.resource_type = %s AND v.id = %s AND v.version_id = %s AND (
 """
 _LOCK = """
     SELECT resource_type, id, version_id FROM resource
@@ -359,7 +363,7 @@ def _essence(content: Mapping[str, Any]) -> str:
     return lossless.canonical({**rest, "meta": meta} if meta else rest)
 
 
-async def _one(conn: Connection, sql: str, args: tuple[Any, ...]) -> Version | None:
+async def _one(conn: Connection, sql: LiteralString, args: tuple[Any, ...]) -> Version | None:
     async with conn.cursor(row_factory=class_row(Version)) as cursor:
         await cursor.execute(sql, args)
         return await cursor.fetchone()

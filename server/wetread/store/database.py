@@ -121,9 +121,8 @@ class Database:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                with own_errors():
-                    async with self.pool.connection() as conn, conn.pipeline(), conn.transaction():
-                        return await work(conn)
+                async with self.transaction() as conn:
+                    return await work(conn)
             except Contended:
                 if attempt == _ATTEMPTS - 1:
                     raise

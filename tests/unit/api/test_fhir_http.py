@@ -143,3 +143,9 @@ async def test_bodies_beyond_measure_are_refused(client: httpx.AsyncClient, body
     answer = await client.post("Patient", content=body, headers=JSON)
     assert (answer.status_code, answer.json()["resourceType"]) == (status, "OperationOutcome"), answer.text
     assert json.loads(answer.text)["issue"][0]["diagnostics"]
+
+
+async def test_too_many_parameters_are_refused(client: httpx.AsyncClient) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = await client.post("Patient/_search", content="&".join(["name=x"] * 1001), headers=form)
+    assert (answer.status_code, answer.json()["issue"][0]["code"]) == (413, "too-long")
