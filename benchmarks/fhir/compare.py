@@ -30,7 +30,7 @@ class Plan:
     bundles: int
 
 
-_QUICK = Plan(patients=100, observations=800, warm_up_s=1, measure_s=2, warm_up_bundles=1, bundles=3)
+_QUICK = Plan(patients=100, observations=800, warm_up_s=3, measure_s=4, warm_up_bundles=1, bundles=3)
 _WHOLE = Plan(patients=1_000, observations=8_000, warm_up_s=6, measure_s=8, warm_up_bundles=10, bundles=30)
 
 
@@ -103,7 +103,9 @@ class _Bench:
         return self.replayed("create", self._population.creates(20_000))
 
     def replayed(self, what: str, requests: Iterable[Request]) -> Row:
-        replay = Replay.of(requests, "/fhir", self._folder / f"{self._server.name}-{what}".replace(" ", "-"))
+        all_of_them = list(requests)
+        self._asked(all_of_them[0])
+        replay = Replay.of(all_of_them, "/fhir", self._folder / f"{self._server.name}-{what}".replace(" ", "-"))
         where = (self._server.url, self._server.token)
         replay.run(*where, connections=_CONNECTIONS, seconds=self._plan.warm_up_s)
         before = self._server.settled()
@@ -125,13 +127,18 @@ class _Bench:
     def _post(self, bundle: Request) -> float:
         """Milliseconds."""
         started = time.monotonic()
-        status, _, content = self._server.ask("POST", "", bundle.body)
-        if status != 200:
-            raise RuntimeError(f"{self._server.name}: a transaction was answered {status}: {content[:1000]!r}")
+        self._asked(bundle)
         return (time.monotonic() - started) * 1000
+
+    def _asked(self, request: Request) -> None:
+        status, _, content = self._server.ask(*request)
+        if status >= 300:
+            raise RuntimeError(f"{self._server.name}: {request.path} was answered {status}: {content[:1000]!r}")
 
 
 def _row(server: Contestant, what: str, measured: Measured, before: Usage, after: Usage) -> Row:
+    if not measured.requests:
+        raise RuntimeError(f"{server.name}: no {what} was answered in time")
     thousands = measured.requests / 1000
     return Row(
         server.name,
