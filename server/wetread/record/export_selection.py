@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import LiteralString
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -16,26 +17,36 @@ from wetread.record.export_request import ExportRequest, membership_parameters
 from wetread.record.parameters import resource_types
 from wetread.store.database import Connection
 
+# `EXISTS (` stays open: ")" lets the planner make a join of it, _SINGLY has it asked of one resource after another.
+# Left to itself, the planner answers it for the whole store wherever it stands beside an OR.
+_SINGLY: LiteralString = " OFFSET 0)"
 _OF_SOMEONE = """EXISTS (
     SELECT FROM index_reference i WHERE i.resource_key = r.key AND i.param = ANY (%s)
-        AND i.target_type = 'Patient' AND i.target_id <> '' AND i.url = '')"""
+        AND i.target_type = 'Patient' AND i.target_id <> '' AND i.url = ''"""
 # Found from the listed patients, then kept only where it belongs to nobody else: who may have some patients' data is
 # not shown a Group or an Appointment that names others too.
 _OF_LISTED = """r.key IN (
     SELECT i.resource_key FROM export_patient p JOIN index_reference i
-        ON i.target_id = p.patient_id AND i.target_id <> '' AND i.target_type = 'Patient' AND i.url = ''
-    WHERE p.job_id = %s AND i.resource_type = %s AND i.param = ANY (%s))
-    AND NOT EXISTS (
+        ON i.target_id = p.patient_id AND i.target_type = 'Patient' AND i.url = ''
+    WHERE p.job_id = %s AND i.resource_type = %s AND i.param = ANY (%s))"""
+_IS_LISTED = """EXISTS (
+    SELECT FROM index_reference i JOIN export_patient p ON p.job_id = %s AND p.patient_id = i.target_id
+    WHERE i.resource_key = r.key AND i.resource_type = %s AND i.param = ANY (%s)
+        AND i.target_type = 'Patient' AND i.url = ''"""
+_OF_NOBODY_ELSE = """NOT EXISTS (
     SELECT FROM index_reference i WHERE i.resource_key = r.key AND i.param = ANY (%s)
         AND i.target_type = 'Patient' AND i.target_id <> '' AND i.url = ''
-        AND NOT EXISTS (SELECT FROM export_patient p WHERE p.job_id = %s AND p.patient_id = i.target_id))"""
-_LISTED = "r.id IN (SELECT patient_id FROM export_patient WHERE job_id = %s)"
-_TARGETS = """r.key IN (
-    SELECT t.provenance FROM (
-        SELECT i.resource_key AS provenance, i.target_type, i.target_id FROM index_reference i
-        WHERE i.resource_type = 'Provenance' AND i.param = 'target' AND i.target_id <> '' AND i.url = '') t
-    JOIN resource r ON r.resource_type = t.target_type AND r.id = t.target_id
-    WHERE NOT r.deleted AND r.resource_type <> 'Provenance' AND """
+        AND NOT EXISTS (SELECT FROM export_patient p WHERE p.job_id = %s AND p.patient_id = i.target_id)"""
+_LISTED = "EXISTS (SELECT FROM export_patient p WHERE p.job_id = %s AND p.patient_id = r.id)"
+# The innermost `r` is the target, the one in the last line the Provenance.
+_TARGETS = (
+    """EXISTS (
+    SELECT FROM index_reference t CROSS JOIN LATERAL (
+        SELECT 1 FROM resource r WHERE r.resource_type = t.target_type AND r.id = t.target_id AND NOT r.deleted
+            AND r.resource_type <> 'Provenance' AND (""",
+    """)) target
+    WHERE t.resource_key = r.key AND t.param = 'target' AND t.target_id <> '' AND t.url = '' OFFSET 0)""",
+)
 # The latest by `recorded`, then by age here; one resource may have it from several others.
 _LATEST = """EXISTS (
     SELECT FROM index_reference t WHERE t.resource_key = r.key AND t.param = 'target' AND t.target_id <> ''
@@ -69,12 +80,15 @@ class Selection:
             bounds.append(Condition("r.last_updated <= %s", (self.request.until,)))
         return all_of(bounds)
 
-    async def of(self, conn: Connection, resource_type: str) -> Condition:
-        """What of a type is exported, whenever it was written. Raises what `query.matching` raises."""
+    async def of(self, conn: Connection, resource_type: str, *, singly: bool = False) -> Condition:
+        """What of a type is exported, whenever it was written. Raises what `query.matching` raises.
+
+        `singly`: for a condition that is asked of one resource after another, not of a type.
+        """
         request = self.request
         seen = all_of([visible(self.reader, resource_type), await self.filtered(conn, resource_type)])
         if resource_type != "Provenance":
-            return all_of([seen, self.member(resource_type)])
+            return all_of([seen, self.member(resource_type, singly=singly)])
         if request.associated:
             others = [name for name in request.types if name != "Provenance"]
             chosen = self._with_target(await self._any(conn, others, returned=True))
@@ -85,11 +99,12 @@ class Selection:
             return seen
         patients = [name for name in sorted(resource_types()) if name == "Patient" or membership_parameters(name)]
         of_patients = self._with_target(await self._any(conn, patients, returned=False))
-        return all_of([seen, any_of([self.member(resource_type), of_patients])])
+        return all_of([seen, any_of([self.member(resource_type, singly=True), of_patients])])
 
-    def member(self, resource_type: str) -> Condition:
+    def member(self, resource_type: str, *, singly: bool = False) -> Condition:
         """Whose a resource is: of any patient, or of those listed; types that hold no patient's data pass."""
         request, names = self.request, list(membership_parameters(resource_type))
+        end: LiteralString = _SINGLY if singly else ")"
         if request.level == "system":
             return TRUE
         if resource_type == "Patient":
@@ -97,8 +112,10 @@ class Selection:
         if not names:
             return TRUE
         if request.limited:
-            return Condition(_OF_LISTED, (self.job_id, resource_type, names, names, self.job_id))
-        return Condition(_OF_SOMEONE, (names,))
+            listed: LiteralString = _IS_LISTED + _SINGLY if singly else _OF_LISTED
+            alone = Condition(_OF_NOBODY_ELSE + end, (names, self.job_id))
+            return all_of([Condition(listed, (self.job_id, resource_type, names)), alone])
+        return Condition(_OF_SOMEONE + end, (names,))
 
     async def filtered(self, conn: Connection, resource_type: str) -> Condition:
         """What `_typeFilter` asks of a type: any of its filters."""
@@ -113,7 +130,7 @@ class Selection:
 
     def _with_target(self, target: Condition) -> Condition:
         """A Provenance of a resource that `target` is true of: in there, `r` is that resource."""
-        return Condition(_TARGETS + "(" + target.sql + "))", target.args)
+        return Condition(_TARGETS[0] + target.sql + _TARGETS[1], target.args)
 
     async def _any(self, conn: Connection, names: Sequence[str], *, returned: bool) -> Condition:
         """What is of one of these types: what the export returns of it, or whatever belongs to its patients."""
@@ -121,7 +138,9 @@ class Selection:
         choices = []
         for name in names:
             if name in there:
-                wanted = [await self.of(conn, name), self.changed(name)] if returned else [self.member(name)]
+                wanted = [self.member(name, singly=True)]
+                if returned:
+                    wanted = [await self.of(conn, name, singly=True), self.changed(name)]
                 choices.append(all_of([Condition("r.resource_type = %s", (name,)), *wanted]))
         return any_of(choices) if choices else FALSE
 
