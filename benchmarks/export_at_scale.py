@@ -65,7 +65,9 @@ def fill(url: str, count: int) -> None:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process and of its children that have ended."""
+    """User and system time of a process and of its children that have ended; 0 for one that has ended itself."""
+    if not Path(f"/proc/{pid}").exists():
+        return 0.0
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return sum(map(int, fields[11:15])) * _TICK_S
 

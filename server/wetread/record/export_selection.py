@@ -27,7 +27,7 @@ _OF_SOMEONE = """EXISTS (
 # not shown a Group or an Appointment that names others too.
 _OF_LISTED = """r.key IN (
     SELECT i.resource_key FROM export_patient p JOIN index_reference i
-        ON i.target_id = p.patient_id AND i.target_type = 'Patient' AND i.url = ''
+        ON i.target_id = p.patient_id AND i.target_id <> '' AND i.target_type = 'Patient' AND i.url = ''
     WHERE p.job_id = %s AND i.resource_type = %s AND i.param = ANY (%s))"""
 _IS_LISTED = """EXISTS (
     SELECT FROM index_reference i JOIN export_patient p ON p.job_id = %s AND p.patient_id = i.target_id
@@ -54,7 +54,8 @@ _LATEST = """EXISTS (
             SELECT FROM index_reference o JOIN index_date od ON od.resource_key = o.resource_key
                 AND od.param = 'recorded' JOIN index_date rd ON rd.resource_key = r.key AND rd.param = 'recorded'
             WHERE o.resource_type = 'Provenance' AND o.param = 'target' AND o.target_id = t.target_id
-                AND o.target_type = t.target_type AND o.url = '' AND (od.low, o.resource_key) > (rd.low, r.key)))"""
+                AND o.target_id <> '' AND o.target_type = t.target_type AND o.url = ''
+                AND (od.low, o.resource_key) > (rd.low, r.key)) OFFSET 0)"""
 
 
 @dataclass(frozen=True, slots=True)
