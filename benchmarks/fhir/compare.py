@@ -46,8 +46,7 @@ def run(folder: Path, *, quick: bool) -> str:
         raise RuntimeError("the servers do not answer the same searches with the same resources")
     with hapi(folder / "hapi-validating", validate=True) as server:
         _fill(server, Population(plan.patients, 0))
-        bench = _Bench(server, plan, folder)
-        validating = [bench.create(), bench.transaction()]
+        validating = [_Bench(server, plan, folder).create()]
     note = f"{plan.patients:,} patients with {plan.observations:,} observations, {_CONNECTIONS} connections; "
     note += f"{plan.warm_up_s} s of warm-up and {plan.measure_s} s of measuring for each interaction."
     return table(results[0], results[1], validating, note)

@@ -80,8 +80,8 @@ request until what the requests left behind is done; the ratio counts PostgreSQL
 kick-off to the last byte of the files.
 
 What is not alike: Wetread checks the bearer token, writes an AuditEvent for each interaction, reads included, and
-validates each resource fully before it stores it. HAPI does none of this as it comes; the rows "HAPI, validating" show
-the writes with its request validation on. Wetread runs all its roles (DICOM, HL7, inference), which is in its memory
+validates each resource fully before it stores it. HAPI does none of this as it comes; the row "HAPI, validating" shows
+creation with its request validation on. Wetread runs all its roles (DICOM, HL7, inference), which is in its memory
 and its idle time. HAPI is its JPA modules 8.8.0 with the settings of its starter, but that its batch jobs take a step
 each second, not each minute, which would be most of its export's time.
 """
