@@ -31,9 +31,11 @@ BASE = "http://localhost:8080/fhir"
 READER = Reader("benchmark", (Scope.parse("system/*.rs"),))
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
-_BODY = """'{"resourceType":"Observation","id":"o' || n || '","meta":{"versionId":"1","lastUpdated":"2026-01-01T00:00:00.000Z"},'
- || '"text":{"status":"generated","div":"<div xmlns=\\"http://www.w3.org/1999/xhtml\\">Brain volume ' || n || ' mL, measured on '
- || 'the volumetric sequence, compared with the norm of age and sex</div>"},"identifier":[{"system":"urn:dicom:uid","value":'
+_BODY = """'{"resourceType":"Observation","id":"o' || n || '","meta":{"versionId":"1",'
+ || '"lastUpdated":"2026-01-01T00:00:00.000Z"},'
+ || '"text":{"status":"generated","div":"<div xmlns=\\"http://www.w3.org/1999/xhtml\\">Brain volume ' || n || ' mL, '
+ || 'measured on the volumetric sequence, compared with the norm of age and sex</div>"},'
+ || '"identifier":[{"system":"urn:dicom:uid","value":'
  || '"urn:oid:2.25.' || n || '"}],"status":"final","category":[{"coding":[{"system":'
  || '"http://terminology.hl7.org/CodeSystem/observation-category","code":"imaging"}]}],"code":{"coding":[{"system":'
  || '"http://loinc.org","code":"29463-7","display":"Body weight"}]},"subject":{"reference":"Patient/p' || n %% 10000
@@ -48,7 +50,7 @@ def fill(url: str, count: int) -> None:
         conn.execute(
             "INSERT INTO resource (resource_type, id, version_id, last_updated, deleted, body)"
             " SELECT 'Patient', 'p' || n, 1, '2026-01-01', false,"
-            " '{\"resourceType\":\"Patient\",\"id\":\"p' || n || '\"}' FROM generate_series(0, 9999) n"
+            ' \'{"resourceType":"Patient","id":"p\' || n || \'"}\' FROM generate_series(0, 9999) n'
         )
         for start in range(1, count + 1, 100_000):
             conn.execute(
@@ -82,6 +84,11 @@ def rss_mb(pid: int, field: str = "VmRSS") -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
+def forget_peak() -> None:
+    """Lets VmHWM begin anew (proc(5), clear_refs)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 async def export(url: str, folder: Path, params: list[tuple[str, str]], level: str) -> None:
     database = Database(url)
     await database.open()
@@ -103,7 +110,7 @@ async def export(url: str, folder: Path, params: list[tuple[str, str]], level: s
     assert row is not None
     postmaster = int(str(row[0]).split()[0])
     idle_mb = rss_mb(os.getpid())
-    Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()
     own, theirs = cpu_s(os.getpid()), sum(map(cpu_s, tree(postmaster)))
     started = time.monotonic()
     request = export_request.read(READER, level, params)
