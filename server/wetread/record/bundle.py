@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 
 from wetread.domain.reader import Reader
 from wetread.errors import Contended, InvalidInput, NotFound, PreconditionFailed, WetreadError
-from wetread.record import conditional, history, lossless, patch, resources, search, validate
+from wetread.record import conditional, fhirpath_patch, history, lossless, patch, resources, search, validate
 from wetread.record.bundle_entry import METHODS, Entry
 from wetread.record.compartment import patient_of
 from wetread.record.links import conditional_references, rewritten
@@ -121,7 +121,7 @@ def _within(entry: Entry) -> Iterator[None]:
     except WetreadError as error:
         where, inner = f"Bundle.entry[{entry.number}]", error.location or ""
         if not inner.startswith(where):
-            inner = inner.removeprefix(entry.resource_type)
+            inner = inner.removeprefix(entry.resource_type).removeprefix("Parameters")
             error.location = f"{where}.resource{inner}" if inner.startswith(".") else f"{where}.request"
         raise
 
@@ -244,7 +244,10 @@ async def _write(conn: Connection, step: _Step, manner: Manner) -> Done:
 
 
 async def _patch(conn: Connection, entry: Entry, manner: Manner) -> Done:
-    change = patch.change(entry.operations)
+    if entry.content is not None:
+        change = fhirpath_patch.change(fhirpath_patch.parsed(entry.content))
+    else:
+        change = patch.change(entry.operations)
     version = await resources.patch(conn, entry.resource_type, entry.id, change, if_match=entry.if_match)
     return _answer(entry, version, 200, manner, wrote=version.resource())
 

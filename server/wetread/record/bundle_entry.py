@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from wetread.errors import InvalidInput, NotFound, TooLarge, Unsupported, WetreadError
-from wetread.record import lossless, patch, validate
+from wetread.record import fhirpath_patch, lossless, patch, validate
 from wetread.record.index import date_range
 from wetread.record.parameters import resource_types
 
@@ -27,7 +27,8 @@ _ETAG = re.compile(r'(?:W/)?"?(\d{1,9})"?')
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry's request. `content` is the resource of a POST or PUT, `operations` the patch of a PATCH.
+    """One entry's request. `content` is the resource of a POST or PUT; of a PATCH it is the Parameters of a FHIRPath
+    Patch, and `operations` a JSON Patch where it is none.
 
     `interaction` is a restful-interaction code; `query` the search of a conditional interaction or of a GET.
     """
@@ -119,7 +120,10 @@ def _entry(number: int, item: Any) -> Entry:
     )
     if method in ("POST", "PUT"):
         return replace(entry, content=_content(entry, item, where))
-    return replace(entry, operations=_operations(item, where)) if method == "PATCH" else entry
+    if method == "PATCH":
+        parameters = _fhirpath_patch(item, where)
+        return replace(entry, content=parameters, operations=() if parameters else _operations(item, where))
+    return entry
 
 
 def _read(number: int, steps: Sequence[str], query: str, where: str) -> Entry:
@@ -202,12 +206,29 @@ def _content(entry: Entry, item: Mapping[str, Any], where: str) -> dict[str, Any
     try:
         validate.check(content)
     except validate.InvalidResource as error:
-        issues = [
-            replace(i, expression=f"{where}.resource{i.expression.removeprefix(entry.resource_type)}")
-            for i in error.issues
-        ]
-        raise validate.InvalidResource(issues) from error
+        raise _moved(error, entry.resource_type, where) from error
     return content
+
+
+def _fhirpath_patch(item: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    content = item.get("resource")
+    if not isinstance(content, dict) or content.get("resourceType") != "Parameters":
+        return None
+    try:
+        fhirpath_patch.parsed(content)
+    except validate.InvalidResource as error:
+        raise _moved(error, "Parameters", where) from error
+    except WetreadError as error:
+        error.location = f"{where}.resource{(error.location or '').removeprefix('Parameters')}"
+        raise
+    return content
+
+
+def _moved(error: validate.InvalidResource, resource_type: str, where: str) -> validate.InvalidResource:
+    """The faults of a resource, told where it stands in the Bundle."""
+    return validate.InvalidResource(
+        [replace(i, expression=f"{where}.resource{i.expression.removeprefix(resource_type)}") for i in error.issues]
+    )
 
 
 def _operations(item: Mapping[str, Any], where: str) -> tuple[dict[str, Any], ...]:
@@ -224,5 +245,6 @@ def _operations(item: Mapping[str, Any], where: str) -> tuple[dict[str, Any], ..
                 error.location = f"{where}.resource.data"
                 raise
     raise Unsupported(
-        f"PATCH in a Bundle takes a Binary whose contentType is {patch.MEDIA_TYPE}", location=f"{where}.resource"
+        f"PATCH in a Bundle takes Parameters, or a Binary whose contentType is {patch.MEDIA_TYPE}",
+        location=f"{where}.resource",
     )

@@ -47,8 +47,15 @@ _URLS = {"%ucum": "http://unitsofmeasure.org", "%sct": "http://snomed.info/sct",
 @cache
 def compiled(expression: str) -> Path:
     """`path(node, resource, root)`: the items that the expression gives for a node; `resource` (`%resource`) and
-    `root` (`%rootResource`) are the node itself where left out. Raises NotFhirPath here, Undecided when called."""
-    evaluate = compile_tree(syntax.parse(expression))
+    `root` (`%rootResource`) are the node itself where left out. Raises NotFhirPath here, Undecided when called.
+
+    It is kept for ever: for our own expressions, not for those that callers send."""
+    return path_of(syntax.parse(expression))
+
+
+def path_of(tree: syntax.Tree) -> Path:
+    """`compiled` for a tree, kept nowhere."""
+    evaluate = compile_tree(tree)
 
     def path(node: Node, resource: Node | None = None, root: Node | None = None) -> Items:
         resource = resource or node

@@ -23,20 +23,21 @@ def child(items: Items, name: str) -> Items:
         value = item.value
         if type(value) is not dict:
             if item.extra is not None and name in ("id", "extension"):
-                _add(found, item.extra.get(name), "Extension" if name == "extension" else "string", None)
+                kind = "Extension" if name == "extension" else "string"
+                _add(found, item.extra.get(name), kind, None, item, name)
             continue
         definition = structures.structure(item.type)
         element = definition.elements.get(name) if definition else None
         if definition is None and not item.type:
-            _add(found, value.get(name), "", None)  # not FHIR: what `type()` gives
+            _add(found, value.get(name), "", None, item, name)  # not FHIR: what `type()` gives
         if definition is None or element is None:
             continue
         if not element.is_choice:
-            _member(found, value, name, element.types[0])
+            _member(found, item, name, element.types[0])
             continue
         for key in _names(value):
             if key.startswith(name) and key in definition.members and definition.members[key][0] is element:
-                _member(found, value, key, definition.members[key][1])
+                _member(found, item, key, definition.members[key][1])
     return found
 
 
@@ -49,7 +50,7 @@ def children(items: Items) -> Items:
         if definition is not None:
             for key in _names(item.value):
                 if key in definition.members:
-                    _member(found, item.value, key, definition.members[key][1])
+                    _member(found, item, key, definition.members[key][1])
         elif item.extra is not None:
             found += [*child([item], "id"), *child([item], "extension")]
     return found
@@ -73,20 +74,21 @@ def descendants(items: Items) -> Items:
     return found
 
 
-def _member(found: Items, value: dict[str, Any], key: str, kind: str) -> None:
-    extra = value.get("_" + key) if kind in structures.PRIMITIVES else None
-    _add(found, value.get(key), kind, extra)
+def _member(found: Items, item: Node, key: str, kind: str) -> None:
+    extra = item.value.get("_" + key) if kind in structures.PRIMITIVES else None
+    _add(found, item.value.get(key), kind, extra, item, key)
 
 
-def _add(found: Items, member: Any, kind: str, extra: Any) -> None:
+def _add(found: Items, member: Any, kind: str, extra: Any, parent: Node, key: str, index: int | None = None) -> None:
     if isinstance(member, list) or isinstance(extra, list):
         values, extras = (m if isinstance(m, list) else [] for m in (member, extra))
         for n in range(max(len(values), len(extras))):
-            _add(found, values[n] if n < len(values) else None, kind, extras[n] if n < len(extras) else None)
+            value, sibling = values[n] if n < len(values) else None, extras[n] if n < len(extras) else None
+            _add(found, value, kind, sibling, parent, key, n)
     elif member is not None or extra:
         if kind == "Resource":
             kind = str(member.get("resourceType", "")) if isinstance(member, dict) else ""
-        found.append(Node(member, kind, extra if isinstance(extra, dict) else None))
+        found.append(Node(member, kind, extra if isinstance(extra, dict) else None, (parent, key, index)))
 
 
 def type_of(item: Any) -> str:

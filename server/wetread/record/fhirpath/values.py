@@ -11,14 +11,20 @@ from typing import Any, TypeAlias
 
 
 class Node:
-    """An element of a resource: its JSON value, its type's name, and the `_` sibling of a primitive."""
+    """An element of a resource: its JSON value, its type's name, and the `_` sibling of a primitive.
 
-    __slots__ = ("extra", "type", "value")
+    `place` is the node that it was reached from, its JSON member there, and its number in a list; None for a root.
+    """
 
-    def __init__(self, value: Any, type_name: str, extra: Any = None) -> None:
+    __slots__ = ("extra", "place", "type", "value")
+
+    def __init__(
+        self, value: Any, type_name: str, extra: Any = None, place: tuple[Node, str, int | None] | None = None
+    ) -> None:
         self.value = value
         self.type = type_name
         self.extra = extra
+        self.place = place
 
 
 @dataclass(frozen=True, slots=True)
