@@ -12,49 +12,37 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wetread.api import fhir_format
+from wetread.api.fhir_format import media
 from wetread.api.fhir_outcome import MEDIA_TYPE, success
-from wetread.errors import InvalidInput, NotAcceptable, TooLarge, UnsupportedMedia
+from wetread.errors import InvalidInput, TooLarge, UnsupportedMedia
 from wetread.record import lossless, patch
 from wetread.record.bundle import is_known
 from wetread.record.resources import Version
 from wetread.record.shape import shaped
 
-_TAKES = ("application/fhir+json", "application/json", "text/json", "application/*", "*/*")
-_READS = ("application/fhir+json", "application/json")
-_FORMATS = ("json", "application/json", "application/fhir+json", "text/json")
 _FORM = "application/x-www-form-urlencoded"
 _MOST_PARAMETERS = 1000
 _ETAG = re.compile(r'(?:W/)?"(\d{1,9})"')
 
 
 def require_acceptable(request: Request) -> None:
-    """Raises NotAcceptable unless the caller takes R4 JSON. `_format` wins over Accept (3.1.0.1.11)."""
-    format_ = request.query_params.get("_format")
-    if format_ is not None:
-        if format_.split(";")[0].strip().replace(" ", "+") not in _FORMATS:
-            raise NotAcceptable("this server answers in application/fhir+json only", location="http._format")
-        return
-    offers = [_media(part) for part in request.headers.get("accept", "*/*").split(",")]
-    if not any(name in _TAKES and parameters.get("fhirversion", "4.0") == "4.0" for name, parameters in offers):
-        raise NotAcceptable("this server answers in application/fhir+json of R4 only", location="http.Accept")
-
-
-def _media(text: str) -> tuple[str, dict[str, str]]:
-    name, *rest = (part.strip() for part in text.split(";"))
-    return name.lower(), {k.strip().lower(): v.strip() for k, _, v in (part.partition("=") for part in rest)}
+    """Raises NotAcceptable unless the caller takes R4 in JSON or XML."""
+    fhir_format.wanted(request)
 
 
 async def resource_text(request: Request, limit_bytes: int) -> str:
-    """The body of a create, an update or a Bundle. Raises UnsupportedMedia, TooLarge, InvalidInput."""
-    name, parameters = _media(request.headers.get("content-type", ""))
-    if name not in _READS or parameters.get("fhirversion", "4.0") != "4.0":
-        raise UnsupportedMedia("send Content-Type: application/fhir+json", location="http.Content-Type")
-    return await _text(request, limit_bytes)
+    """The body of a create, an update or a Bundle, as JSON. Raises UnsupportedMedia, TooLarge, InvalidInput."""
+    name, parameters = media(request.headers.get("content-type", ""))
+    if name not in fhir_format.READS or parameters.get("fhirversion", "4.0") != "4.0":
+        message = f"send Content-Type: {fhir_format.JSON} or {fhir_format.XML}"
+        raise UnsupportedMedia(message, location="http.Content-Type")
+    return await fhir_format.as_json(await _text(request, limit_bytes), name)
 
 
 async def patch_text(request: Request, limit_bytes: int) -> str:
     """The body of a patch. Raises UnsupportedMedia, TooLarge, InvalidInput."""
-    name, _ = _media(request.headers.get("content-type", ""))
+    name, _ = media(request.headers.get("content-type", ""))
     if name != patch.MEDIA_TYPE:
         raise UnsupportedMedia(f"send Content-Type: {patch.MEDIA_TYPE}", location="http.Content-Type")
     return await _text(request, limit_bytes)
@@ -62,7 +50,7 @@ async def patch_text(request: Request, limit_bytes: int) -> str:
 
 async def form(request: Request, limit_bytes: int) -> tuple[list[tuple[str, str]], bytes]:
     """The parameters in the body of a POST _search, and the body as it came."""
-    name, _ = _media(request.headers.get("content-type", _FORM))
+    name, _ = media(request.headers.get("content-type", _FORM))
     if name != _FORM:
         raise UnsupportedMedia(f"send Content-Type: {_FORM}", location="http.Content-Type")
     text = await _text(request, limit_bytes)

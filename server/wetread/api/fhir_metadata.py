@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from wetread import __version__
+from wetread.api import fhir_format
 from wetread.domain.codes import PROFILES
 from wetread.record import audit_search, definitions, operations, patch
 from wetread.record.includes import MOST_INCLUDED
@@ -94,7 +95,7 @@ def _served(update_create: bool, topics: Sequence[str]) -> dict[str, Any]:
     }
     return {
         "fhirVersion": "4.0.1",
-        "format": ["json", "application/fhir+json"],
+        "format": list(fhir_format.FORMATS),
         "patchFormat": [patch.MEDIA_TYPE],
         "implementationGuide": [IMPLEMENTATION_GUIDE],
         "rest": [rest],

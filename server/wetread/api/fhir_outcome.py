@@ -12,13 +12,14 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wetread.api import fhir_format
 from wetread.errors import MethodNotAllowed, Unauthorized, Unreachable, WetreadError
 from wetread.record import lossless
 from wetread.record.validate import InvalidResource, Issue
 
 logger = logging.getLogger(__name__)
 
-MEDIA_TYPE = "application/fhir+json"
+MEDIA_TYPE = fhir_format.JSON
 _METHODS = re.compile(r"[A-Z]+(, [A-Z]+)*")
 
 
@@ -68,7 +69,7 @@ def answering(handle: Handle) -> Callable[[Request], Coroutine[Any, Any, Respons
 
     async def told(request: Request) -> Response:
         try:
-            return await handle(request)
+            return await fhir_format.as_taken(request, await handle(request))
         except WetreadError as error:
             return response(error)
         except Exception as error:
@@ -78,7 +79,7 @@ def answering(handle: Handle) -> Callable[[Request], Coroutine[Any, Any, Respons
             return response(WetreadError("an unexpected fault; it was logged, tell the operator when it happened"))
 
     async def answer(request: Request) -> Response:
-        return _finished(request, await told(request))
+        return _finished(request, await fhir_format.as_taken(request, await told(request)))
 
     return answer
 
@@ -93,7 +94,8 @@ class OutcomeRoute(APIRoute):
 def _finished(request: Request, answer: Response) -> Response:
     """What goes for every answer: `_pretty`, no body for HEAD, and the request's id."""
     body = getattr(answer, "body", None)
-    if isinstance(body, bytes) and body and request.query_params.get("_pretty") == "true":
+    is_xml = answer.media_type == fhir_format.XML  # which was made pretty where that is wanted
+    if isinstance(body, bytes) and body and not is_xml and request.query_params.get("_pretty") == "true":
         answer.body = lossless.pretty(body.decode()).encode()
         answer.headers["Content-Length"] = str(len(answer.body))
     if request.method == "HEAD" and isinstance(body, bytes):

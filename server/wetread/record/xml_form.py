@@ -1,4 +1,4 @@
-"""R4 resources as XML and back, without loss (FHIR R4 xml.html 2.6.0): decimals keep their digits, a narrative its text.
+"""R4 resources as XML and back, without loss (FHIR R4 xml.html 2.6.0): decimals keep their digits, narratives their text.
 
 What R4's tables of elements tell drives both ways: the order of elements, which of them repeat, and of what type each
 is. A document with a DTD is refused unread, so that no entity is ever declared, let alone fetched.
@@ -234,7 +234,7 @@ class _Reader:
         # A name in another namespace keeps a blank, and so is none that R4 knows.
         known = name.removeprefix(f"{_FHIR} ") if " " in name else f" {name}"
         node = _Node(known, attributes)
-        start, level = self._narrative_from
+        level = self._narrative_from[1]
         if not level:
             if self._open:
                 self._open[-1].children.append(node)
