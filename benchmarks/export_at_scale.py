@@ -55,8 +55,8 @@ def fill(url: str, count: int) -> None:
         for start in range(1, count + 1, 100_000):
             conn.execute(
                 "WITH made AS (INSERT INTO resource (resource_type, id, version_id, last_updated, deleted, body)"
-                f" SELECT 'Observation', 'o' || n, 1, '2026-01-01', false, {_BODY} FROM generate_series(%s::int, %s::int) n"
-                " RETURNING key, id)"
+                f" SELECT 'Observation', 'o' || n, 1, '2026-01-01', false, {_BODY}"
+                " FROM generate_series(%s::int, %s::int) n RETURNING key, id)"
                 " INSERT INTO index_reference (resource_key, resource_type, param, target_type, target_id, url,"
                 " identifier_system, identifier_value)"
                 " SELECT key, 'Observation', 'subject', 'Patient', 'p' || substr(id, 2)::bigint %% 10000, '', '', ''"
