@@ -1,4 +1,4 @@
-"""R4 resources as XML and back, without loss (FHIR R4 xml.html 2.6.0): decimals keep their digits, narratives their text.
+"""R4 resources as XML and back without loss (FHIR R4 xml.html 2.6): decimals keep their digits, narratives their text.
 
 What R4's tables of elements tell drives both ways: the order of elements, which of them repeat, and of what type each
 is. A document with a DTD is refused unread, so that no entity is ever declared, let alone fetched.
@@ -15,14 +15,18 @@ from itertools import zip_longest
 from typing import Any, NoReturn
 from xml.parsers import expat
 
-from wetread.errors import InvalidInput, NotAcceptable
+from wetread.errors import InvalidInput, NotAcceptable, TooLarge
 from wetread.record import lossless
-from wetread.record.structures import PRIMITIVES, Structure, is_a, structure
+from wetread.record.structures import PRIMITIVES, Structure, all_resource_types, is_a, structure
 
 _FHIR = "http://hl7.org/fhir"
 _XHTML_DIV = "http://www.w3.org/1999/xhtml div"
 _SCHEMA_HINTS = "http://www.w3.org/2001/XMLSchema-instance "
 _DEEPEST = 200
+_MOST_ELEMENTS = 500_000
+_TAG = re.compile(r"""<([^\s/>]+)(?:[^"'>]|"[^"]*"|'[^']*')*>""")
+_DECLARED = re.compile(r"""\sxmlns:?([^\s="']*)\s*=""")
+_PREFIX = re.compile(r"""[<\s]([^\s<>:="'/]+):""")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,999})((?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,9})?)")
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
 _TO_ESCAPE = re.compile('[&<>"\t\n\r]')
@@ -53,6 +57,11 @@ def _ranks(name: str) -> Mapping[str, int]:
     return {member: rank for rank, member in enumerate(known.members)} if known is not None else {}
 
 
+def _resource_type(name: object) -> Structure | None:
+    """By a list first: what is asked of `structure` is kept, and a name from outside must not be."""
+    return structure(name) if isinstance(name, str) and name in all_resource_types() else None
+
+
 def _is_attribute(known: Structure, name: str) -> bool:
     """Whether an element is an attribute in XML (2.6.1): the id within an element, and the url of an extension."""
     return (name == "id" and not known.is_resource) or (name == "url" and known.name == "Extension")
@@ -71,9 +80,8 @@ class _Writer:
     parts: list[str] = field(default_factory=lambda: ['<?xml version="1.0" encoding="UTF-8"?>'])
 
     def resource(self, content: Mapping[str, Any], where: str, level: int) -> None:
-        name = content.get("resourceType")
-        known = structure(name) if isinstance(name, str) else None
-        if known is None or not known.is_resource:
+        known = _resource_type(content.get("resourceType"))
+        if known is None:
             _impossible(where)
         namespace = f' xmlns="{_FHIR}"' if level == 0 else ""
         rest = {key: value for key, value in content.items() if key != "resourceType"}
@@ -192,7 +200,7 @@ class _Node:
 
 def _tree(text: str) -> _Node:
     root = _parsed(text)
-    if " " in root.name or structure(root.name) is None:
+    if _resource_type(root.name) is None:
         raise InvalidInput(f"the root element is no R4 resource in the namespace {_FHIR}", location="/*")
     return root
 
@@ -215,6 +223,7 @@ class _Reader:
         self.root: _Node | None = None
         self._data = data
         self._open: list[_Node] = []
+        self._count = 0
         self._narrative_from = (0, 0)
         """Where the narrative being passed over begins, and on which level; no level where there is none."""
         self._spaces: dict[str, list[str]] = {}
@@ -229,6 +238,9 @@ class _Reader:
         self.parser.EndNamespaceDeclHandler = self._undeclare
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._count += 1
+        if self._count > _MOST_ELEMENTS:
+            raise TooLarge(f"XML has at most {_MOST_ELEMENTS} elements here")
         if len(self._open) == _DEEPEST:
             raise InvalidInput("the XML is nested too deeply")
         # A name in another namespace keeps a blank, and so is none that R4 knows.
@@ -249,7 +261,7 @@ class _Reader:
     def _end(self, _: str) -> None:
         node, (start, level) = self._open[-1], self._narrative_from
         if level == len(self._open):
-            node.source = self._source(start, self.parser.CurrentByteIndex, is_empty=not node.has_text)
+            node.source = self._source(start, self.parser.CurrentByteIndex) if node.has_text else ""
             self._narrative_from = (0, 0)
         self._open.pop()
 
@@ -260,25 +272,19 @@ class _Reader:
         elif not text.isspace():
             self._open[-1].has_text = True
 
-    def _source(self, start: int, end: int, *, is_empty: bool) -> str:
+    def _source(self, start: int, end: int) -> str:
         """The text of a narrative. A prefix that was declared around it is declared on it."""
-        if is_empty:
-            raise InvalidInput("the narrative is empty", location="text.`div`")
-        closed = self._data.index(b">", end) + 1
-        text = self._data[start:closed].decode()
-        tag = re.match(r"<[^\s/>]+", text)
+        text = self._data[start : self._data.index(b">", end) + 1].decode()
+        tag = _TAG.match(text)
         assert tag is not None  # noqa: S101 (the parser found an element there)
-        head = text[: _end_of_tag(text)]
+        name, own = tag.group(1), set(_DECLARED.findall(tag.group()))
+        used = {*_PREFIX.findall(text), name.rpartition(":")[0]} & self._spaces.keys()
         missing = "".join(
-            f' {name}="{_escaped(spaces[-1], "")}"'
-            for prefix, spaces in self._spaces.items()
-            if spaces
-            and (name := f"xmlns:{prefix}" if prefix else "xmlns")
-            and (not prefix or re.search(rf"[<\s/]{re.escape(prefix)}:", text))
-            and not re.search(rf"\s{re.escape(name)}\s*=", head)
-            and (prefix or ":" not in tag.group())
+            f' xmlns{":" if prefix else ""}{prefix}="{_escaped(self._spaces[prefix][-1], "")}"'
+            for prefix in sorted(used - own)
+            if self._spaces[prefix]
         )
-        return tag.group() + missing + text[tag.end() :]
+        return f"<{name}{missing}{text[tag.end(1) :]}"
 
     def _declare(self, prefix: str | None, uri: str | None) -> None:
         self._spaces.setdefault(prefix or "", []).append(uri or "")
@@ -294,15 +300,9 @@ class _Reader:
             raise InvalidInput("send UTF-8: the XML declaration names another encoding", location="/")
 
 
-def _end_of_tag(text: str) -> int:
-    """Where the first tag of a text ends: the first `>` outside of quotes."""
-    quoted = re.match(r"""<(?:[^"'>]|"[^"]*"|'[^']*')*>""", text)
-    return quoted.end() if quoted is not None else len(text)
-
-
 def _resource(node: _Node, where: str) -> dict[str, Any]:
-    known = structure(node.name)
-    if known is None or not known.is_resource:
+    known = _resource_type(node.name)
+    if known is None:
         raise InvalidInput("R4 has no such resource", location=where)
     return {"resourceType": known.name, **_members(node, known, where)}
 
@@ -352,6 +352,8 @@ def _item(node: _Node, kind: str, where: str) -> tuple[Any, Any]:
     if kind == "xhtml":
         if node.name != _XHTML_DIV:
             raise InvalidInput("a narrative is a div in the namespace of XHTML", location=where)
+        if not node.source:
+            raise InvalidInput("the narrative is empty", location=where)
         return node.source, None
     if node.name == _XHTML_DIV:
         raise InvalidInput("R4 has no such element here", location=where)
