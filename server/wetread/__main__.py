@@ -7,7 +7,7 @@ import sys
 import typer
 
 from wetread import __version__
-from wetread.commands import demo, operate, send, serve
+from wetread.commands import demo, operate, send, serve, views
 from wetread.errors import Misconfigured, WetreadError
 from wetread.processes import MISCONFIGURED
 
@@ -29,6 +29,7 @@ cli.add_typer(operate.study, name="studies")
 cli.add_typer(operate.models, name="models")
 cli.add_typer(operate.deliveries, name="deliveries")
 cli.add_typer(operate.trail, name="audit")
+cli.add_typer(views.views, name="views")
 db = typer.Typer(help="The database.", no_args_is_help=True)
 db.command("upgrade")(serve.upgrade)
 cli.add_typer(db, name="db")

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from wetread import __version__
 from wetread.access.tokens import Tokens, secret_file, signing_key
-from wetread.api import credentials, dicomweb, fhir, fhir_export, health, ops, pictures, problem
+from wetread.api import credentials, dicomweb, fhir, fhir_export, fhir_views, health, ops, pictures, problem
 from wetread.api import hl7 as hl7_http
 from wetread.console import pages
 from wetread.domain.destination import Destination
@@ -47,6 +47,7 @@ from wetread.record.export import Exporter
 from wetread.record.export_jobs import EXPORT, SWEEP
 from wetread.record.resources import Version
 from wetread.record.subscriptions import Subscriptions
+from wetread.record.views.run import shipped
 from wetread.settings import Role, Settings, share_dir
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Connection, Database
@@ -228,6 +229,10 @@ def web_app(built: House) -> FastAPI:
         built.database, built.work, exports_dir(settings), settings.fhir_base, settings.export.most_jobs
     )
     web.include_router(fhir_export.router(exports, authenticate, audit.write))
+    views = fhir_views.Views(
+        built.database, shipped(share_dir() / "conformance" / "views"), exports_dir(settings), settings.fhir_base
+    )
+    web.include_router(fhir_views.router(views, authenticate, audit.write))
     web.include_router(
         fhir.router(
             built.database,

@@ -127,6 +127,7 @@ KINDS: Mapping[str, Kind] = {
     "export-started": _own("export-started", "Bulk export started", _EXPORT, Flow.ASK),
     "export-downloaded": _own("export-downloaded", "File of a bulk export downloaded", _EXPORT, Flow.PULL),
     "export-cancelled": _own("export-cancelled", "Bulk export cancelled or its files removed", _EXPORT, Flow.REMOVE),
+    "view-run": _own("view-run", "View of the record run", _EXPORT, Flow.PULL),
     "silent-results-read": _own("silent-results-read", "Results of a silent model read", _ACCESS, Flow.PULL),
     "page-viewed": _own("page-viewed", "Page for staff viewed", _ACCESS, Flow.PULL),
     "audit-read": _own("audit-read", "Audit record read or exported", _AUDIT_LOG_USED, Flow.PULL),

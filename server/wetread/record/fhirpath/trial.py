@@ -8,6 +8,7 @@ import calendar
 import html
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cmp_to_key
 from typing import Any
@@ -150,6 +151,8 @@ def _boundary(is_high: bool) -> Callable[..., Items]:
         found: Any = None
         match value:
             case Temporal():
+                if isinstance(focus[0], Node) and focus[0].type == "dateTime":
+                    value = replace(value, kind="dateTime")  # of which it may be a date alone
                 found = _moment(value, is_high, digits)
             case Quantity():
                 edge = _edge(value.value, is_high, digits)
@@ -187,6 +190,9 @@ def _moment(value: Temporal, is_high: bool, digits: int | None) -> Temporal | No
     if digits not in known:
         return None
     parts = [*whole, *rest[len(whole) :]][: known.index(digits) + 1]
+    if is_high and isinstance(parts[-1], Decimal):
+        unsaid = Decimal(1).scaleb(int(parts[-1].as_tuple().exponent))
+        parts[-1] += max(unsaid - Decimal("0.001"), Decimal(0))
     texts = [f"{int(p):02}" if not isinstance(p, Decimal) else f"{p:06.3f}" for p in parts]
     if value.kind == "time":
         return values.time_of_day(":".join(texts))
