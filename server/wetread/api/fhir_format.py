@@ -23,6 +23,7 @@ FORMATS = ("json", "xml", JSON, XML)
 """As CapabilityStatement.format tells."""
 _ANY = frozenset({"application/*", "*/*"})
 _LARGE_BYTES = 100_000
+_FOUND = "wetread.fhir_format"
 
 
 def media(text: str) -> tuple[str, dict[str, str]]:
@@ -34,23 +35,38 @@ def media(text: str) -> tuple[str, dict[str, str]]:
 def wanted(request: Request) -> str:
     """The form of the answer: JSON or XML. `_format` wins over Accept; who takes any gets the form that was sent.
 
-    Raises NotAcceptable.
+    Raises NotAcceptable. It is found once a request.
     """
-    format_ = request.query_params.get("_format")
-    if format_ is not None:
-        match format_.split(";")[0].strip().lower().replace(" ", "+"):
-            case name if name == "json" or name in JSON_NAMES:
-                return JSON
-            case name if name == "xml" or name in XML_NAMES:
-                return XML
-        raise NotAcceptable(f"this server answers in {JSON} and {XML}", location="http._format")
-    sent = media(request.headers.get("content-type", ""))[0]
+    found = request.scope.get(_FOUND)
+    if found is None:
+        found = request.scope[_FOUND] = _named(request) or _accepted(request)
+    return str(found)
+
+
+def _named(request: Request) -> str:
+    """By `_format`; empty where there is none."""
+    if not request.scope["query_string"] or (format_ := request.query_params.get("_format")) is None:
+        return ""
+    name = format_.split(";")[0].strip().lower().replace(" ", "+")
+    if name == "json" or name in JSON_NAMES:
+        return JSON
+    if name == "xml" or name in XML_NAMES:
+        return XML
+    raise NotAcceptable(f"this server answers in {JSON} and {XML}", location="http._format")
+
+
+def _accepted(request: Request) -> str:
+    """By the Accept header (RFC 9110 12.5.1)."""
+    accept = request.headers.get("accept", "*/*")
+    if accept == JSON:
+        return JSON
     best, weight = "", 0.0
-    for part in request.headers.get("accept", "*/*").split(","):
+    for part in accept.split(","):
         name, parameters = media(part)
         if parameters.get("fhirversion", "4.0") != "4.0" or (one := _weight(parameters)) <= weight:
             continue
         if name in _ANY:
+            sent = media(request.headers.get("content-type", ""))[0]
             best, weight = XML if sent in XML_NAMES else JSON, one
         elif name in JSON_NAMES or name in XML_NAMES:
             best, weight = JSON if name in JSON_NAMES else XML, one
@@ -67,11 +83,6 @@ def _weight(parameters: dict[str, str]) -> float:
 
 
 def _takes_xml(request: Request) -> bool:
-    names = (b"accept", b"content-type")
-    if b"xml" not in request.scope["query_string"] and not any(
-        b"xml" in value.lower() for name, value in request.scope["headers"] if name in names
-    ):
-        return False  # as nearly every request, told without taking its headers apart
     try:
         return wanted(request) == XML
     except NotAcceptable:

@@ -71,15 +71,16 @@ def answering(handle: Handle) -> Callable[[Request], Coroutine[Any, Any, Respons
         try:
             return await fhir_format.as_taken(request, await handle(request))
         except WetreadError as error:
-            return response(error)
+            failure = response(error)
         except Exception as error:
             # Where, but not what: the message of a driver's error may repeat patient data.
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("unexpected %s in the FHIR face\n%s", type(error).__name__, where)
-            return response(WetreadError("an unexpected fault; it was logged, tell the operator when it happened"))
+            failure = response(WetreadError("an unexpected fault; it was logged, tell the operator when it happened"))
+        return await fhir_format.as_taken(request, failure)
 
     async def answer(request: Request) -> Response:
-        return _finished(request, await fhir_format.as_taken(request, await told(request)))
+        return _finished(request, await told(request))
 
     return answer
 
