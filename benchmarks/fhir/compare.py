@@ -139,7 +139,7 @@ def _row(server: Contestant, what: str, measured: Measured, before: Usage, after
     if not measured.requests:
         raise RuntimeError(f"{server.name}: no {what} was answered in time")
     thousands = measured.requests / 1000
-    return Row(
+    row = Row(
         server.name,
         what,
         measured.per_s,
@@ -148,6 +148,8 @@ def _row(server: Contestant, what: str, measured: Measured, before: Usage, after
         (after.server_cpu_s - before.server_cpu_s) / thousands,
         (after.database_cpu_s - before.database_cpu_s) / thousands,
     )
+    print(f"{server.name}, {what}: {row.per_s:.0f}/s, {row.cpu_s:.2f} CPU s for 1,000", flush=True)
+    return row
 
 
 def _fill(server: Contestant, population: Population) -> float:
