@@ -6,7 +6,7 @@ Every condition is a set of keys: `r.key IN (SELECT ... FROM index_... i WHERE .
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
@@ -45,7 +45,6 @@ MODIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 SUPPORTED_KINDS = tuple(MODIFIERS)
 NOT_SUPPORTED: Mapping[str, str] = MappingProxyType(
     {
-        "_filter": "filter expressions are not served; use search parameters, chains and _has",
         "_query": "there are no named queries here",
         "_contained": "contained resources are not searched",
         "_containedType": "contained resources are not searched",
@@ -115,9 +114,10 @@ _MANY = 20_000
 
 
 def known(types: Sequence[str], name: str) -> bool:
-    """Whether a parameter is one that all the types have, a chain, `_has`, `_list`, or one that we refuse to ignore."""
+    """Whether a parameter is one that all the types have, a chain, one of `_has`, `_list` and `_filter`, or one that we
+    refuse to ignore."""
     code = name.partition(":")[0].partition(".")[0]
-    return code in ("_has", "_list") or code in NOT_SUPPORTED or code in common_parameters(tuple(types))
+    return code in ("_has", "_list", "_filter") or code in NOT_SUPPORTED or code in common_parameters(tuple(types))
 
 
 async def condition(question: Question, types: tuple[str, ...], name: str, value: str, depth: int = 0) -> Condition:
@@ -133,6 +133,10 @@ async def condition(question: Question, types: tuple[str, ...], name: str, value
         return await _chained(question, types, name, value, depth)
     if code == "_list":
         return _listed(question, value)
+    if name == "_filter":
+        from wetread.record import filters  # which is made of what stands here
+
+        return await filters.condition(question, types, value, depth)
     if code in NOT_SUPPORTED:
         raise Unsupported(NOT_SUPPORTED[code], location=f"http.{code}")
     parameter = common_parameters(types).get(code)
@@ -154,21 +158,21 @@ async def _plain(
     if modifier and not of_type and modifier not in known_modifiers:
         raise InvalidInput(f"the modifier :{modifier} is not supported for {code}", location=f"{code}:{modifier}")
     if modifier == "missing":
-        return _missing(types, parameter, value)
+        return missing(types, parameter, value)
     values = split(value, ",")
     if len(values) > MOST_VALUES:
         raise InvalidInput(f"more than {MOST_VALUES} values for one parameter; ask in several searches", location=code)
     if parameter.kind == "composite":
-        return any_of([_composite(types, parameter, v) for v in values])
+        return any_of([composite(types, parameter, v) for v in values])
     if parameter.kind == "token" and modifier in _BY_TERMINOLOGY:
-        matches = any_of([await _by_terminology(question, parameter, modifier, v) for v in values])
+        matches = any_of([await by_terminology(question, parameter, modifier, v) for v in values])
     else:
         if parameter.kind == "reference" and question.base_url:
             values = [v.removeprefix(f"{question.base_url}/") for v in values]
         matches = any_of([query_values.of_value(v, modifier, parameter) for v in values])
     negate = modifier in ("not", "not-in")
     if code in ON_OWN_COLUMN:
-        own = _on_own_columns(matches)
+        own = on_own_columns(matches)
         return none_of(own) if negate else own
     rows = f"{code}:of-type" if modifier == "of-type" else code
     return indexed(types, parameter.kind, rows, matches, negate=negate)
@@ -227,7 +231,7 @@ def _begun_within(types: tuple[str, ...], parameter: SearchParameter, values: Se
 _DAY = timedelta(days=1)
 
 
-def _missing(types: Sequence[str], parameter: SearchParameter, value: str) -> Condition:
+def missing(types: Sequence[str], parameter: SearchParameter, value: str) -> Condition:
     if value not in ("true", "false"):
         raise InvalidInput(":missing takes true or false", location=parameter.code)
     present = all_of([_present(part) for part in _parts(types, parameter)])
@@ -247,7 +251,7 @@ def _parts(types: Sequence[str], parameter: SearchParameter) -> list[SearchParam
     return [own[code] for code in parameter.components] or [parameter]
 
 
-def _composite(types: Sequence[str], parameter: SearchParameter, value: str) -> Condition:
+def composite(types: Sequence[str], parameter: SearchParameter, value: str) -> Condition:
     """All parts hold of one resource; where the parameter looks into a repeating element, of one and the same of it."""
     parts = _parts(types, parameter)
     values = split(value, "$")
@@ -273,7 +277,7 @@ def _composite(types: Sequence[str], parameter: SearchParameter, value: str) -> 
 _BY_TERMINOLOGY = frozenset({"in", "not-in", "above", "below"})
 
 
-async def _by_terminology(question: Question, parameter: SearchParameter, modifier: str, value: str) -> Condition:
+async def by_terminology(question: Question, parameter: SearchParameter, modifier: str, value: str) -> Condition:
     if modifier in ("in", "not-in"):
         codes = await terminology.codes_of(question.conn, unescape(value))
     else:
@@ -295,7 +299,7 @@ async def _by_terminology(question: Question, parameter: SearchParameter, modifi
     return any_of([listed, *whole])
 
 
-def _on_own_columns(matches: Condition) -> Condition:
+def on_own_columns(matches: Condition) -> Condition:
     """`_id` and `_lastUpdated` stand in `resource` itself."""
     return Condition(matches.sql.replace("i.code", "r.id").replace("i.low", "r.last_updated"), matches.args)
 
@@ -308,7 +312,7 @@ def _listed(question: Question, value: str) -> Condition:
     return Condition(
         "(r.resource_type, r.id) IN (SELECT i.target_type, i.target_id FROM index_reference i"
         " JOIN resource r ON r.key = i.resource_key WHERE i.resource_type = 'List' AND i.param = 'item'"
-        " AND i.url = '' AND i.target_id <> '' AND r.resource_type = 'List' AND r.id = %s AND (" + seen.sql + "))",
+        " AND i.url = '' AND i.target_id <> '' AND r.resource_type = 'List' AND NOT r.deleted AND r.id = %s AND (" + seen.sql + "))",
         (value.removeprefix("List/"), *seen.args),
     )
 
@@ -335,6 +339,19 @@ async def _has(question: Question, types: tuple[str, ...], name: str, value: str
 async def _chained(question: Question, types: tuple[str, ...], name: str, value: str, depth: int) -> Condition:
     """`subject:Patient.name=x`: what refers to some Patient of that name (FHIR R4 3.1.1.4.8)."""
     head, _, rest = name.partition(".")
+    return await linked(question, types, head, rest, lambda to: condition(question, to, rest, value, depth + 1))
+
+
+async def linked(
+    question: Question,
+    types: tuple[str, ...],
+    head: str,
+    rest: str,
+    follow: Callable[[tuple[str, ...]], Awaitable[Condition]],
+) -> Condition:
+    """What refers, by the parameter `head` (`subject` or `subject:Patient`), to something that `follow` gives the
+    condition of; `rest` begins with the parameter that this asks for. Raises as `matching` does."""
+    name = f"{head}.{rest}"
     code, _, named = head.partition(":")
     parameter = common_parameters(types).get(code)
     if parameter is None or parameter.kind != "reference":
@@ -351,7 +368,7 @@ async def _chained(question: Question, types: tuple[str, ...], name: str, value:
             if any(visible(question.reader, t) != TRUE for t in targets)
             else [of_types("r", targets)]
         )
-        found.append(all_of([seen, await condition(question, targets, rest, value, depth + 1)]))
+        found.append(all_of([seen, await follow(targets)]))
     own = of_types("i", types)
     one_of = any_of(found)
     return Condition(

@@ -53,7 +53,7 @@ def of_value(value: str, modifier: str, parameter: SearchParameter) -> Condition
     return _VALUES[parameter.kind](value, modifier, parameter)
 
 
-def _pattern(text: str) -> str:
+def pattern(text: str) -> str:
     """Text as it stands, for LIKE."""
     return re.sub(r"([\\%_])", r"\\\1", text)
 
@@ -61,7 +61,7 @@ def _pattern(text: str) -> str:
 def _token(value: str, modifier: str, parameter: SearchParameter) -> Condition:
     match modifier:
         case "text":
-            words = _pattern(folded(unescape(value)))
+            words = pattern(folded(unescape(value)))
             return Condition("i.text LIKE %s OR i.text LIKE %s", (f"{words}%", f"%\n{words}%"))
         case "of-type":
             return _of_type(value, parameter)
@@ -115,25 +115,25 @@ def _string(value: str, modifier: str, parameter: SearchParameter) -> Condition:
     text = unescape(value)
     if modifier == "exact":
         return Condition("left(i.folded, 64) = %s AND i.exact = %s", (folded(text)[:64], text))
-    pattern = _pattern(folded(text))
+    whole = pattern(folded(text))
     if modifier in ("contains", "text"):
-        return Condition("i.folded LIKE %s", (f"%{pattern}%",))
-    start = _pattern(folded(text)[:64])
-    return Condition("left(i.folded, 64) LIKE %s AND i.folded LIKE %s", (f"{start}%", f"{pattern}%"))
+        return Condition("i.folded LIKE %s", (f"%{whole}%",))
+    start = pattern(folded(text)[:64])
+    return Condition("left(i.folded, 64) LIKE %s AND i.folded LIKE %s", (f"{start}%", f"{whole}%"))
 
 
 def _uri(value: str, modifier: str, parameter: SearchParameter) -> Condition:
     text = unescape(value)
     match modifier:
         case "below":
-            return Condition("i.uri LIKE %s", (_pattern(text) + "%",))
+            return Condition("i.uri LIKE %s", (pattern(text) + "%",))
         case "above":
             return Condition("starts_with(%s, i.uri)", (text,))
     return Condition("i.uri = %s", (bounded(text),))
 
 
 def _date(value: str, modifier: str, parameter: SearchParameter) -> Condition:
-    prefix, low, high = _date_asked(value, parameter)
+    prefix, low, high = date_asked(value, parameter)
     if parameter.code == "_lastUpdated":
         return _last_updated(prefix, low, high)
     match prefix:
@@ -182,7 +182,8 @@ def _about(low: datetime) -> tuple[datetime, timedelta]:
     return (low - slack if low - BEGINNING > slack else BEGINNING), slack
 
 
-def _date_asked(value: str, parameter: SearchParameter) -> tuple[str, datetime, datetime]:
+def date_asked(value: str, parameter: SearchParameter) -> tuple[str, datetime, datetime]:
+    """The prefix, and the period from the first to the second. Raises InvalidInput."""
     prefix, text = _prefixed(value)
     try:
         return prefix, *date_range(unescape(text).replace(" ", "+"))
@@ -193,7 +194,7 @@ def _date_asked(value: str, parameter: SearchParameter) -> tuple[str, datetime, 
 def date_bounds(values: Sequence[str], parameter: SearchParameter) -> tuple[datetime, datetime]:
     """(after, before): what matches all the values ends after the one and begins before the other."""
     after, before = BEGINNING, END
-    for prefix, low, high in (_date_asked(value, parameter) for value in values):
+    for prefix, low, high in (date_asked(value, parameter) for value in values):
         after = max(after, {"eq": low, "ge": low, "gt": high, "sa": high}.get(prefix, BEGINNING))
         before = min(before, {"eq": high, "le": high, "lt": low, "eb": low}.get(prefix, END))
     return after, before
