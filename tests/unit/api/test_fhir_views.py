@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -146,7 +145,7 @@ async def test_a_run_is_audited_and_takes_rights_to_its_type(database: Database,
         ):
             headers = {**FHIR_JSON, "Authorization": token}
             assert (await client.post("ViewDefinition/$run", content=content, headers=headers)).status_code == status
-    assert not os.listdir(tmp_path / "tables"), "a table stays nowhere"
+    assert not list((tmp_path / "tables").iterdir()), "a table stays nowhere"
     events = await audits(database)
     codes = [[coding["code"] for coding in event["subtype"]] for event in events]
     assert codes == [["view-run"]] * 3
