@@ -40,12 +40,15 @@ async def resource_text(request: Request, limit_bytes: int) -> str:
     return await fhir_format.as_json(await _text(request, limit_bytes), name)
 
 
-async def patch_text(request: Request, limit_bytes: int) -> str:
-    """The body of a patch. Raises UnsupportedMedia, TooLarge, InvalidInput."""
+async def patch_text(request: Request, limit_bytes: int) -> tuple[str, bool]:
+    """The body of a patch, and whether it is a FHIRPath Patch. Raises UnsupportedMedia, TooLarge, InvalidInput."""
     name, _ = media(request.headers.get("content-type", ""))
-    if name != patch.MEDIA_TYPE:
-        raise UnsupportedMedia(f"send Content-Type: {patch.MEDIA_TYPE}", location="http.Content-Type")
-    return await _text(request, limit_bytes)
+    if name == patch.MEDIA_TYPE:
+        return await _text(request, limit_bytes), False
+    if name in fhir_format.READS:
+        return await fhir_format.as_json(await _text(request, limit_bytes), name), True
+    message = f"send Content-Type: {patch.MEDIA_TYPE}, or a FHIRPath Patch as {fhir_format.JSON} or {fhir_format.XML}"
+    raise UnsupportedMedia(message, location="http.Content-Type")
 
 
 async def form(request: Request, limit_bytes: int) -> tuple[list[tuple[str, str]], bytes]:

@@ -12,6 +12,7 @@ from wetread import __version__
 from wetread.api import fhir_format
 from wetread.domain.codes import PROFILES
 from wetread.record import audit_search, definitions, operations, patch
+from wetread.record.filters import OPERATORS
 from wetread.record.includes import MOST_INCLUDED
 from wetread.record.parameters import SearchParameter, common_parameters, parameters_of, resource_types, table
 from wetread.record.query import MODIFIERS, NOT_SUPPORTED, SUPPORTED_KINDS
@@ -89,17 +90,21 @@ def _served(update_create: bool, topics: Sequence[str]) -> dict[str, Any]:
             _audit_event(),
         ],
         "interaction": [{"code": code} for code in _SYSTEM_INTERACTIONS],
-        "searchParam": [_search_param(p) for p in _common().values()],
+        "searchParam": [*(_search_param(p) for p in _common().values()), *_OF_EVERY_TYPE],
         "operation": list(_operations("")),
         "compartment": [f"{_CORE}/CompartmentDefinition/{_lower_first(c)}" for c in sorted(table("compartments.json"))],
     }
     return {
         "fhirVersion": "4.0.1",
         "format": list(fhir_format.FORMATS),
-        "patchFormat": [patch.MEDIA_TYPE],
+        "patchFormat": [patch.MEDIA_TYPE, fhir_format.JSON, fhir_format.XML],
         "implementationGuide": [IMPLEMENTATION_GUIDE],
         "rest": [rest],
     }
+
+
+_OF_EVERY_TYPE = tuple({"name": name, "type": "special"} for name in ("_filter", "_has", "_list"))
+"""The parameters that are no element's."""
 
 
 def terminology_capabilities(base_url: str, at: datetime) -> dict[str, Any]:
@@ -128,8 +133,10 @@ def terminology_capabilities(base_url: str, at: datetime) -> dict[str, Any]:
 
 def _documentation() -> str:
     modifiers = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in MODIFIERS.items())
+    operators = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in OPERATORS.items())
     return (
         f"Modifiers by type of parameter: {modifiers}. Chains and _has work to any reference parameter. "
+        f"Operators of _filter: {operators}. _list takes the id of a List; there are no functional lists. "
         f"A page includes at most {MOST_INCLUDED} resources; Provenance:target and other parameters that may name any "
         f"type can be reversed for every type. Refused, not ignored: {', '.join(NOT_SUPPORTED)}."
     )

@@ -58,6 +58,7 @@ def document(base_url: str, paths: Mapping[str, Iterable[str]]) -> dict[str, Any
                 },
                 "Bundle": _typed("Bundle", type={"enum": ["batch", "transaction"]}, entry={"type": "array"}),
                 "OperationOutcome": _typed("OperationOutcome", issue={"type": "array", "minItems": 1}),
+                "Parameters": _typed("Parameters", parameter={"type": "array"}),
                 "Patch": {"type": "array", "items": _OPERATION},
             },
         },
@@ -137,7 +138,10 @@ def _body(path: str, method: str) -> dict[str, Any]:
         case "POST" if path.endswith("_search"):
             return {_FORM: {"schema": {"type": "object", "additionalProperties": _TEXT}}}
         case "PATCH":
-            return {patch.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Patch"}}}
+            return {
+                patch.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Patch"}},
+                MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Parameters"}},
+            }
         case "POST" | "PUT":
             schema = "Resource" if path else "Bundle"
             return {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}

@@ -17,7 +17,7 @@ from wetread.api.fhir_audit import Visit
 from wetread.api.fhir_face import Face, patients, reference, require_type, require_writable
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound
-from wetread.record import conditional, patch, resources, validate
+from wetread.record import conditional, fhirpath_patch, lossless, patch, resources, validate
 from wetread.record.compartment import patients_of
 from wetread.record.resources import Accepted, Version
 from wetread.store.database import Connection
@@ -131,7 +131,10 @@ class Writes:
     ) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
         require_writable(resource_type)
         reader.require("u", resource_type)
-        return patch.change(patch.parsed(await http.patch_text(request, self.face.max_body_bytes)))
+        text, is_fhirpath = await http.patch_text(request, self.face.max_body_bytes)
+        if is_fhirpath:
+            return fhirpath_patch.change(fhirpath_patch.parsed(lossless.parse(text)))
+        return patch.change(patch.parsed(text))
 
     async def _written(
         self,
