@@ -178,7 +178,7 @@ def _numbered(files: Sequence[Path], work: Path) -> list[str]:
     """Links with short plain names, in the working folder: the validator reads some names as options or patterns."""
     names = []
     for number, file in enumerate(files):
-        name = f"r{number}.json"
+        name = f"r{number}{'.xml' if file.suffix == '.xml' else '.json'}"
         (work / name).symlink_to(file.resolve())
         names.append(name)
     return names
