@@ -37,10 +37,19 @@ class Scope:
             raise Undecided("too many items to compare")
 
 
+def bounded(text: str, added: int = 0) -> str:
+    """The text, where it is not too long to go on with when so many characters come to it. Raises Undecided."""
+    if len(text) + added > _MOST_CHARACTERS:
+        raise Undecided("the text becomes too long")
+    return text
+
+
 Evaluate: TypeAlias = Callable[[Items, Scope], Items]
 Path: TypeAlias = Callable[..., Items]
 _MOST_COMPARISONS = 500_000
 """About a second."""
+_MOST_CHARACTERS = 10_000_000
+"""Of a text that an expression makes: more than a body may have of one, less than hurts."""
 _URLS = {"%ucum": "http://unitsofmeasure.org", "%sct": "http://snomed.info/sct", "%loinc": "http://loinc.org"}
 
 
@@ -245,7 +254,7 @@ def _binary(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
         case "|" | "in" | "contains":
             return _of_sets(operator, left, right)
         case "&":
-            return lambda focus, scope: [_text(left(focus, scope)) + _text(right(focus, scope))]
+            return lambda focus, scope: [bounded(_text(left(focus, scope)) + _text(right(focus, scope)))]
     apply = _OPERATORS[operator]
     return lambda focus, scope: apply(left(focus, scope), right(focus, scope))
 
@@ -376,7 +385,7 @@ def _arithmetic(operator: str) -> Callable[[Items, Items], Items]:
         if one is None or other is None:
             return []
         if operator == "+" and isinstance(one, str) and isinstance(other, str):
-            return [one + other]
+            return [bounded(one + other)]
         if isinstance(one, values.Temporal) and isinstance(other, Quantity) and operator in "+-":
             from wetread.record.fhirpath.calendar import shifted
 

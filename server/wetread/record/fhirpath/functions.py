@@ -14,6 +14,7 @@ from wetread.record.fhirpath.evaluate import (
     Evaluate,
     Scope,
     Undecided,
+    bounded,
     compile_tree,
     contains,
     distinct,
@@ -93,6 +94,7 @@ def _type_name(tree: syntax.Tree) -> str:
 
 def _each(criteria: Evaluate, focus: Items, scope: Scope) -> list[Items]:
     """What the criteria give for every item, `$this` and `$index` set."""
+    scope.compares(focus, focus[:1])  # each item once: a chain of these may double what it holds with every step
     this, index = scope.this, scope.index
     results = []
     try:
@@ -256,6 +258,10 @@ def _on_text(function: Callable[..., Any]) -> Callable[..., Items]:
     return apply
 
 
+def _replace(text: str, old: str, new: str) -> str:
+    return bounded(text, text.count(old) * len(new)).replace(old, new)
+
+
 def _substring(text: str, start: int, length: int | None = None) -> str | None:
     if not 0 <= start < len(text):
         return None
@@ -409,7 +415,9 @@ def _of_extension(focus: Items, url: Items) -> Items:
 
 def _join(focus: Items, separator: Items | None = None) -> Items:
     between = single(separator) if separator else ""
-    return [str(between).join(text for text in map(navigation.string_of, focus) if text is not None)]
+    texts = [text for text in map(navigation.string_of, focus) if text is not None]
+    bounded("", sum(map(len, texts)) + len(texts) * len(str(between)))
+    return [str(between).join(texts)]
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -475,7 +483,7 @@ _PLAIN: Mapping[str, tuple[int, int, Callable[..., Items]]] = {
     "contains": (1, 1, _on_text(str.__contains__)),
     "matches": (1, 1, _on_text(lambda text, regex: pattern(regex).search(text) is not None)),
     "matchesFull": (1, 1, _on_text(lambda text, regex: pattern(regex).fullmatch(text) is not None)),
-    "replace": (2, 2, _on_text(str.replace)),
+    "replace": (2, 2, _on_text(_replace)),
     "replaceMatches": (2, 2, _on_text(_replace_matches)),
     "substring": (1, 2, _on_text(_substring)),
     "indexOf": (1, 1, _on_text(str.find)),

@@ -56,6 +56,8 @@ def expression(text: Any, constants: Constants, location: str) -> Expression:
         evaluate = compile_tree(_rewritten(syntax.parse(str(text)), constants))
     except NotFhirPath as error:
         raise InvalidInput(error.message, location=location) from error
+    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise InvalidInput("this path, or a constant in it, cannot be read", location=location) from error
 
     def items(resource: Node, focus: Any, row_index: int) -> list[Any]:
         this = [] if focus is None else [focus]
