@@ -32,6 +32,7 @@ cli.add_typer(operate.trail, name="audit")
 cli.add_typer(views.views, name="views")
 db = typer.Typer(help="The database.", no_args_is_help=True)
 db.command("upgrade")(serve.upgrade)
+db.command("reindex")(serve.reindex)
 cli.add_typer(db, name="db")
 
 

@@ -18,7 +18,7 @@ from wetread.errors import Unreachable
 from wetread.inbound.dicom import DicomListener, DimseEvent
 from wetread.inbound.dicom_negotiation import AllowedPeer
 from wetread.inbound.mllp import MllpListener, Received
-from wetread.record import audit
+from wetread.record import audit, units
 from wetread.record.events import Sequencer
 from wetread.settings import Role, Settings, Tls
 from wetread.store.blobs import LocalBlobs
@@ -36,6 +36,9 @@ async def run_roles(
     """Runs the roles in this process until `stop`. `alone`: no other process works these roles' queues."""
     async with house(settings, database_url, roles) as built, asyncio.TaskGroup() as group:
         await _audit_presence(built, "server-started", roles)
+        if {"http", "work"} & set(roles):
+            # The tables of units take a second to read; the first quantity must not wait for them.
+            group.create_task(asyncio.to_thread(units.canonical, "mL"))
         queues = [queue for role, queue in _QUEUES.items() if role in roles]
         if queues:
             concurrency = 1 if queues == ["infer"] else 8

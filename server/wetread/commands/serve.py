@@ -27,6 +27,7 @@ from wetread.mapping import maps
 from wetread.processes import Child, stop_on_signals, stop_with_parent, supervise
 from wetread.reading import routing
 from wetread.record import audit
+from wetread.record import reindex as reindexing
 from wetread.roles import run_roles
 from wetread.settings import ROLES, Role, Settings, share_dir
 from wetread.store import embedded, migrate
@@ -161,6 +162,24 @@ def upgrade(config: Config = None, data_dir: DataDir = None) -> None:
     with _owned_database(settings) as url:
         migrate.upgrade(url)
     typer.echo("the database has this version's schema")
+
+
+def reindex(config: Config = None, data_dir: DataDir = None) -> None:
+    """Read every resource's search parameters anew, after an upgrade whose notes ask for it. The server may run on."""
+    settings = settings_of(config, data_dir)
+
+    async def run(url: str) -> None:
+        done: int | None = 0
+        async with opened(url) as database:
+            while done is not None:
+                async with database.transaction() as conn:
+                    done = await reindexing.reindex(conn, after=done)
+                if done is not None:
+                    typer.echo(f"resources up to key {done} are indexed")
+
+    with database_url(settings) as url:
+        asyncio.run(run(url))
+    typer.echo("every resource is indexed")
 
 
 def set_up_logging(settings: Settings) -> None:
