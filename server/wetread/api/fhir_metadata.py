@@ -91,7 +91,7 @@ def _served(update_create: bool, topics: Sequence[str]) -> dict[str, Any]:
         ],
         "interaction": [{"code": code} for code in _SYSTEM_INTERACTIONS],
         "searchParam": [*(_search_param(p) for p in _common().values()), *_OF_EVERY_TYPE],
-        "operation": list(_operations("")),
+        "operation": [*_operations(""), _view_run()],
         "compartment": [f"{_CORE}/CompartmentDefinition/{_lower_first(c)}" for c in sorted(table("compartments.json"))],
     }
     return {
@@ -217,6 +217,15 @@ def _operations(resource_type: str) -> Iterator[dict[str, str]]:
         yield {"name": operation.code, "definition": operation.url}
     if resource_type in _EXPORTS:
         yield {"name": "export", "definition": f"{_BULK_DATA}/OperationDefinition/{_EXPORTS[resource_type]}"}
+
+
+def _view_run() -> dict[str, str]:
+    return {
+        "name": "viewdefinition-run",
+        "definition": "http://sql-on-fhir.org/OperationDefinition/$viewdefinition-run",
+        "documentation": "Also ViewDefinition/$run and ViewDefinition/[id]/$run. _format: json, ndjson, csv, parquet."
+        " viewReference: ViewDefinition/[id] or the canonical of a shipped view. ViewDefinitions are not stored.",
+    }
 
 
 def _lower_first(word: str) -> str:
