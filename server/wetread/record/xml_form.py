@@ -24,6 +24,7 @@ _XHTML_DIV = "http://www.w3.org/1999/xhtml div"
 _SCHEMA_HINTS = "http://www.w3.org/2001/XMLSchema-instance "
 _DEEPEST = 200
 _MOST_ELEMENTS = 500_000
+_ELEMENT = re.compile(r"\s*<[^?]")  # and no XML declaration, which is nothing but the start of a document
 _TAG = re.compile(r"""<([^\s/>]+)(?:[^"'>]|"[^"]*"|'[^']*')*>""")
 _DECLARED = re.compile(r"""\sxmlns:?([^\s="']*)\s*=""")
 _PREFIX = re.compile(r"""[<\s]([^\s<>:="'/]+):""")
@@ -173,11 +174,11 @@ def _escaped(value: Any, where: str) -> str:
 
 def _narrative(div: Any, where: str) -> str:
     """The text of a narrative as it stands, which must be one XHTML div that leans on nothing around it."""
-    if not isinstance(div, str) or div.startswith("<?xml"):
+    if not isinstance(div, str) or not _ELEMENT.match(div):
         _impossible(where)
     try:
         root = _parsed(div)
-    except InvalidInput:
+    except (InvalidInput, TooLarge):
         _impossible(where)
     if root.name != _XHTML_DIV:
         _impossible(where)
@@ -206,7 +207,7 @@ def _tree(text: str) -> _Node:
 
 
 def _parsed(text: str) -> _Node:
-    """The elements of a document, with each narrative unopened. Raises InvalidInput."""
+    """The elements of a document, with each narrative unopened. Raises InvalidInput, TooLarge."""
     data = text.encode("utf-8", "surrogatepass")
     reader = _Reader(data)
     try:

@@ -234,6 +234,7 @@ def test_a_narrative_amid_many_namespaces_is_read_in_time_that_grows_with_its_le
         '"text":{"status":"generated","div":"<div>x</div>"}',
         '"text":{"status":"generated","div":"<div xmlns=\\"http://www.w3.org/1999/xhtml\\"></div></text>"}',
         '"text":{"status":"generated","div":"<!DOCTYPE x><div xmlns=\\"http://www.w3.org/1999/xhtml\\"/>"}',
+        '"text":{"status":"generated","div":"\\ufeff<?xml version=\\"1.0\\"?><div xmlns=\\"http://www.w3.org/1999/xhtml\\"/>"}',
         '"text":{"status":"generated","div":"<?xml version=\\"1.0\\"?><div xmlns=\\"http://www.w3.org/1999/xhtml\\"/>"}',
     ],
 )
