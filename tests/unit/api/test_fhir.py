@@ -214,7 +214,7 @@ ERRORS = [
     ("PUT", "", {}, None, 405, "not-supported"),
     ("DELETE", "Patient/p1/_history/1", {}, None, 405, "not-supported"),
     ("GET", "Patient/_search", {}, None, 405, "not-supported"),
-    ("PATCH", "Patient/p1", JSON, {}, 415, "not-supported"),
+    ("PATCH", "Patient/p1", JSON, {}, 400, "invalid"),
     ("DELETE", "Patient", {}, None, 400, "invalid"),
     ("GET", "Patient/p1", {"Authorization": ""}, None, 401, "login"),
     ("GET", "nowhere/at/all/to/be/found", {"Authorization": ""}, None, 401, "login"),
