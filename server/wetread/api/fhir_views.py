@@ -119,6 +119,7 @@ class _Face:
                     entities=(Entity(type_code="2", role_code="24", query=_asked_text(request, content, given)),),
                     detail=_detail(asked, form, made, of_store=resources is None),
                     request_id=one.request_id,
+                    patient_id=min(asked.patients) if asked.patients and len(asked.patients) == 1 else None,
                 )
                 async with self.views.database.transaction() as conn:
                     await one.write(conn, entry)

@@ -139,7 +139,7 @@ async def test_a_run_is_audited_and_takes_rights_to_its_type(database: Database,
     of_patients = parameters(view={**VIEW, "resource": "Patient"})
     async with _calls(database, tmp_path) as client:
         for token, content, status in (
-            ("Bearer observations", parameters(), 200),
+            ("Bearer observations", parameters({"name": "patient", "valueString": "Patient/p1"}), 200),
             ("Bearer observations", of_patients, 403),
             ("none", parameters(), 401),
         ):
@@ -156,4 +156,5 @@ async def test_a_run_is_audited_and_takes_rights_to_its_type(database: Database,
         for detail in entity.get("detail", [])
         if "valueString" in detail
     }
-    assert (told["view"], told["rows"], told["type"]) == ("ids", "2", "Observation")
+    assert (told["view"], told["rows"], told["type"]) == ("ids", "1", "Observation")
+    assert "Patient/p1" in [entity.get("what", {}).get("reference") for entity in events[0]["entity"]]
