@@ -14,9 +14,10 @@ from wetread.errors import Unreachable
 from wetread.store.database import Database
 
 _JOBS = """
-    SELECT j.status::text, count(*) FROM procrastinate_jobs j
+    SELECT CASE WHEN j.status = 'todo' AND j.scheduled_at > now() THEN 'scheduled' ELSE j.status::text END,
+           count(*) FROM procrastinate_jobs j
      WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.id = j.args->>'run_id' AND run.phase = 'silent')
-     GROUP BY j.status
+     GROUP BY 1
 """
 _GAUGES = (
     ("wetread_messages", "HL7v2 messages by state", "SELECT state, count(*) FROM hl7_message GROUP BY state"),
