@@ -20,9 +20,10 @@ from uuid import UUID
 import psycopg
 
 from wetread.domain.reader import Reader, Scope
-from wetread.record import export_jobs, export_request
-from wetread.record.export import Exporter
-from wetread.record.export_jobs import EXPORT, SWEEP
+from wetread.record.export import jobs as export_jobs
+from wetread.record.export import request as export_request
+from wetread.record.export.export import Exporter
+from wetread.record.export.jobs import EXPORT, SWEEP
 from wetread.store import embedded, migrate
 from wetread.store.database import Database
 from wetread.work.jobs import Payload, Work

@@ -15,8 +15,9 @@ from wetread.api.fhir_metadata import capabilities_of_the_software
 from wetread.mapping import maps
 from wetread.mapping.model import CodeMap
 from wetread.reading.manifest import Manifest
-from wetread.record import definitions, export_request
-from wetread.record.audit_kinds import KINDS
+from wetread.record.audit.kinds import KINDS
+from wetread.record.export import request as export_request
+from wetread.record.terminology import definitions
 
 ROOT = Path(__file__).parents[1]
 CANONICAL = "https://wetread.org/fhir"

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from fhir.resources.R4B import get_fhir_model_class
 
-from wetread.record import lossless, validate
+from wetread.record import lossless
+from wetread.record.validation import validate
 
 EXAMPLES = Path(__file__).parents[2] / "tests/data/fhir/examples"
 _GROUPS = ("observation", "diagnosticreport", "imagingstudy", "patient", "servicerequest")

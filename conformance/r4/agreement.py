@@ -25,7 +25,8 @@ from typing import Any
 from conformance.r4 import tables
 
 from wetread.errors import InvalidInput
-from wetread.record import lossless, validate
+from wetread.record import lossless
+from wetread.record.validation import validate
 
 _NOT_ALONE = ("packages", "logical", "matchetype", "certificate", "ips", "supporting5")
 _OVERLOOKING = ("allow-comments", "advisor", "validateContains")

@@ -22,7 +22,8 @@ from typing import Any
 
 from conformance import supply, validator
 from wetread.errors import InvalidInput
-from wetread.record import lossless, validate
+from wetread.record import lossless
+from wetread.record.validation import validate
 
 _LARGEST_BYTES = 9_000
 _PER_RUN = 700

@@ -42,11 +42,12 @@ from wetread.reading.report import Report, Sender
 from wetread.reading.runtime import Runtime
 from wetread.reading.settle import Settle
 from wetread.reading.steps import INFER, REPORT, SETTLE
-from wetread.record import audit, topics
-from wetread.record.export import Exporter
-from wetread.record.export_jobs import EXPORT, SWEEP
+from wetread.record.audit import audit
+from wetread.record.export.export import Exporter
+from wetread.record.export.jobs import EXPORT, SWEEP
 from wetread.record.resources import Version
-from wetread.record.subscriptions import Subscriptions
+from wetread.record.subscriptions import topics
+from wetread.record.subscriptions.subscriptions import Subscriptions
 from wetread.record.views.run import shipped
 from wetread.settings import Role, Settings, share_dir
 from wetread.store.blobs import LocalBlobs

@@ -18,8 +18,9 @@ from wetread.errors import Unreachable
 from wetread.inbound.dicom import DicomListener, DimseEvent
 from wetread.inbound.dicom_negotiation import AllowedPeer
 from wetread.inbound.mllp import MllpListener, Received
-from wetread.record import audit, units
+from wetread.record.audit import audit
 from wetread.record.events import Sequencer
+from wetread.record.search import units
 from wetread.settings import Role, Settings, Tls
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import SyncConnection, SyncDatabase

@@ -32,9 +32,12 @@ from wetread.mapping.site import Site
 from wetread.reading import imaging_study, interpret, tasks
 from wetread.reading.models import ModelPackage, load_packages
 from wetread.reading.volume import Volume
-from wetread.record import audit, bundle, bundle_entry, history, lossless, notifications, resources, search
-from wetread.record.audit import AuditEntry, Entity
-from wetread.record.audit_kinds import KINDS
+from wetread.record import bundle, bundle_entry, history, lossless, resources
+from wetread.record.audit import audit
+from wetread.record.audit.audit import AuditEntry, Entity
+from wetread.record.audit.kinds import KINDS
+from wetread.record.search import search
+from wetread.record.subscriptions import notifications
 from wetread.results import fhir
 from wetread.results.context import ObjectRef, ReadingContext
 from wetread.store.database import Database

@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from wetread.api import fhir
 from wetread.domain.reader import SYSTEM, Reader
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store import migrate
 from wetread.store.database import Database
 

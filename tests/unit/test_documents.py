@@ -14,7 +14,7 @@ import typer
 
 from wetread import errors
 from wetread.__main__ import cli
-from wetread.record.audit_kinds import KINDS
+from wetread.record.audit.kinds import KINDS
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")

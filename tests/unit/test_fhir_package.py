@@ -17,7 +17,7 @@ from wetread import __version__
 from wetread.domain.codes import PROFILES
 from wetread.mapping import maps
 from wetread.mapping.orders import OrderAction
-from wetread.record import validate
+from wetread.record.validation import validate
 
 ROOT = Path(__file__).parents[2]
 OURS = "https://wetread.org/fhir/"

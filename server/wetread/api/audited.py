@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from wetread.domain.reader import Reader
-from wetread.record import audit
+from wetread.record.audit import audit
 
 
 def access(

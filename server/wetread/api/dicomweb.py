@@ -32,7 +32,7 @@ from wetread.errors import (
     UnsupportedMedia,
     WetreadError,
 )
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database
 from wetread.wire.dicom import facts, read_header

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from wetread.domain.reader import Reader
 from wetread.errors import Refused, Unreachable, WetreadError
-from wetread.record.audit import AuditEntry, Entity
+from wetread.record.audit.audit import AuditEntry, Entity
 from wetread.store.database import Connection, Database
 
 logger = logging.getLogger(__name__)

@@ -22,9 +22,11 @@ from wetread.api.fhir_audit import AuditHook, Visit, visit
 from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute, outcome
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound, WetreadError
-from wetread.record import export_jobs, export_request, lossless
-from wetread.record.audit import AuditEntry, Entity
-from wetread.record.export_jobs import Throttled
+from wetread.record import lossless
+from wetread.record.audit.audit import AuditEntry, Entity
+from wetread.record.export import jobs as export_jobs
+from wetread.record.export import request as export_request
+from wetread.record.export.jobs import Throttled
 from wetread.store.database import Connection, Database
 from wetread.work.jobs import Work
 

@@ -15,8 +15,8 @@ from wetread.api.fhir_audit import AuditHook, Visit, visit
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, MethodNotAllowed, NotFound
 from wetread.record.compartment import patient_of
-from wetread.record.parameters import resource_types
 from wetread.record.resources import Version
+from wetread.record.search.parameters import resource_types
 from wetread.store.database import Connection, Database
 
 AUDIT_EVENT = "AuditEvent"

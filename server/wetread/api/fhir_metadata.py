@@ -11,12 +11,15 @@ from typing import Any
 from wetread import __version__
 from wetread.api import fhir_format
 from wetread.domain.codes import PROFILES
-from wetread.record import audit_search, definitions, operations, patch
-from wetread.record.filters import OPERATORS
-from wetread.record.includes import MOST_INCLUDED
-from wetread.record.parameters import SearchParameter, common_parameters, parameters_of, resource_types, table
-from wetread.record.query import MODIFIERS, NOT_SUPPORTED, SUPPORTED_KINDS
+from wetread.record import patch
+from wetread.record.audit import search as audit_search
+from wetread.record.operations import operations
+from wetread.record.search.filters import OPERATORS
+from wetread.record.search.includes import MOST_INCLUDED
+from wetread.record.search.parameters import SearchParameter, common_parameters, parameters_of, resource_types, table
+from wetread.record.search.query import MODIFIERS, NOT_SUPPORTED, SUPPORTED_KINDS
 from wetread.record.splice import instant
+from wetread.record.terminology import definitions
 
 CANONICAL = "https://wetread.org/fhir/CapabilityStatement/wetread"
 IMPLEMENTATION_GUIDE = "https://wetread.org/fhir/ImplementationGuide/wetread.fhir.r4"

@@ -8,7 +8,7 @@ from typing import Any
 from wetread import __version__
 from wetread.api.fhir_outcome import MEDIA_TYPE
 from wetread.record import patch
-from wetread.record.parameters import resource_types
+from wetread.record.search.parameters import resource_types
 
 _FORM = "application/x-www-form-urlencoded"
 _TEXT = {"type": "string"}

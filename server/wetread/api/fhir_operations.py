@@ -16,22 +16,14 @@ from wetread.api.fhir_face import Face, patients, require_writable
 from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute
 from wetread.domain.reader import Reader
 from wetread.errors import MethodNotAllowed, TooCostly
-from wetread.record import (
-    code_checks,
-    everything,
-    expansion,
-    lastn,
-    lossless,
-    meta_operation,
-    operation_input,
-    operations,
-    resources,
-    translation,
-    validate_operation,
-)
+from wetread.record import lossless, resources
 from wetread.record.compartment import patients_of
-from wetread.record.definitions import Definition
-from wetread.record.operation_input import Given
+from wetread.record.operations import everything, lastn, meta_operation, operations
+from wetread.record.operations import input as operation_input
+from wetread.record.operations.input import Given
+from wetread.record.terminology import code_checks, expansion, translation
+from wetread.record.terminology.definitions import Definition
+from wetread.record.validation import operation as validate_operation
 from wetread.store.database import Connection
 
 TIME_LIMIT_S = 60.0

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from wetread.api import fhir_format
 from wetread.errors import MethodNotAllowed, Unauthorized, Unreachable, WetreadError
 from wetread.record import lossless
-from wetread.record.validate import InvalidResource, Issue
+from wetread.record.validation.validate import InvalidResource, Issue
 
 logger = logging.getLogger(__name__)
 

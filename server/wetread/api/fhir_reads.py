@@ -16,8 +16,9 @@ from wetread.api.fhir_face import AUDIT_EVENT, Face, patients
 from wetread.api.fhir_outcome import MEDIA_TYPE
 from wetread.domain.reader import Reader
 from wetread.errors import NotFound
-from wetread.record import audit as audit_record
-from wetread.record import events, history, resources, search
+from wetread.record import events, history, resources
+from wetread.record.audit import audit as audit_record
+from wetread.record.search import search
 from wetread.store.database import Connection
 
 

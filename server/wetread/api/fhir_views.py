@@ -25,7 +25,7 @@ from wetread.api.fhir_outcome import OutcomeRoute
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotAcceptable, OutOfSpace, TooCostly, Unsupported
 from wetread.record import lossless
-from wetread.record.audit import AuditEntry, Entity
+from wetread.record.audit.audit import AuditEntry, Entity
 from wetread.record.views import run
 from wetread.record.views.definition import compiled
 from wetread.record.views.output import MEDIA_TYPES

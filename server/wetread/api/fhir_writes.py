@@ -17,9 +17,10 @@ from wetread.api.fhir_audit import Visit
 from wetread.api.fhir_face import Face, patients, reference, require_type, require_writable
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound
-from wetread.record import conditional, fhirpath_patch, lossless, patch, resources, validate
+from wetread.record import conditional, fhirpath_patch, lossless, patch, resources
 from wetread.record.compartment import patients_of
 from wetread.record.resources import Accepted, Version
+from wetread.record.validation import validate
 from wetread.store.database import Connection
 
 

@@ -23,7 +23,7 @@ from wetread.reading.completion import declare_complete
 from wetread.reading.joining import Joining
 from wetread.reading.models import ModelPackage
 from wetread.reading.pictures import has_visible_answer
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.database import Connection, Database
 from wetread.work.jobs import Work
 

@@ -10,7 +10,7 @@ from wetread.api.ops import refused
 from wetread.domain.reader import Reader
 from wetread.errors import WetreadError
 from wetread.reading import pictures
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database
 

@@ -23,7 +23,7 @@ from wetread.governance import phases
 from wetread.reading import inbox, outbox, runs, studies, worklist
 from wetread.reading.completion import declare_complete
 from wetread.reading.joining import Joining
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.settings import Settings
 from wetread.store.database import Connection
 from wetread.work.jobs import Payload, Work

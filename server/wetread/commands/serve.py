@@ -26,8 +26,8 @@ from wetread.errors import InvalidInput, Misconfigured, StoreUnavailable, Wetrea
 from wetread.mapping import maps
 from wetread.processes import Child, stop_on_signals, stop_with_parent, supervise
 from wetread.reading import routing
-from wetread.record import audit
-from wetread.record import reindex as reindexing
+from wetread.record.audit import audit
+from wetread.record.search import reindex as reindexing
 from wetread.roles import run_roles
 from wetread.settings import ROLES, Role, Settings, share_dir
 from wetread.store import embedded, migrate

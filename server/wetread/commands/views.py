@@ -14,7 +14,8 @@ import typer
 
 from wetread.commands.options import Config, DataDir, database_url, opened, operator, settings_of
 from wetread.errors import NotFound
-from wetread.record import audit, lossless
+from wetread.record import lossless
+from wetread.record.audit import audit
 from wetread.record.views import run
 from wetread.record.views.definition import compiled
 from wetread.record.views.output import MEDIA_TYPES

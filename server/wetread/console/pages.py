@@ -21,7 +21,7 @@ from wetread.domain.reader import Reader
 from wetread.errors import Forbidden, NotFound, StoreUnavailable, TooLarge, Unauthorized, WetreadError
 from wetread.reading import worklist
 from wetread.reading.studies import Study
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.database import Connection, Database
 
 Authenticate: TypeAlias = Callable[[Request], Awaitable[Reader]]

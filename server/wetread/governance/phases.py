@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 from wetread.domain.phase import Phase
 from wetread.domain.reader import Reader
 from wetread.errors import Forbidden, InvalidInput
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.database import Connection
 
 GOVERNING_ROLES = frozenset({"administrator", "governance"})

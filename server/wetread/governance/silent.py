@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from wetread.domain.reader import Reader
 from wetread.errors import Forbidden
 from wetread.governance.phases import GOVERNING_ROLES
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.database import Connection
 
 

@@ -15,7 +15,7 @@ from wetread.errors import Misconfigured, WetreadError
 from wetread.outbound import dicom, mllp
 from wetread.reading import outbox
 from wetread.reading.outbox import Delivery
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database
 from wetread.work.jobs import Payload

@@ -8,11 +8,12 @@ import logging
 
 from wetread.errors import PeerUnavailable, Refused, StoreUnavailable
 from wetread.outbound.http import HttpPoster
-from wetread.record import audit, events
-from wetread.record.audit import AuditEntry, Entity
-from wetread.record.subscriptions import CURSOR, Delivery, Subscriptions
-from wetread.record.subscriptions import STEP_HANDSHAKE as STEP_HANDSHAKE
-from wetread.record.subscriptions import STEP_NOTIFY as STEP_NOTIFY
+from wetread.record import events
+from wetread.record.audit import audit
+from wetread.record.audit.audit import AuditEntry, Entity
+from wetread.record.subscriptions.subscriptions import CURSOR, Delivery, Subscriptions
+from wetread.record.subscriptions.subscriptions import STEP_HANDSHAKE as STEP_HANDSHAKE
+from wetread.record.subscriptions.subscriptions import STEP_NOTIFY as STEP_NOTIFY
 from wetread.store.database import Connection, Database
 from wetread.work.jobs import Payload
 

@@ -32,7 +32,8 @@ from wetread.reading.joining import Joining
 from wetread.reading.orders import Order
 from wetread.reading.steps import SETTLE
 from wetread.reading.studies import Study
-from wetread.record import audit, resources
+from wetread.record import resources
+from wetread.record.audit import audit
 from wetread.store.database import Connection, Database
 from wetread.wire import hl7
 from wetread.work.jobs import Work

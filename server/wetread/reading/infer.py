@@ -24,7 +24,7 @@ from wetread.reading.read import Answer, read_series
 from wetread.reading.runs import Run
 from wetread.reading.runtime import Runtime
 from wetread.reading.steps import REPORT
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Connection, Database
 from wetread.wire import dicom

@@ -17,7 +17,7 @@ from wetread.mapping.identify import identify
 from wetread.mapping.orders import ADT_EVENTS, ORDER_EVENTS
 from wetread.mapping.site import Site
 from wetread.reading import inbox
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.database import Database
 from wetread.wire import hl7, hl7_ack
 from wetread.wire.mllp import Oversize, Truncated

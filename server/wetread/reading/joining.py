@@ -15,7 +15,7 @@ from wetread.reading import imaging_study, orders, runs, studies, tasks
 from wetread.reading.conclusion import conclude
 from wetread.reading.steps import REPORT
 from wetread.reading.studies import Study
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.database import Connection
 from wetread.work.jobs import Work
 

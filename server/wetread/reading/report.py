@@ -29,7 +29,8 @@ from wetread.reading.infer import unpack_masks
 from wetread.reading.orders import Order
 from wetread.reading.runs import READING, Run
 from wetread.reading.studies import Study
-from wetread.record import audit, resources
+from wetread.record import resources
+from wetread.record.audit import audit
 from wetread.results import fhir, oru
 from wetread.results.context import ReadingContext
 from wetread.results.header import normalised

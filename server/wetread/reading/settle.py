@@ -21,7 +21,8 @@ from wetread.reading.models import ModelPackage
 from wetread.reading.routing import series_facts
 from wetread.reading.steps import INFER
 from wetread.reading.studies import Study
-from wetread.record import audit, resources
+from wetread.record import resources
+from wetread.record.audit import audit
 from wetread.store.database import Connection, Database
 from wetread.work.jobs import Payload, Work
 

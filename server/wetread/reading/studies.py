@@ -15,7 +15,7 @@ from wetread.domain.reader import Reader
 from wetread.domain.study import Arrived, MatchState, StudyState
 from wetread.errors import NotFound
 from wetread.reading.orders import IDENTITY
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.database import Connection
 
 

@@ -20,12 +20,14 @@ from urllib.parse import parse_qsl
 
 from wetread.domain.reader import Reader
 from wetread.errors import Contended, InvalidInput, NotFound, PreconditionFailed, WetreadError
-from wetread.record import conditional, fhirpath_patch, history, lossless, patch, resources, search, validate
+from wetread.record import conditional, fhirpath_patch, history, lossless, patch, resources
 from wetread.record.bundle_entry import METHODS, Entry
 from wetread.record.compartment import patient_of
 from wetread.record.links import conditional_references, rewritten
 from wetread.record.resources import Accepted, Version
+from wetread.record.search import search
 from wetread.record.splice import instant
+from wetread.record.validation import validate
 from wetread.store.database import Connection
 
 _LETTERS = {"POST": "c", "PUT": "u", "PATCH": "u", "DELETE": "d"}

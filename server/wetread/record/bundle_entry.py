@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from wetread.errors import InvalidInput, NotFound, TooLarge, Unsupported, WetreadError
-from wetread.record import fhirpath_patch, lossless, patch, validate
-from wetread.record.index import date_range
-from wetread.record.parameters import resource_types
+from wetread.record import fhirpath_patch, lossless, patch
+from wetread.record.search.index import date_range
+from wetread.record.search.parameters import resource_types
+from wetread.record.validation import validate
 
 MOST_ENTRIES = 1000
 METHODS = ("DELETE", "POST", "PUT", "PATCH", "GET")

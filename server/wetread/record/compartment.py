@@ -9,10 +9,10 @@ from typing import Any, LiteralString
 
 from wetread.domain.reader import Reader
 from wetread.errors import NotFound
-from wetread.record import paths
 from wetread.record.condition import FALSE, TRUE, Condition
-from wetread.record.index import reference_parts
-from wetread.record.parameters import parameters_of, table
+from wetread.record.search import paths
+from wetread.record.search.index import reference_parts
+from wetread.record.search.parameters import parameters_of, table
 from wetread.store.database import Connection
 
 _PARAMETERS = ("patient", "subject")

@@ -19,7 +19,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from wetread.errors import StoreUnavailable
-from wetread.record import chain
+from wetread.record.audit import chain
 from wetread.store.database import Connection, Database, own_errors
 
 logger = logging.getLogger(__name__)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from wetread.errors import Inapplicable, InvalidInput, TooCostly, TooLarge, WetreadError
-from wetread.record import fhirpath, lossless, structures, validate
+from wetread.record import fhirpath, lossless, structures
 from wetread.record.fhirpath import Node, syntax
 from wetread.record.fhirpath.evaluate import path_of
 from wetread.record.patch import MOST_OPERATIONS
 from wetread.record.structures import Element, Structure
+from wetread.record.validation import validate
 
 MOST_PATH_CHARACTERS = 1000
 MOST_SECONDS = 5.0

@@ -23,10 +23,10 @@ from wetread.errors import Forbidden, InvalidInput, NotFound
 from wetread.record import events
 from wetread.record.compartment import patient_of, visible
 from wetread.record.condition import TRUE, Condition, all_of
-from wetread.record.index import date_range
 from wetread.record.lossless import dump
-from wetread.record.parameters import resource_types
 from wetread.record.resources import Version, require_identity
+from wetread.record.search.index import date_range
+from wetread.record.search.parameters import resource_types
 from wetread.record.shape import shaped
 from wetread.record.splice import instant
 from wetread.store.database import Connection

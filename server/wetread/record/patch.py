@@ -9,7 +9,8 @@ import jsonpatch
 import jsonpointer
 
 from wetread.errors import Inapplicable, InvalidInput, TooLarge
-from wetread.record import lossless, validate
+from wetread.record import lossless
+from wetread.record.validation import validate
 
 MEDIA_TYPE = "application/json-patch+json"
 MOST_OPERATIONS = 1000

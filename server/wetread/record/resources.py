@@ -18,9 +18,10 @@ from psycopg.rows import class_row
 
 from wetread.domain.reader import Reader
 from wetread.errors import Gone, InvalidInput, MethodNotAllowed, NotFound, PreconditionFailed, Unsupported
-from wetread.record import index, lossless, query, splice
+from wetread.record import lossless, splice
 from wetread.record.compartment import visible
-from wetread.record.parameters import resource_types
+from wetread.record.search import index, query
+from wetread.record.search.parameters import resource_types
 from wetread.store.database import Connection
 
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from wetread.errors import InvalidInput
 from wetread.record import lossless
-from wetread.record.parameters import choice_types, table
+from wetread.record.search.parameters import choice_types, table
 
 SUMMARIES = ("true", "text", "data", "count", "false")
 _SUBSETTED = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from wetread.record.parameters import table
+from wetread.record.search.parameters import table
 
 _PRIMITIVES = """
     base64Binary boolean canonical code date dateTime decimal id instant integer markdown oid positiveInt string time

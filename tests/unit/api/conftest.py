@@ -13,7 +13,7 @@ from starlette.requests import Request
 from wetread.api import fhir
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Unauthorized
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.store.database import Database
 
 READERS = {

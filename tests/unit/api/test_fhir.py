@@ -16,7 +16,7 @@ from starlette.requests import Request
 from wetread.api import fhir
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Conflict, Unauthorized
-from wetread.record import audit
+from wetread.record.audit import audit
 from wetread.record.resources import Version
 from wetread.store.database import Connection, Database
 

@@ -12,7 +12,7 @@ from tests.unit.api.test_fhir_terminology import valid
 
 from wetread.api import fhir_operations
 from wetread.domain.reader import Reader, Scope
-from wetread.record import everything
+from wetread.record.operations import everything
 from wetread.store.database import Database
 
 MINE = {

@@ -57,7 +57,9 @@ async def test_pretty_changes_blanks_and_nothing_else(client: httpx.AsyncClient,
         ({}, "Patient/p1?_format=ttl", 406),
     ],
 )
-async def test_json_is_spoken_where_no_xml_is_asked_for(client: httpx.AsyncClient, headers: dict[str, str], path: str, status: int) -> None:
+async def test_json_is_spoken_where_no_xml_is_asked_for(
+    client: httpx.AsyncClient, headers: dict[str, str], path: str, status: int
+) -> None:
     answer = await client.get(path, headers=headers)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/fhir+json")
 

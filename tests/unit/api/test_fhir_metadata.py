@@ -13,9 +13,9 @@ from fhir.resources.R4B.capabilitystatement import CapabilityStatement
 from fhir.resources.R4B.terminologycapabilities import TerminologyCapabilities
 
 from wetread.api.fhir_metadata import SUPPORTED_PROFILES, capability_statement, terminology_capabilities
-from wetread.record import includes
-from wetread.record.operations import OPERATIONS
-from wetread.record.parameters import resource_types
+from wetread.record.operations.operations import OPERATIONS
+from wetread.record.search import includes
+from wetread.record.search.parameters import resource_types
 
 CONFORMANCE = Path(__file__).parents[3] / "conformance"
 BASE = "https://wetread.example/fhir"

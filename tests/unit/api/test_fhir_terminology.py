@@ -9,7 +9,8 @@ import httpx
 import pytest
 from tests.unit.api.test_fhir import BASE, JSON, application, audits, caller, put
 
-from wetread.record import lossless, validate
+from wetread.record import lossless
+from wetread.record.validation import validate
 from wetread.store.database import Database
 
 V3_PRIORITY = "http://terminology.hl7.org/CodeSystem/v3-ActPriority"

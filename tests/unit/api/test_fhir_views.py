@@ -17,7 +17,8 @@ from tests.unit.api.conftest import _authenticate
 from tests.unit.api.test_fhir import audits
 
 from wetread.api import fhir_views
-from wetread.record import audit, resources
+from wetread.record import resources
+from wetread.record.audit import audit
 from wetread.record.views.run import shipped
 from wetread.store.database import Database
 

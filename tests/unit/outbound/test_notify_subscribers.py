@@ -20,9 +20,10 @@ from wetread.errors import Forbidden
 from wetread.outbound import notify
 from wetread.outbound.http import HttpPoster
 from wetread.outbound.notify import Notifier
-from wetread.record import events, resources, subscriptions, topics
+from wetread.record import events, resources
 from wetread.record.events import Sequencer
-from wetread.record.subscriptions import Subscriptions
+from wetread.record.subscriptions import subscriptions, topics
+from wetread.record.subscriptions.subscriptions import Subscriptions
 from wetread.store.database import Database
 from wetread.work.jobs import Payload, Step, Work
 

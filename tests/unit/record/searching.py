@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.record import resources
-from wetread.record.search import SearchSet, search
+from wetread.record.search.search import SearchSet, search
 from wetread.store.database import Connection
 
 BASE = "https://wetread.example/fhir"

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from wetread.record import audit, chain
-from wetread.record.audit import AuditEntry
+from wetread.record.audit import audit, chain
+from wetread.record.audit.audit import AuditEntry
 from wetread.record.events import Sequencer
 from wetread.store.database import Database
 

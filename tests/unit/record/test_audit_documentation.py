@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fhir.resources.R4B.codesystem import CodeSystem
 
-from wetread.record.audit_kinds import KINDS, OWN
+from wetread.record.audit.kinds import KINDS, OWN
 
 ROOT = Path(__file__).parents[3]
 ROW = re.compile(r"^\| `(?P<kind>[^`]+)` \| [^|]+ \| `(?P<type>[^`]+)` \| (?P<subtypes>[^|]+) \|$", re.MULTILINE)

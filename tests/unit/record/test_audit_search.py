@@ -10,8 +10,8 @@ from fhir.resources.R4B.bundle import Bundle
 
 from wetread.domain.reader import Reader, Scope
 from wetread.errors import Forbidden, InvalidInput, NotFound
-from wetread.record import audit
-from wetread.record.audit import AuditEntry, Entity
+from wetread.record.audit import audit
+from wetread.record.audit.audit import AuditEntry, Entity
 from wetread.store.database import Database
 
 AUDITOR = Reader("auditor", (Scope.parse("user/AuditEvent.rs"),))

@@ -7,9 +7,9 @@ import psycopg
 import pytest
 from fhir.resources.R4B.auditevent import AuditEvent
 
-from wetread.record import audit
-from wetread.record.audit import AuditEntry, Entity
-from wetread.record.audit_kinds import KINDS
+from wetread.record.audit import audit
+from wetread.record.audit.audit import AuditEntry, Entity
+from wetread.record.audit.kinds import KINDS
 from wetread.store.database import Database, SyncDatabase
 
 READ = AuditEntry(
@@ -139,5 +139,5 @@ async def test_no_row_is_ever_changed_or_taken_away(database: Database) -> None:
 
 
 def test_a_kind_that_nobody_documented_is_refused() -> None:
-    with pytest.raises(ValueError, match="audit_kinds"):
+    with pytest.raises(ValueError, match="audit/kinds"):
         AuditEntry("reed", "R", "0", "viewer")

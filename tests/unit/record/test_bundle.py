@@ -10,8 +10,9 @@ import pytest
 
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Forbidden, InvalidInput, NotFound, PreconditionFailed, Unsupported, WetreadError
-from wetread.record import bundle, lossless, resources, validate
+from wetread.record import bundle, lossless, resources
 from wetread.record.bundle_entry import Entry, read
+from wetread.record.validation import validate
 from wetread.store.database import Database
 
 BASE = "https://wetread.example/fhir"

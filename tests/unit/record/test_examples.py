@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from wetread.domain.reader import SYSTEM
-from wetread.record import index, lossless, resources, validate
-from wetread.record.parameters import resource_types
+from wetread.record import lossless, resources
+from wetread.record.search import index
+from wetread.record.search.parameters import resource_types
+from wetread.record.validation import validate
 from wetread.store.database import Database
 
 FILES = sorted((Path(__file__).parents[2] / "data/fhir/examples").glob("*.json"))

@@ -26,9 +26,11 @@ from starlette.requests import Request
 from wetread.api import fhir_export
 from wetread.domain.reader import Reader, Scope
 from wetread.errors import Unauthorized, WetreadError
-from wetread.record import audit, export_request, resources
-from wetread.record.export import Exporter
-from wetread.record.export_jobs import EXPORT, SWEEP
+from wetread.record import resources
+from wetread.record.audit import audit
+from wetread.record.export import request as export_request
+from wetread.record.export.export import Exporter
+from wetread.record.export.jobs import EXPORT, SWEEP
 from wetread.store.database import Database
 from wetread.work.jobs import Payload, Work
 
@@ -676,8 +678,8 @@ class TestTheStatus:
 WORKER = """
 import asyncio, pathlib, sys
 from datetime import timedelta
-from wetread.record.export import Exporter
-from wetread.record.export_jobs import EXPORT, SWEEP
+from wetread.record.export.export import Exporter
+from wetread.record.export.jobs import EXPORT, SWEEP
 from wetread.store.database import Database
 from wetread.work.jobs import Work
 

@@ -11,7 +11,7 @@ import pytest
 
 from wetread.errors import Inapplicable, InvalidInput, TooLarge, WetreadError
 from wetread.record import fhirpath_patch, lossless
-from wetread.record.validate import InvalidResource
+from wetread.record.validation.validate import InvalidResource
 
 SUITE = Path(__file__).parents[2] / "data/fhirpath-patch/cases.json"
 CASES = json.loads(SUITE.read_text(encoding="utf-8"))

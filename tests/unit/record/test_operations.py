@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wetread.errors import WetreadError
-from wetread.record import operation_input
-from wetread.record.operations import OPERATIONS, Operation
+from wetread.record.operations import input as operation_input
+from wetread.record.operations.operations import OPERATIONS, Operation
 
 REFUSED = {
     *("date", "context", "contextDirection", "dependency"),

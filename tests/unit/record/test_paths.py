@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from wetread.errors import Misconfigured
-from wetread.record import parameters, paths
+from wetread.record.search import parameters, paths
 
 OBSERVATION = {
     "resourceType": "Observation",

@@ -10,8 +10,8 @@ import pytest
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Forbidden, InvalidInput, NotFound
 from wetread.record import resources
-from wetread.record.parameters import parameters_of
-from wetread.record.search import SearchSet, search
+from wetread.record.search.parameters import parameters_of
+from wetread.record.search.search import SearchSet, search
 from wetread.store.database import Connection, Database
 
 BASE = "https://wetread.example/fhir"

@@ -7,8 +7,8 @@ from tests.unit.record.searching import BASE, found, included, observation, put,
 
 from wetread.domain.reader import SYSTEM
 from wetread.errors import Forbidden, InvalidInput, Refused, TooCostly
-from wetread.record import includes
-from wetread.record.search import search
+from wetread.record.search import includes
+from wetread.record.search.search import search
 from wetread.store.database import Database
 
 

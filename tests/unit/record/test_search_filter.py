@@ -23,10 +23,10 @@ from tests.unit.record.searching import (
 from wetread.domain.reader import SYSTEM
 from wetread.errors import Forbidden, InvalidInput, Refused, Unsupported
 from wetread.record import resources
-from wetread.record.filter_syntax import Both, Comparison, Either, Not, parse
-from wetread.record.filters import ALL_OPERATORS
-from wetread.record.parameters import parameters_of
-from wetread.record.search import search
+from wetread.record.search.filter_syntax import Both, Comparison, Either, Not, parse
+from wetread.record.search.filters import ALL_OPERATORS
+from wetread.record.search.parameters import parameters_of
+from wetread.record.search.search import search
 from wetread.store.database import Database
 
 OBSERVATION_STATUS = "http://hl7.org/fhir/ValueSet/observation-status"

@@ -9,9 +9,9 @@ from tests.unit.record.searching import BASE, observation, put, quantity, resour
 
 from wetread.domain.reader import SYSTEM
 from wetread.errors import Refused
-from wetread.record.parameters import parameters_of
-from wetread.record.query import MODIFIERS
-from wetread.record.search import search, search_system
+from wetread.record.search.parameters import parameters_of
+from wetread.record.search.query import MODIFIERS
+from wetread.record.search.search import search, search_system
 from wetread.store.database import Database
 
 TYPES = ("Observation", "Patient", "DiagnosticReport", "Location", "MolecularSequence", "ValueSet", "Group")

@@ -24,8 +24,8 @@ from tests.unit.record.searching import (
 from wetread.domain.reader import SYSTEM
 from wetread.errors import Forbidden, InvalidInput, NotFound, TooCostly
 from wetread.record import resources
-from wetread.record import search as search_module
-from wetread.record.search import search, search_system
+from wetread.record.search import search as search_module
+from wetread.record.search.search import search, search_system
 from wetread.store.database import Connection, Database
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-02T10:00:00Z", None)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from tests.unit.record.searching import found, observation, put, to
 
-from wetread.record import compartment, index, parameters
-from wetread.record.parameters import parameters_of, resource_types
-from wetread.record.reindex import reindex
+from wetread.record import compartment
+from wetread.record.search import index, parameters
+from wetread.record.search.parameters import parameters_of, resource_types
+from wetread.record.search.reindex import reindex
 from wetread.store.database import Database
 
 R4 = Path(__file__).parents[3] / "conformance/r4"
@@ -19,7 +20,7 @@ R4 = Path(__file__).parents[3] / "conformance/r4"
 def test_the_tables_are_those_of_the_official_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(R4)
     made = runpy.run_path(str(R4 / "search_tables.py"))["texts"]()
-    folder = Path(parameters.__file__).parent / "data"
+    folder = Path(parameters.__file__).parents[1] / "data"
     for name, text in made.items():
         assert (folder / name).read_text(encoding="utf-8") == text, f"{name}: run conformance/r4/search_tables.py"
 

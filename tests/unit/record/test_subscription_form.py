@@ -8,7 +8,9 @@ import pytest
 
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import Misconfigured, Unsupported
-from wetread.record import index, subscription_form, topics
+from wetread.record.search import index
+from wetread.record.subscriptions import form as subscription_form
+from wetread.record.subscriptions import topics
 
 FOLDER = Path(__file__).parents[3] / "conformance" / "topics"
 TOPIC = "https://wetread.org/fhir/SubscriptionTopic/ai-observation"

@@ -8,8 +8,8 @@ import pytest
 from fhir.resources.R4B.subscriptiontopic import SubscriptionTopic
 
 from wetread.errors import Misconfigured
-from wetread.record import topics
-from wetread.record.topics import Topic
+from wetread.record.subscriptions import topics
+from wetread.record.subscriptions.topics import Topic
 
 FOLDER = Path(__file__).parents[3] / "conformance" / "topics"
 BASE = "https://wetread.org/fhir/SubscriptionTopic/"

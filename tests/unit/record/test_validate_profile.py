@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from wetread.record import profiles
-from wetread.record.validate import check_extensions, check_profile
+from wetread.record.validation import profiles
+from wetread.record.validation.validate import check_extensions, check_profile
 from wetread.store.database import Database
 
 BASE = "http://hl7.org/fhir/StructureDefinition/"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wetread.record import validate
+from wetread.record.validation import validate
 
 LINK = {"reference": "#p"}
 PATIENT = {"resourceType": "Patient", "id": "p"}

@@ -425,7 +425,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _html(focus: Items) -> Items:
-    from wetread.record.validate_narrative import faults
+    from wetread.record.validation.narrative import faults
 
     return [not any(faults(str(item.value)) for item in focus if type(item) is Node)]
 

@@ -12,12 +12,13 @@ from uuid import UUID
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound, Unsupported
-from wetread.record import export_batch, lossless, resources
+from wetread.record import lossless, resources
 from wetread.record.compartment import visible
 from wetread.record.condition import TRUE, Condition, all_of
-from wetread.record.export_request import ExportRequest, membership_parameters
-from wetread.record.export_selection import Selection
-from wetread.record.parameters import resource_types
+from wetread.record.export import batch as export_batch
+from wetread.record.export.request import ExportRequest, membership_parameters
+from wetread.record.export.selection import Selection
+from wetread.record.search.parameters import resource_types
 from wetread.record.views import output
 from wetread.record.views.definition import Row, View
 from wetread.store.database import Connection, Database

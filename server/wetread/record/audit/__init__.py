@@ -1,0 +1,1 @@
+"""The audit record: written with what it tells of, chained afterwards, read as AuditEvents."""

@@ -1,0 +1,146 @@
+"""An audit entry as a FHIR R4 AuditEvent, in the shape of IHE BALP 1.1.5."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import re
+import socket
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from wetread.record.audit.entry import AuditEntry, Entity
+from wetread.record.audit.kinds import KINDS, OWN, Coding
+
+_ENTITY_TYPE = "http://terminology.hl7.org/CodeSystem/audit-entity-type"
+_OBJECT_ROLE = "http://terminology.hl7.org/CodeSystem/object-role"
+_SOURCE_TYPE = "http://terminology.hl7.org/CodeSystem/security-source-type"
+_REQUEST_ID = {
+    "system": "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType",
+    "code": "XrequestId",
+}
+_REFERENCE = re.compile(r"[A-Z][A-Za-z]+/[A-Za-z0-9.-]{1,64}(/_history/[A-Za-z0-9.-]{1,64})?")
+# A FHIR string holds no U+0000 (R4 datatypes, string); what a peer sent may. An escaped backslash before is no part.
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+_OBSERVER = {"identifier": {"system": "urn:wetread:server", "value": "wetread"}, "display": "Wetread"}
+
+
+def audit_event(audit_id: str, recorded: datetime, entry: AuditEntry) -> str:
+    """The AuditEvent's JSON text, as it is stored, chained and served."""
+    kind = KINDS[entry.kind]
+    instant = recorded.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    meta: dict[str, Any] = {"versionId": "1", "lastUpdated": instant}
+    if entry.governance_only:
+        meta["security"] = [Coding(OWN, "governance-only", "For governance only").as_fhir()]
+    body: dict[str, Any] = {
+        "resourceType": "AuditEvent",
+        "id": audit_id,
+        "meta": meta,
+        "type": kind.type.as_fhir(),
+        "subtype": [coding.as_fhir() for coding in kind.subtypes],
+        "action": entry.action,
+        "recorded": instant,
+        "outcome": entry.outcome,
+        "agent": _agents(entry),
+        "source": {
+            "site": socket.gethostname(),
+            "observer": _OBSERVER,
+            "type": [{"system": _SOURCE_TYPE, "code": "4", "display": "Application Server"}],
+        },
+    }
+    if entry.outcome_text:
+        body["outcomeDesc"] = entry.outcome_text
+    entities = [*_patient(entry), *(_entity(e) for e in entry.entities), *_request(entry), *_detail(entry)]
+    if entities:
+        body["entity"] = entities
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return _NUL.sub("\\1\ufffd", text)
+
+
+def _agents(entry: AuditEntry) -> list[dict[str, Any]]:
+    theirs, ours, person = KINDS[entry.kind].flow.value
+    client: dict[str, Any] = {"type": _concept(theirs), "who": _who(entry.principal), "requestor": not entry.user}
+    if entry.network:
+        client["network"] = _network(entry.network)
+    server = {
+        "type": _concept(ours),
+        "who": _OBSERVER,
+        "requestor": False,
+        "network": {"address": socket.gethostname(), "type": "1"},
+    }
+    agents = [client, server]
+    if entry.user:
+        agents.append({"type": _concept(person), "who": _who(entry.user), "requestor": True})
+    return agents
+
+
+def _who(name: str) -> dict[str, Any]:
+    if _REFERENCE.fullmatch(name):
+        return {"reference": name}
+    return {"identifier": {"system": "urn:wetread:principal", "value": name}}
+
+
+def _network(address: str) -> dict[str, str]:
+    if "://" in address:
+        return {"address": address, "type": "5"}
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return {"address": address, "type": "1"}
+    return {"address": address, "type": "2"}
+
+
+def _concept(coding: Coding) -> dict[str, Any]:
+    return {"coding": [coding.as_fhir()]}
+
+
+def _patient(entry: AuditEntry) -> list[dict[str, Any]]:
+    if not entry.patient_id:
+        return []
+    return [
+        {
+            "what": {"reference": f"Patient/{entry.patient_id}"},
+            "type": {"system": _ENTITY_TYPE, "code": "1", "display": "Person"},
+            "role": {"system": _OBJECT_ROLE, "code": "1", "display": "Patient"},
+        }
+    ]
+
+
+def _entity(entity: Entity) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    what: dict[str, Any] = {}
+    if entity.what:
+        what["reference"] = entity.what
+    if entity.identifier:
+        what["identifier"] = {"value": entity.identifier}
+    if what:
+        body["what"] = what
+    if entity.type_code:
+        body["type"] = {"system": _ENTITY_TYPE, "code": entity.type_code}
+    if entity.role_code:
+        body["role"] = {"system": _OBJECT_ROLE, "code": entity.role_code}
+    if entity.description:
+        body["description"] = entity.description
+    if entity.query:
+        body["query"] = base64.b64encode(entity.query).decode()
+    if entity.detail:
+        body["detail"] = _details(entity.detail)
+    return body
+
+
+def _request(entry: AuditEntry) -> list[dict[str, Any]]:
+    if not entry.request_id:
+        return []
+    return [{"what": {"identifier": {"value": entry.request_id}}, "type": _REQUEST_ID}]
+
+
+def _detail(entry: AuditEntry) -> list[dict[str, Any]]:
+    if not entry.detail:
+        return []
+    return [{"type": {"system": _ENTITY_TYPE, "code": "4", "display": "Other"}, "detail": _details(entry.detail)}]
+
+
+def _details(detail: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"type": name, "valueString": value} for name, value in detail.items() if value]

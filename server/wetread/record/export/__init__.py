@@ -1,0 +1,1 @@
+"""Bulk Data Access: jobs, batches, files."""

@@ -1,0 +1,1 @@
+"""Operations that read many resources at once, and the table of all operations."""

@@ -1,0 +1,204 @@
+"""What a resource can be found by: the values of its search parameters, as rows of the index tables.
+
+`extract` is pure; `write` replaces the rows of one resource on the caller's connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import Any, LiteralString, TypeAlias
+
+from wetread.errors import InvalidInput
+from wetread.record.search import paths, text
+from wetread.record.search.index_rows import BEGINNING as BEGINNING
+from wetread.record.search.index_rows import READERS, identifier_types
+from wetread.record.search.index_rows import Row as Row
+from wetread.record.search.index_rows import bounded as bounded
+from wetread.record.search.index_rows import date_range as date_range
+from wetread.record.search.index_rows import folded as folded
+from wetread.record.search.index_rows import reference_parts as reference_parts
+from wetread.record.search.parameters import SearchParameter, choice_types, parameters_of
+from wetread.store.database import Connection
+
+ON_OWN_COLUMN = frozenset({"_id", "_lastUpdated"})
+"""Parameters that are columns of `resource` and need no index rows."""
+
+
+@dataclass(slots=True)
+class Entries:
+    """Index rows without their resource: `(param, ...)`, as the columns of each table stand.
+
+    `narrative` and `content` are the words for `_text` and `_content`.
+    """
+
+    token: set[Row] = field(default_factory=set)
+    reference: set[Row] = field(default_factory=set)
+    date: set[Row] = field(default_factory=set)
+    string: set[Row] = field(default_factory=set)
+    quantity: set[Row] = field(default_factory=set)
+    uri: set[Row] = field(default_factory=set)
+    narrative: str = ""
+    content: str = ""
+
+
+_DIGITS: tuple[LiteralString, ...] = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+_COLUMNS: dict[LiteralString, tuple[LiteralString, ...]] = {
+    "token": ("system text", "code text", "text text", "item smallint"),
+    "reference": (
+        "target_type text",
+        "target_id text",
+        "url text",
+        "identifier_system text",
+        "identifier_value text",
+        "item smallint",
+    ),
+    "date": ("low timestamptz", "high timestamptz"),
+    "string": ("folded text", "exact text"),
+    "quantity": (
+        "low numeric",
+        "high numeric",
+        "system text",
+        "code text",
+        "unit text",
+        "canonical_low numeric",
+        "canonical_high numeric",
+        "canonical_unit text",
+        "item smallint",
+    ),
+    "uri": ("uri text",),
+}
+
+
+_WITH_ITEM = frozenset({"token", "reference", "quantity"})
+_MOST_ITEMS = 32_767
+
+
+def extract(resource: dict[str, Any]) -> Entries:
+    """The index entries of a resource under every parameter of its type. Raises InvalidInput on a malformed date."""
+    entries = Entries(narrative=text.narrative(resource), content=text.content(resource))
+    items: dict[paths.Read, paths.Nodes] = {}
+    present = {stem for member in resource for stem in _stems(member)}
+    for parameter, name, elements, reads in _plans(resource["resourceType"]):
+        if elements.isdisjoint(present):
+            continue
+        table: set[Row] = getattr(entries, name)
+        read = READERS[parameter.kind][1]
+        for nodes, item in _nodes(resource, reads, items):
+            last = (item,) if name in _WITH_ITEM else ()
+            for node in nodes:
+                if node.type == "String" and parameter.kind == "date":
+                    continue  # occurrence[x] and the like may be free text, which is no date
+                try:
+                    table.update((parameter.code, *values, *last) for values in read(node.value, parameter))
+                except ValueError as error:
+                    raise InvalidInput(f"not a FHIR {parameter.kind}", location=parameter.expression) from error
+                if name == "token" and isinstance(node.value, dict) and "type" in node.value:
+                    table.update((f"{parameter.code}:of-type", *v, *last) for v in identifier_types(node.value))
+    return entries
+
+
+Reads: TypeAlias = tuple[paths.Read, paths.Read | None]
+"""All at once; or the items, and within each its value."""
+
+
+@cache
+def _plans(resource_type: str) -> tuple[tuple[SearchParameter, str, frozenset[str], Reads], ...]:
+    """Each parameter, its table, the elements of the resource that it begins at, and how to read it."""
+    return tuple(
+        (parameter, READERS[parameter.kind][0], _begins(parameter.expression), _reads(parameter))
+        for parameter in parameters_of(resource_type).values()
+        if parameter.expression and parameter.code not in ON_OWN_COLUMN
+    )
+
+
+_FIRST = re.compile(r"\b[A-Z]\w*\.(\w+)")
+
+
+def _begins(expression: str) -> frozenset[str]:
+    """Where a resource lacks all of these, the expression yields nothing; a test such as exists() always yields."""
+    return frozenset({"resourceType"} if "exists()" in expression else _FIRST.findall(expression))
+
+
+@lru_cache(maxsize=4096)
+def _stems(member: str) -> tuple[str, ...]:
+    """A member's name, and that of the choice element which it may be: `value` for `valueQuantity`."""
+    cuts = (i for i in range(1, len(member)) if member[i].isupper() and member[i:] in choice_types())
+    return (member, *(member[:i] for i in cuts))
+
+
+def _reads(parameter: SearchParameter) -> Reads:
+    if not parameter.items:
+        return paths.compiled(parameter.expression), None
+    items = paths.compiled(" | ".join(parameter.items))
+    # Longest first: what `Observation.component.` leaves of an expression holds no `Observation.` any more.
+    inner = parameter.expression
+    for item in sorted(parameter.items, key=len, reverse=True):
+        inner = inner.replace(f"{item}.", "")
+    inner = " | ".join(dict.fromkeys(branch.strip() for branch in inner.split("|")))
+    return items, paths.compiled(inner)
+
+
+def _nodes(
+    resource: dict[str, Any], reads: Reads, items: dict[paths.Read, paths.Nodes]
+) -> Iterator[tuple[paths.Nodes, int]]:
+    """The nodes of a parameter, by item; `items` keeps those that several parameters look into."""
+    outer, inner = reads
+    if inner is None:
+        yield outer(resource), 0
+        return
+    if outer not in items:
+        items[outer] = outer(resource)
+    for number, node in enumerate(items[outer]):
+        if isinstance(node.value, dict):
+            yield inner(node.value), min(number, _MOST_ITEMS)
+
+
+async def write(conn: Connection, key: int, resource_type: str, entries: Entries, *, replace: bool) -> None:
+    """Writes the rows of the resource with this key; `replace` clears those of its former version."""
+    args: dict[str, Any] = {"key": key, "resource_type": resource_type}
+    filled = []
+    for name in _COLUMNS:
+        rows: set[Row] = getattr(entries, name)
+        if rows:
+            filled.append(name)
+            for number, column in enumerate(zip(*rows, strict=True)):
+                args[f"{name}_{number}"] = list(column)
+    words = entries.narrative or entries.content
+    if words:
+        args["narrative"], args["content"] = entries.narrative, entries.content
+    if filled or words or replace:
+        await conn.execute(_statement(tuple(filled), bool(words), replace), args)
+
+
+@cache
+def _statement(filled: tuple[LiteralString, ...], words: bool, replace: bool) -> LiteralString:
+    """One statement for all tables that get rows: one round trip, and one plan that the driver keeps prepared."""
+    steps: list[LiteralString] = []
+    if replace:
+        steps += ["gone_" + t + " AS (DELETE FROM index_" + t + " WHERE resource_key = %(key)s)" for t in _TABLES]
+    for name in filled:
+        columns: tuple[LiteralString, ...] = ("param text", *_COLUMNS[name])
+        names: LiteralString = ", ".join(column.split()[0] for column in columns)
+        arrays: LiteralString = ", ".join(
+            "%(" + name + "_" + _DIGITS[number] + ")s::" + column.split()[1] + "[]"
+            for number, column in enumerate(columns)
+        )
+        steps.append(
+            "new_" + name + " AS (INSERT INTO index_" + name + " (resource_key, resource_type, " + names + ")"
+            " SELECT %(key)s, %(resource_type)s, * FROM unnest(" + arrays + "))"
+        )
+    if words:
+        steps.append(_NEW_TEXT)
+    return "WITH " + ", ".join(steps) + " SELECT"
+
+
+_TABLES: tuple[LiteralString, ...] = (*_COLUMNS, "text")
+_NEW_TEXT: LiteralString = """
+    new_text AS (
+        INSERT INTO index_text (resource_key, document)
+        SELECT %(key)s, setweight(to_tsvector('simple', %(narrative)s), 'A') || to_tsvector('simple', %(content)s)
+    )
+"""

@@ -1,0 +1,353 @@
+"""The order of a search's matches, and where a page begins: opaque keyset cursors (FHIR R4 3.1.1.5.1, 3.1.1.5.2).
+
+Without _sort the order is that of creation, which no later write changes. A sort by an element that a write may change
+holds still too: the cursor carries the moment of the first page, and what was changed since stands where it stood then
+(`moved`), while what was made since is left out. So what matches throughout comes on exactly one page. (A transaction
+that is under way while the first page is made, and commits after it, may still move what it changed.)
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from functools import cmp_to_key
+from typing import Any, LiteralString, TypeAlias
+
+from psycopg.rows import tuple_row
+
+from wetread.errors import InvalidInput
+from wetread.record import lossless
+from wetread.record.condition import FALSE, TRUE, Condition, all_of, any_of
+from wetread.record.search import found, index
+from wetread.record.search.found import Found
+from wetread.record.search.parameters import FULL_TEXT, SearchParameter
+from wetread.record.search.query_values import TABLES
+from wetread.store.database import Connection
+
+CURSOR = "_cursor"
+MOST_KEYS = 5
+MOST_MOVED = 5000
+
+Values: TypeAlias = tuple[Any, ...]
+_OWN: Mapping[str, LiteralString] = {"_id": "r.id", "_lastUpdated": "r.last_updated"}
+_UNORDERED: Mapping[str, LiteralString] = {
+    "_id": "(r.id || '')",
+    "_lastUpdated": "(r.last_updated + interval '0')",
+}
+"""The same in a form that no index is in order of: where few are left, the planner must not look for them along the
+whole table. It cannot know how few a reference or a name leaves."""
+_COLUMNS: Mapping[str, tuple[LiteralString, int, LiteralString]] = {
+    "token": ("code", 2, "text"),
+    "reference": ("target_id", 2, "text"),
+    "date": ("low", 1, "timestamptz"),
+    "string": ("folded", 1, "text"),
+    "number": ("low", 1, "numeric"),
+    "quantity": ("low", 1, "numeric"),
+    "uri": ("uri", 1, "text"),
+}
+"""By kind: the column to sort by, its place in a row of `index.Entries`, its type."""
+SORTABLE_KINDS = tuple(_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a sort: ascending by the least value that a resource has, descending by the greatest."""
+
+    code: str
+    kind: str
+    descending: bool
+
+    @property
+    def sql_type(self) -> LiteralString:
+        return "text" if self.code == "_id" else _COLUMNS[self.kind][2]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A match, with its values of the sort keys."""
+
+    found: Found
+    values: Values
+
+    @property
+    def key(self) -> int:
+        return self.found.key
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The position after which a page begins. `began` and `last_key` bound what the first page could see."""
+
+    key: int
+    values: Values = ()
+    began: datetime | None = None
+    last_key: int = 0
+
+
+def keys(value: str, parameters: Mapping[str, SearchParameter]) -> tuple[Key, ...]:
+    """The keys of a `_sort`. Raises InvalidInput."""
+    read = []
+    for word in value.split(","):
+        code = word.removeprefix("-")
+        parameter = parameters.get(code)
+        if parameter is None or parameter.kind not in _COLUMNS or code in FULL_TEXT:
+            raise InvalidInput(f"cannot sort by {code!r}; name a search parameter", location="http._sort")
+        read.append(Key(code, parameter.kind, word.startswith("-")))
+    if len(read) > MOST_KEYS:
+        raise InvalidInput(f"a sort has at most {MOST_KEYS} keys", location="http._sort")
+    return tuple(read)
+
+
+def seal(cursor: Cursor) -> str:
+    values = [
+        v.isoformat() if isinstance(v, datetime) else str(v) if isinstance(v, Decimal) else v for v in cursor.values
+    ]
+    began = cursor.began.isoformat() if cursor.began else ""
+    text = json.dumps([cursor.key, values, began, cursor.last_key], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def opened(text: str, sort: Sequence[Key]) -> Cursor:
+    """Raises InvalidInput for what is no cursor of this sort."""
+    try:
+        key, values, began, last_key = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        read = tuple(_value(v, k) for v, k in zip(values, sort, strict=True))
+        numbers = all(type(n) is int and 0 <= n < 2**63 for n in (key, last_key))
+        moment = datetime.fromisoformat(began).astimezone(UTC) if began else None
+        if numbers and (moment is not None) == is_mutable(sort):
+            return Cursor(key, read, moment, last_key)
+    except (ValueError, TypeError, binascii.Error, RecursionError, InvalidOperation, OverflowError):
+        pass
+    raise InvalidInput("not a page of this search; follow the link that the server gave", location=f"http.{CURSOR}")
+
+
+def _value(value: Any, key: Key) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not lossless.is_text(value):
+        raise ValueError("not a value of a cursor")
+    match key.sql_type:
+        case "timestamptz":
+            return datetime.fromisoformat(value).astimezone(UTC)
+        case "numeric":
+            number = Decimal(value)
+            if number.is_nan() or (number.is_finite() and abs(number.adjusted()) > 1000):
+                raise ValueError("not a number of the index")
+            return number
+    return value
+
+
+def is_mutable(sort: Sequence[Key]) -> bool:
+    """Whether a write can move a resource in this order."""
+    return any(key.code != "_id" for key in sort)
+
+
+async def page(
+    conn: Connection,
+    types: Sequence[str],
+    where: Condition,
+    sort: Sequence[Key],
+    cursor: Cursor | None,
+    most: int,
+    *,
+    is_broad: bool = False,
+) -> list[Row]:
+    """The first `most` matches after the cursor, in order.
+
+    `is_broad` says that the condition, which holds the types too, is likely to leave many: then the page is read along
+    the keys, or along the index of the sort key, rather than all matches sorted.
+    """
+    unmoved = where
+    if cursor and cursor.began:
+        unmoved = all_of([where, Condition("r.key <= %s AND r.last_updated <= %s", (cursor.last_key, cursor.began))])
+    if is_broad and len(types) == len(sort) == 1 and sort[0].code not in _OWN and sort[0].kind in _INDEXED_IN_ORDER:
+        rows = await _walked(conn, unmoved, sort[0], cursor, most, types[0])
+    else:
+        rows = await _rows(conn, unmoved, sort, cursor, most, is_broad=is_broad)
+    if cursor is None or cursor.began is None:
+        return rows
+    # Looked for last: what changes between the two statements is then found twice, not lost.
+    moved = await _moved(conn, where, sort, cursor)
+
+    def order(one: Row, other: Row) -> int:
+        return _compare(one.key, one.values, other.key, other.values, sort)
+
+    later = {r.key: r for r in moved if _compare(r.key, r.values, cursor.key, cursor.values, sort) > 0}
+    here = [r for r in rows if r.key not in later]
+    return sorted([*here, *later.values()], key=cmp_to_key(order))[:most]
+
+
+async def last_key(conn: Connection) -> int:
+    """The greatest key there is: what comes later was made later."""
+    row = await (await conn.execute("SELECT coalesce(max(key), 0) FROM resource")).fetchone()
+    assert row is not None  # noqa: S101
+    return int(row[0])
+
+
+async def _rows(
+    conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor | None, most: int, *, is_broad: bool
+) -> list[Row]:
+    columns: list[LiteralString] = []
+    joins: list[LiteralString] = []
+    args: list[Any] = []
+    for number, key in enumerate(sort):
+        if key.code in _OWN:
+            columns.append(_OWN[key.code])
+            continue
+        name = _NAMES[number]
+        way: LiteralString = "max" if key.descending else "min"
+        joins.append(
+            " LEFT JOIN LATERAL (SELECT " + way + "(i." + _COLUMNS[key.kind][0] + ") AS v FROM " + TABLES[key.kind]
+            + " i WHERE i.resource_key = r.key AND i.param = %s) " + name + " ON TRUE"
+        )  # fmt: skip
+        args.append(key.code)
+        columns.append(name + ".v")
+    after = _after(cursor, sort, columns) if cursor else TRUE
+    order: list[LiteralString] = []
+    for key, column in zip(sort, columns, strict=True):
+        by = column if is_broad or key.code not in _OWN else _UNORDERED[key.code]
+        nulls: LiteralString = "" if key.code in _OWN else " NULLS LAST"
+        order.append(by + (" DESC" if key.descending else "") + nulls)
+    by_key: LiteralString = "r.key" if is_broad or sort else "(r.key + 0)"
+    last: LiteralString = "r.key DESC" if _runs_backwards(sort) else by_key
+    sql: LiteralString = (
+        "SELECT " + ", ".join([found.COLUMNS, *columns]) + " FROM resource r" + "".join(joins)
+        + " WHERE (" + where.sql + ") AND (" + after.sql + ") ORDER BY " + ", ".join([*order, last]) + " LIMIT %s"
+    )  # fmt: skip
+    return await _read(conn, sql, (*args, *where.args, *after.args, most))
+
+
+_INDEXED_IN_ORDER = frozenset({"token", "reference", "date", "number", "quantity", "uri"})
+"""Kinds whose table has an index that ends in the column to sort by."""
+
+
+async def _walked(
+    conn: Connection, where: Condition, key: Key, cursor: Cursor | None, most: int, resource_type: str
+) -> list[Row]:
+    """Along the index, each resource at its first row in this order; then those that have no row."""
+    table, (column, _, sql_type) = TABLES[key.kind], _COLUMNS[key.kind]
+    sign: LiteralString = ">" if key.descending else "<"
+    way: LiteralString = "DESC" if key.descending else "ASC"
+    value: LiteralString = "i." + column
+    has_value: LiteralString = " AND i.target_id <> ''" if key.kind == "reference" else ""
+    rows: list[Row] = []
+    if cursor is None or cursor.values[0] is not None:
+        after = TRUE
+        if cursor is not None:
+            cast: LiteralString = "%s::" + sql_type
+            beyond: LiteralString = "<" if key.descending else ">"
+            after = Condition(
+                value + " " + beyond + "= " + cast + " AND (" + value + " " + beyond + " " + cast + " OR r.key > %s)",
+                (cursor.values[0], cursor.values[0], cursor.key),
+            )
+        sql: LiteralString = (
+            "SELECT " + found.COLUMNS + ", " + value + " FROM " + table + " i JOIN resource r"
+            " ON r.key = i.resource_key WHERE i.resource_type = %s AND i.param = %s" + has_value + " AND (" + where.sql
+            + ") AND (" + after.sql + ") AND NOT EXISTS (SELECT FROM " + table + " j WHERE j.resource_key ="
+            " i.resource_key AND j.param = i.param" + has_value.replace("i.", "j.")
+            + " AND (j." + column + ", j.ctid) " + sign + " (" + value + ", i.ctid))"
+            " ORDER BY " + value + " " + way + ", r.key LIMIT %s"
+        )  # fmt: skip
+        rows = await _read(conn, sql, (resource_type, key.code, *where.args, *after.args, most))
+    if len(rows) < most:
+        beyond_key = cursor.key if cursor is not None and cursor.values[0] is None else -1
+        tail: LiteralString = (
+            "SELECT " + found.COLUMNS + ", NULL FROM resource r WHERE (" + where.sql + ") AND r.key > %s"
+            " AND NOT EXISTS (SELECT FROM " + table + " i WHERE i.resource_key = r.key AND i.param = %s" + has_value
+            + ") ORDER BY r.key LIMIT %s"
+        )  # fmt: skip
+        rows += await _read(conn, tail, (*where.args, beyond_key, key.code, most - len(rows)))
+    return rows
+
+
+async def _read(conn: Connection, sql: LiteralString, args: Sequence[Any]) -> list[Row]:
+    async with conn.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(sql, args)
+        return [Row(Found.of(row), tuple(row[found.WIDTH :])) for row in await cursor.fetchall()]
+
+
+_NAMES: tuple[LiteralString, ...] = ("s0", "s1", "s2", "s3", "s4")
+
+
+def _runs_backwards(sort: Sequence[Key]) -> bool:
+    """A sort by one own column runs with its index, which ends in the key, whichever way."""
+    return len(sort) == 1 and sort[0].code in _OWN and sort[0].descending
+
+
+def _after(cursor: Cursor, sort: Sequence[Key], columns: Sequence[LiteralString]) -> Condition:
+    if len(sort) == 1 and sort[0].code in _OWN:
+        sign: LiteralString = "<" if sort[0].descending else ">"
+        return Condition("(" + columns[0] + ", r.key) " + sign + " (%s, %s)", (*cursor.values, cursor.key))
+    alike, arms = TRUE, []
+    for key, column, value in zip(sort, columns, cursor.values, strict=True):
+        cast: LiteralString = "%s::" + key.sql_type
+        if value is None:  # the last of all: nothing comes after it but its like
+            beyond, same = FALSE, Condition(column + " IS NULL")
+        else:
+            sign = "<" if key.descending else ">"
+            beyond = Condition(column + " " + sign + " " + cast + " OR " + column + " IS NULL", (value,))
+            same = Condition(column + " = " + cast, (value,))
+        arms.append(all_of([alike, beyond]))
+        alike = all_of([alike, same])
+    return any_of([*arms, all_of([alike, Condition("r.key > %s", (cursor.key,))])])
+
+
+def _compare(key: int, values: Values, other_key: int, others: Values, sort: Sequence[Key]) -> int:
+    """The database's order: text by code point (collation "C"), what is missing last, then the key."""
+    for by, a, b in zip(sort, values, others, strict=True):
+        if a == b:
+            continue
+        if a is None or b is None:
+            return 1 if a is None else -1
+        return (1 if a > b else -1) * (-1 if by.descending else 1)
+    return (key > other_key) - (key < other_key) if not _runs_backwards(sort) else other_key - key
+
+
+_MOVED: LiteralString = (
+    "SELECT "
+    + found.COLUMNS
+    + """, v.body, v.last_updated
+    FROM resource r LEFT JOIN LATERAL (
+        SELECT v.body, v.last_updated FROM resource_version v
+        WHERE v.resource_type = r.resource_type AND v.id = r.id
+        ORDER BY v.last_updated <= %s DESC, CASE WHEN v.last_updated <= %s THEN -v.version_id ELSE v.version_id END
+        LIMIT 1
+    ) v ON TRUE
+    WHERE r.last_updated > %s AND r.key <= %s AND ("""
+)
+
+
+async def _moved(conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor) -> list[Row]:
+    """What was changed since the first page and matches, as it was sorted then.
+
+    Raises InvalidInput where that is more than can be kept in order.
+    """
+    began = cursor.began
+    args = (began, began, began, cursor.last_key, *where.args, MOST_MOVED + 1)
+    async with conn.cursor(row_factory=tuple_row) as rows:
+        await rows.execute(_MOVED + where.sql + ") LIMIT %s", args)
+        changed = await rows.fetchall()
+    if len(changed) > MOST_MOVED:
+        raise InvalidInput("too much was changed since the first page; search anew", location=f"http.{CURSOR}")
+    return [
+        Row(Found.of(row), _as_sorted(lossless.parse(then), at, row[2], sort)) for *row, then, at in changed if then
+    ]
+
+
+def _as_sorted(resource: dict[str, Any], last_updated: datetime, id_: str, sort: Sequence[Key]) -> Values:
+    entries = index.extract(resource)
+    return tuple(
+        id_ if k.code == "_id" else last_updated if k.code == "_lastUpdated" else _extreme(entries, k) for k in sort
+    )
+
+
+def _extreme(entries: index.Entries, key: Key) -> Any:
+    place = _COLUMNS[key.kind][1]
+    table: Iterable[index.Row] = getattr(entries, TABLES[key.kind].removeprefix("index_"))
+    values = [row[place] for row in table if row[0] == key.code]
+    return (max if key.descending else min)(values, default=None)

@@ -1,0 +1,408 @@
+"""Search parameters as SQL (FHIR R4 search.html 3.1.1.4): conditions on `resource r`, values always bound.
+
+Every condition is a set of keys: `r.key IN (SELECT ... FROM index_... i WHERE ...)`. Subqueries name their own `r` and
+`i`, which hide the outer ones; so a condition holds inside another (chains, `_has`) as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import LiteralString
+
+from wetread.domain.reader import Reader
+from wetread.errors import InvalidInput, Unsupported
+from wetread.record.compartment import visible
+from wetread.record.condition import TRUE, Condition, all_of, any_of, none_of
+from wetread.record.lossless import is_text
+from wetread.record.search import query_values, text
+from wetread.record.search.index import BEGINNING, ON_OWN_COLUMN
+from wetread.record.search.parameters import (
+    FULL_TEXT,
+    SearchParameter,
+    common_parameters,
+    parameters_of,
+    resource_types,
+)
+from wetread.record.search.query_values import TABLES
+from wetread.record.search.query_values import split as split
+from wetread.record.search.query_values import unescape as unescape
+from wetread.record.terminology import terminology
+from wetread.store.database import Connection
+
+MOST_VALUES = 500
+MOST_PARAMETERS = 100
+DEEPEST_CHAIN = 8
+
+MODIFIERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "token": ("missing", "not", "text", "in", "not-in", "above", "below", "of-type"),
+        "string": ("missing", "exact", "contains", "text"),
+        "uri": ("missing", "below", "above"),
+        "reference": ("missing", "identifier", "[type]"),
+        "date": ("missing",),
+        "number": ("missing",),
+        "quantity": ("missing",),
+        "composite": ("missing",),
+    }
+)
+"""What is supported: the modifiers of each kind of parameter."""
+SUPPORTED_KINDS = tuple(MODIFIERS)
+NOT_SUPPORTED: Mapping[str, str] = MappingProxyType(
+    {
+        "_query": "there are no named queries here",
+        "_contained": "contained resources are not searched",
+        "_containedType": "contained resources are not searched",
+        "near": "there is no search by distance here; search by address",
+    }
+)
+"""Parameters of R4 that are refused rather than ignored: leaving them out would give more than was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Who asks, and where: what a condition depends on beyond its own text."""
+
+    conn: Connection
+    reader: Reader
+    base_url: str = ""
+
+
+async def matching(
+    conn: Connection, reader: Reader, resource_type: str, params: Sequence[tuple[str, str]], base_url: str = ""
+) -> Condition:
+    """Every search parameter as one condition on `resource r`, its type not among it.
+
+    Raises Forbidden where a chain touches a type that the reader may not search, InvalidInput for an unknown
+    parameter, a modifier or value that does not fit, Unsupported.
+    """
+    if len(params) > MOST_PARAMETERS:
+        raise InvalidInput(f"more than {MOST_PARAMETERS} parameters in one search")
+    question = Question(conn, reader, base_url)
+    few = await few_dates(question, (resource_type,), params)
+    return all_of(await conditions(question, (resource_type,), params, few))
+
+
+async def conditions(
+    question: Question, types: tuple[str, ...], params: Sequence[tuple[str, str]], few: Mapping[str, Sequence[str]]
+) -> list[Condition]:
+    """Each search parameter as a condition; the bounds of those dates of which there are few (`few_dates`) as one."""
+    own = common_parameters(types)
+    found = [_span(types, own[name], values) for name, values in few.items()]
+    plain = [(name, value) for name, value in params if name not in few or "," in value]
+    return found + [await condition(question, types, name, value) for name, value in plain]
+
+
+async def few_dates(
+    question: Question, types: tuple[str, ...], params: Sequence[tuple[str, str]]
+) -> dict[str, list[str]]:
+    """The spans of dates, by parameter, in which the planner expects few resources; of parameters of one value at most.
+
+    Few are best found along the index of dates, many by looking at what else was asked for.
+    """
+    own = common_parameters(types)
+    spans: dict[str, list[str]] = {}
+    for name, value in params:
+        if name in own and own[name].is_single_date and "," not in value and is_text(value):
+            spans.setdefault(name, []).append(value)
+    for name, values in list(spans.items()):
+        begun = _begun_within(types, own[name], values)
+        explained = await question.conn.execute(_EXPLAIN + begun.sql, begun.args)
+        expected = await explained.fetchone()
+        if expected is None or expected[0][0]["Plan"]["Plan Rows"] >= _MANY:
+            del spans[name]
+    return spans
+
+
+_EXPLAIN: LiteralString = "EXPLAIN (FORMAT JSON) SELECT FROM index_date i WHERE "
+_MANY = 20_000
+
+
+def known(types: Sequence[str], name: str) -> bool:
+    """Whether a parameter is one that all the types have, a chain, one of `_has`, `_list` and `_filter`, or one that we
+    refuse to ignore."""
+    code = name.partition(":")[0].partition(".")[0]
+    return code in ("_has", "_list", "_filter") or code in NOT_SUPPORTED or code in common_parameters(tuple(types))
+
+
+async def condition(question: Question, types: tuple[str, ...], name: str, value: str, depth: int = 0) -> Condition:
+    """One search parameter, of resources of any of the types. Raises as `matching` does."""
+    code, _, modifier = name.partition(":")
+    if not is_text(value):
+        raise InvalidInput("a value holds a NUL or an unpaired surrogate, which no resource may hold", location=code)
+    if depth > DEEPEST_CHAIN:
+        raise InvalidInput(f"a chain has at most {DEEPEST_CHAIN} links", location=name)
+    if code == "_has":
+        return await _has(question, types, name, value, depth)
+    if "." in name:
+        return await _chained(question, types, name, value, depth)
+    if code == "_list":
+        return _listed(question, value)
+    if name == "_filter":
+        from wetread.record.search import filters  # which is made of what stands here
+
+        return await filters.condition(question, types, value, depth)
+    if code in NOT_SUPPORTED:
+        raise Unsupported(NOT_SUPPORTED[code], location=f"http.{code}")
+    parameter = common_parameters(types).get(code)
+    if parameter is None:
+        raise InvalidInput(f"{' and '.join(types[:3])} has no search parameter {code!r}", location=code)
+    return await _plain(question, types, parameter, modifier, value)
+
+
+async def _plain(
+    question: Question, types: tuple[str, ...], parameter: SearchParameter, modifier: str, value: str
+) -> Condition:
+    code = parameter.code
+    if parameter.code in FULL_TEXT:
+        if modifier:
+            raise InvalidInput(f"{code} takes no modifier", location=code)
+        return text.condition(code, value)
+    of_type = parameter.kind == "reference" and modifier in resource_types()
+    known_modifiers = _OF_OWN_COLUMN if code in ON_OWN_COLUMN else MODIFIERS[parameter.kind]
+    if modifier and not of_type and modifier not in known_modifiers:
+        raise InvalidInput(f"the modifier :{modifier} is not supported for {code}", location=f"{code}:{modifier}")
+    if modifier == "missing":
+        return missing(types, parameter, value)
+    values = split(value, ",")
+    if len(values) > MOST_VALUES:
+        raise InvalidInput(f"more than {MOST_VALUES} values for one parameter; ask in several searches", location=code)
+    if parameter.kind == "composite":
+        return any_of([composite(types, parameter, v) for v in values])
+    if parameter.kind == "token" and modifier in _BY_TERMINOLOGY:
+        matches = any_of([await by_terminology(question, parameter, modifier, v) for v in values])
+    else:
+        if parameter.kind == "reference" and question.base_url:
+            values = [v.removeprefix(f"{question.base_url}/") for v in values]
+        matches = any_of([query_values.of_value(v, modifier, parameter) for v in values])
+    negate = modifier in ("not", "not-in")
+    if code in ON_OWN_COLUMN:
+        own = on_own_columns(matches)
+        return none_of(own) if negate else own
+    rows = f"{code}:of-type" if modifier == "of-type" else code
+    return indexed(types, parameter.kind, rows, matches, negate=negate)
+
+
+_OF_OWN_COLUMN = ("missing", "not")
+
+
+def indexed(types: Sequence[str], kind: str, code: str, matches: Condition, *, negate: bool = False) -> Condition:
+    """The resources of which some row under this code matches; with `negate`, those of which none does."""
+    own = of_types("i", types)
+    where = own.sql + " AND i.param = %s AND (" + matches.sql + ")"
+    args = (*own.args, code, *matches.args)
+    if negate:
+        return Condition(
+            "NOT EXISTS (SELECT FROM " + TABLES[kind] + " i WHERE i.resource_key = r.key AND " + where + ")", args
+        )
+    return Condition("r.key IN (SELECT i.resource_key FROM " + TABLES[kind] + " i WHERE " + where + ")", args)
+
+
+def of_types(alias: str, types: Sequence[str]) -> Condition:
+    """The rows `i`, or resources `r`, of these types."""
+    match alias, types:
+        case "i", [only]:
+            return Condition("i.resource_type = %s", (only,))
+        case "i", _:
+            return Condition("i.resource_type = ANY (%s)", (list(types),))
+        case _, [only]:
+            return Condition("r.resource_type = %s", (only,))
+    return Condition("r.resource_type = ANY (%s)", (list(types),))
+
+
+def _span(types: tuple[str, ...], parameter: SearchParameter, values: Sequence[str]) -> Condition:
+    """A span of dates: what began within it, or less than a day before; and of what is longer, what reaches into it."""
+    matches = all_of([query_values.of_value(v, "", parameter) for v in values])
+    after, _ = query_values.date_bounds(values, parameter)
+    begun, own = _begun_within(types, parameter, values), of_types("i", types)
+    return Condition(
+        "r.key IN (SELECT i.resource_key FROM index_date i WHERE " + begun.sql + " AND (" + matches.sql + ") UNION ALL"
+        " SELECT i.resource_key FROM index_date i WHERE " + own.sql + " AND i.param = %s"
+        " AND i.high - i.low > interval '1 day' AND i.high > %s AND (" + matches.sql + "))",
+        (*begun.args, *matches.args, *own.args, parameter.code, after, *matches.args),
+    )
+
+
+def _begun_within(types: tuple[str, ...], parameter: SearchParameter, values: Sequence[str]) -> Condition:
+    """The rows of dates that began within a span, or less than a day before it."""
+    after, before = query_values.date_bounds(values, parameter)
+    own = of_types("i", types)
+    return Condition(
+        own.sql + " AND i.param = %s AND i.low > %s AND i.low < %s",
+        (*own.args, parameter.code, max(after, BEGINNING + _DAY) - _DAY, before),
+    )
+
+
+_DAY = timedelta(days=1)
+
+
+def missing(types: Sequence[str], parameter: SearchParameter, value: str) -> Condition:
+    if value not in ("true", "false"):
+        raise InvalidInput(":missing takes true or false", location=parameter.code)
+    present = all_of([_present(part) for part in _parts(types, parameter)])
+    return none_of(present) if value == "true" else present
+
+
+def _present(parameter: SearchParameter) -> Condition:
+    if parameter.code in ON_OWN_COLUMN:
+        return TRUE
+    table = TABLES[parameter.kind]
+    sql = "EXISTS (SELECT FROM " + table + " i WHERE i.resource_key = r.key AND i.param = %s)"
+    return Condition(sql, (parameter.code,))
+
+
+def _parts(types: Sequence[str], parameter: SearchParameter) -> list[SearchParameter]:
+    own = parameters_of(types[0])
+    return [own[code] for code in parameter.components] or [parameter]
+
+
+def composite(types: Sequence[str], parameter: SearchParameter, value: str) -> Condition:
+    """All parts hold of one resource; where the parameter looks into a repeating element, of one and the same of it."""
+    parts = _parts(types, parameter)
+    values = split(value, "$")
+    if len(values) != len(parts):
+        raise InvalidInput(f"expected {'$'.join(parameter.components)}", location=parameter.code)
+    matches = [
+        (p, query_values.of_value(v, "", p)) for p, v in zip(parts, values, strict=True)
+    ]  # fmt: skip
+    if not parameter.items:
+        return all_of([indexed(types, p.kind, p.code, m) for p, m in matches])
+    (first, own), *others = matches
+    for other, theirs in others:
+        inner = "i.param = %s AND (" + theirs.sql + ")"
+        within = Condition(
+            "(i.resource_key, i.item) IN (SELECT i.resource_key, i.item FROM " + TABLES[other.kind] + " i WHERE "
+            + of_types("i", types).sql + " AND " + inner + ")",
+            (*of_types("i", types).args, other.code, *theirs.args),
+        )  # fmt: skip
+        own = all_of([own, within])
+    return indexed(types, first.kind, first.code, own)
+
+
+_BY_TERMINOLOGY = frozenset({"in", "not-in", "above", "below"})
+
+
+async def by_terminology(question: Question, parameter: SearchParameter, modifier: str, value: str) -> Condition:
+    if modifier in ("in", "not-in"):
+        codes = await terminology.codes_of(question.conn, unescape(value))
+    else:
+        system, bar, code = unescape(value).rpartition("|")
+        system = system if bar else parameter.system_of(code)
+        if not system or not code:
+            raise InvalidInput(f":{modifier} takes system|code", location=parameter.code)
+        related = terminology.subsumed if modifier == "below" else terminology.subsuming
+        codes = await related(question.conn, system, code)
+    pairs = [(system, code) for system, listed in codes.listed.items() for code in listed]
+    listed = Condition(
+        "(i.system, i.code) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        ([system for system, _ in pairs], [code for _, code in pairs]),
+    )
+    whole = [
+        Condition("i.system = %s AND i.code <> '' AND i.code <> ALL (%s)", (system, list(but)))
+        for system, but in codes.whole.items()
+    ]
+    return any_of([listed, *whole])
+
+
+def on_own_columns(matches: Condition) -> Condition:
+    """`_id` and `_lastUpdated` stand in `resource` itself."""
+    return Condition(matches.sql.replace("i.code", "r.id").replace("i.low", "r.last_updated"), matches.args)
+
+
+def _listed(question: Question, value: str) -> Condition:
+    question.reader.require("s", "List")
+    if value.startswith("$"):
+        raise Unsupported("there are no functional lists here; name a List by its id", location="http._list")
+    seen = visible(question.reader, "List")
+    return Condition(
+        "(r.resource_type, r.id) IN (SELECT i.target_type, i.target_id FROM index_reference i"
+        " JOIN resource r ON r.key = i.resource_key WHERE i.resource_type = 'List' AND i.param = 'item'"
+        " AND i.url = '' AND i.target_id <> '' AND r.resource_type = 'List' AND NOT r.deleted AND r.id = %s AND ("
+        + seen.sql
+        + "))",
+        (value.removeprefix("List/"), *seen.args),
+    )
+
+
+async def _has(question: Question, types: tuple[str, ...], name: str, value: str, depth: int) -> Condition:
+    """`_has:Observation:patient:code=x`: what some Observation refers to as its patient (FHIR R4 3.1.1.4.9)."""
+    parts = name.split(":", 3)
+    if len(parts) != 4 or parts[1] not in resource_types():
+        raise InvalidInput("expected _has:Type:reference-parameter:parameter", location=name)
+    _, source, code, rest = parts
+    question.reader.require("s", source)
+    parameter = parameters_of(source).get(code)
+    if parameter is None or parameter.kind != "reference":
+        raise InvalidInput(f"{source} has no reference parameter {code!r}", location=name)
+    inner = all_of([visible(question.reader, source), await condition(question, (source,), rest, value, depth + 1)])
+    return Condition(
+        "(r.resource_type, r.id) IN (SELECT i.target_type, i.target_id FROM index_reference i"
+        " JOIN resource r ON r.key = i.resource_key WHERE i.resource_type = %s AND i.param = %s AND i.url = ''"
+        " AND i.target_id <> '' AND i.target_type = ANY (%s) AND NOT r.deleted AND (" + inner.sql + "))",
+        (source, code, list(types), *inner.args),
+    )
+
+
+async def _chained(question: Question, types: tuple[str, ...], name: str, value: str, depth: int) -> Condition:
+    """`subject:Patient.name=x`: what refers to some Patient of that name (FHIR R4 3.1.1.4.8)."""
+    head, _, rest = name.partition(".")
+    return await linked(question, types, head, rest, lambda to: condition(question, to, rest, value, depth + 1))
+
+
+async def linked(
+    question: Question,
+    types: tuple[str, ...],
+    head: str,
+    rest: str,
+    follow: Callable[[tuple[str, ...]], Awaitable[Condition]],
+) -> Condition:
+    """What refers, by the parameter `head` (`subject` or `subject:Patient`), to something that `follow` gives the
+    condition of; `rest` begins with the parameter that this asks for. Raises as `matching` does."""
+    name = f"{head}.{rest}"
+    code, _, named = head.partition(":")
+    parameter = common_parameters(types).get(code)
+    if parameter is None or parameter.kind != "reference":
+        raise InvalidInput(f"{' and '.join(types[:3])} has no reference parameter {code!r}", location=name)
+    if named and named not in resource_types():
+        raise InvalidInput("expected parameter:Type.parameter, of a type that is stored here", location=name)
+    groups = _targets(question.reader, parameter, named, rest)
+    if not groups:
+        raise InvalidInput(f"nothing that {code!r} refers to has the search parameter that follows", location=name)
+    found = []
+    for targets in groups:
+        seen = any_of(
+            [all_of([of_types("r", (t,)), visible(question.reader, t)]) for t in targets]
+            if any(visible(question.reader, t) != TRUE for t in targets)
+            else [of_types("r", targets)]
+        )
+        found.append(all_of([seen, await follow(targets)]))
+    own = of_types("i", types)
+    one_of = any_of(found)
+    return Condition(
+        "r.key IN (SELECT i.resource_key FROM index_reference i WHERE " + own.sql + " AND i.param = %s"
+        " AND i.url = '' AND i.target_id <> '' AND (i.target_type, i.target_id) IN"
+        " (SELECT r.resource_type, r.id FROM resource r WHERE NOT r.deleted AND (" + one_of.sql + ")))",
+        (*own.args, code, *one_of.args),
+    )
+
+
+def _targets(reader: Reader, parameter: SearchParameter, named: str, rest: str) -> list[tuple[str, ...]]:
+    """The types that a chain may go on to, those together whose parameter is of one kind.
+
+    Raises Forbidden where the reader may search none of them.
+    """
+    if named:
+        reader.require("s", named)
+        return [(named,)]
+    code = rest.partition(".")[0].partition(":")[0]
+    targets = [t for t in parameter.targets if t in resource_types() and known((t,), code)]
+    allowed = [t for t in targets if reader.may("s", t)]
+    if targets and not allowed:
+        reader.require("s", targets[0])
+    by_kind: dict[str, list[str]] = {}
+    for target in allowed:
+        own = parameters_of(target).get(code)
+        by_kind.setdefault(own.kind if own else "", []).append(target)
+    return [tuple(group) for group in by_kind.values()]

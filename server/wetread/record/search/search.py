@@ -1,0 +1,203 @@
+"""Searches of a type, of several, of a compartment: a searchset Bundle, page by page (FHIR R4 3.1.1).
+
+The union of the pages is the unpaged set, also while others write: see `paging`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from wetread.domain.reader import Reader
+from wetread.errors import InvalidInput, NotFound, TooCostly
+from wetread.record.compartment import member, visible
+from wetread.record.condition import TRUE, Condition, all_of, any_of
+from wetread.record.search import includes, paging, query, searchset
+from wetread.record.search.found import Found
+from wetread.record.search.parameters import resource_types
+from wetread.record.search.plan import Plan, planned
+from wetread.store.database import Connection
+
+TIME_LIMIT_S = 30.0
+_COUNTED = 10_000
+"""An estimated total is exact up to here, and the planner's guess above."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSet:
+    """A searchset Bundle as text. `patient_ids` are the patients whom it is about, for the audit."""
+
+    body: str
+    patient_ids: tuple[str, ...]
+
+
+async def search(
+    conn: Connection,
+    reader: Reader,
+    resource_type: str,
+    params: Sequence[tuple[str, str]],
+    base_url: str,
+    *,
+    compartment: tuple[str, str] | None = None,
+    strict: bool = False,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> SearchSet:
+    """One page, of a compartment (its type and id) where one is given.
+
+    Raises Forbidden, NotFound for an unknown type, InvalidInput for a bad value or modifier, Unsupported, TooCostly; a
+    parameter that the type has not is an error when `strict`, else ignored and told of (FHIR R4 3.1.1.3.1).
+    """
+    if resource_type not in resource_types():
+        raise NotFound("no such resource type here; see GET metadata")
+    reader.require("s", resource_type)
+    path = "/".join((*compartment, resource_type) if compartment else (resource_type,))
+    return await _within(
+        time_limit_s,
+        _search(query.Question(conn, reader, base_url), (resource_type,), params, path, compartment, strict=strict),
+    )
+
+
+async def search_system(
+    conn: Connection,
+    reader: Reader,
+    params: Sequence[tuple[str, str]],
+    base_url: str,
+    *,
+    compartment: tuple[str, str] | None = None,
+    strict: bool = False,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> SearchSet:
+    """One page over several types: those of `_type`, else every type that the reader may search.
+
+    Raises as `search` does; Forbidden where the reader may search none.
+    """
+    named = [t for name, value in params if name == "_type" for t in value.split(",") if t]
+    if unknown := [t for t in named if t not in resource_types()]:
+        raise InvalidInput(f"{unknown[0][:64]!r} is no type that is searched here", location="http._type")
+    for resource_type in named:
+        reader.require("s", resource_type)
+    types = tuple(dict.fromkeys(named)) or tuple(t for t in sorted(resource_types()) if reader.may("s", t))
+    if not types:
+        reader.require("s", "Patient")
+    path = "/".join((*compartment, "*")) if compartment else ""
+    return await _within(
+        time_limit_s,
+        _search(query.Question(conn, reader, base_url), types, params, path, compartment, strict=strict),
+    )
+
+
+async def _within(time_limit_s: float, work: Coroutine[Any, Any, SearchSet]) -> SearchSet:
+    """Leaving in time cancels the statement that runs (psycopg cancels it in the server)."""
+    try:
+        async with asyncio.timeout(time_limit_s):
+            return await work
+    except TimeoutError as error:
+        raise TooCostly(f"this search takes longer than {time_limit_s:g} s; make it more specific") from error
+
+
+async def _search(
+    question: query.Question,
+    types: tuple[str, ...],
+    params: Sequence[tuple[str, str]],
+    path: str,
+    compartment: tuple[str, str] | None,
+    *,
+    strict: bool,
+) -> SearchSet:
+    conn, reader, base_url = question.conn, question.reader, question.base_url
+    plan = await planned(question, types, params, strict=strict)
+    inside = member(*compartment, types) if compartment else TRUE
+    where = all_of([Condition("NOT r.deleted"), _seen(reader, types), inside, *plan.conditions])
+    url = f"{base_url}/{path}" if path else base_url
+    if plan.only_count:
+        counted = await _total(conn, where)
+        return SearchSet(searchset.bundle([], counted, [plan.link("self", url, "")]), ())
+
+    began = datetime.now(UTC)
+    cursor = plan.cursor
+    is_broad = plan.is_broad and compartment is None
+    rows = await paging.page(conn, types, where, plan.sort, cursor, plan.count + 1, is_broad=is_broad)
+    page, included = await _with_includes(conn, reader, rows[: plan.count], plan)
+    more = len(rows) > len(page)
+    matches = [row.found for row in page]
+
+    links = [plan.link("self", url, plan.cursor_text)]
+    if more:
+        links.append(plan.link("next", url, await _next(conn, page[-1], plan, cursor, began)))
+    entries = [
+        *(searchset.entry(m.version, base_url, "match", plan.summary, plan.elements) for m in matches),
+        *(searchset.entry(i.version, base_url, "include", plan.summary, _qualified(plan.elements)) for i in included),
+        *searchset.told(("not-supported", reason, f"http.{name}") for name, reason in plan.ignored),
+    ]
+    total = await _asked_total(conn, where, plan, None if more or cursor else len(matches))
+    patient_ids = dict.fromkeys(patient_id for each in (*matches, *included) for patient_id in each.patient_ids)
+    return SearchSet(searchset.bundle(entries, total, links), tuple(patient_ids))
+
+
+def _seen(reader: Reader, types: tuple[str, ...]) -> Condition:
+    if all(visible(reader, t) == TRUE for t in types):
+        return query.of_types("r", types)
+    return any_of([all_of([query.of_types("r", (t,)), visible(reader, t)]) for t in types])
+
+
+async def _with_includes(
+    conn: Connection, reader: Reader, page: list[paging.Row], plan: Plan
+) -> tuple[list[paging.Row], list[Found]]:
+    """The matches and what they include; fewer matches, for the next page to go on, where that would be too much."""
+    while True:
+        try:
+            return page, await includes.included(conn, reader, [row.found.version for row in page], plan.includes)
+        except includes.TooMany as error:
+            if len(page) == 1:
+                text = "one match includes too many resources, or too long a chain of them; search for these instead"
+                raise TooCostly(text, location="http._include") from error
+            page = page[: len(page) // 2]
+
+
+async def _next(
+    conn: Connection, last: paging.Row, plan: Plan, cursor: paging.Cursor | None, began: datetime
+) -> str:  # fmt: skip
+    if not paging.is_mutable(plan.sort):
+        return paging.seal(paging.Cursor(last.key, last.values))
+    if cursor is not None:
+        return paging.seal(paging.Cursor(last.key, last.values, cursor.began, cursor.last_key))
+    return paging.seal(paging.Cursor(last.key, last.values, began, await paging.last_key(conn)))
+
+
+def _qualified(elements: tuple[str, ...]) -> tuple[str, ...]:
+    """For an included resource: of `_elements` only those that name their type."""
+    return tuple(element for element in elements if "." in element)
+
+
+async def _asked_total(conn: Connection, where: Condition, plan: Plan, at_hand: int | None) -> int | None:
+    if plan.total == "none":
+        return None
+    if at_hand is not None:
+        return at_hand
+    match plan.total:
+        case "accurate":
+            return await _total(conn, where)
+        case "estimate":
+            return await _estimate(conn, where)
+    return None
+
+
+async def _total(conn: Connection, where: Condition) -> int:
+    row = await (await conn.execute("SELECT count(*) FROM resource r WHERE " + where.sql, where.args)).fetchone()
+    assert row is not None  # noqa: S101
+    return int(row[0])
+
+
+async def _estimate(conn: Connection, where: Condition) -> int:
+    some = "SELECT count(*) FROM (SELECT FROM resource r WHERE " + where.sql + " LIMIT %s) AS counted"
+    row = await (await conn.execute(some, (*where.args, _COUNTED + 1))).fetchone()
+    assert row is not None  # noqa: S101
+    if row[0] <= _COUNTED:
+        return int(row[0])
+    explained = await conn.execute("EXPLAIN (FORMAT JSON) SELECT FROM resource r WHERE " + where.sql, where.args)
+    plan = await explained.fetchone()
+    assert plan is not None  # noqa: S101
+    return max(int(plan[0][0]["Plan"]["Plan Rows"]), _COUNTED + 1)

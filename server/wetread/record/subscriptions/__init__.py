@@ -1,0 +1,1 @@
+"""Topic-based subscriptions: from the event log to notifications that are due."""

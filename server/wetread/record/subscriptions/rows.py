@@ -1,0 +1,158 @@
+"""The rows behind subscriptions: the state of each, and its numbered events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import class_row
+
+from wetread.domain.reader import Reader, Scope
+from wetread.record import lossless
+from wetread.record.events import Event
+from wetread.record.search import index
+from wetread.record.subscriptions.form import Channel
+from wetread.record.subscriptions.notifications import NotifiedEvent, StatusOf
+from wetread.store.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A row of subscription_state."""
+
+    id: str
+    status: str
+    error: str
+    start: int
+    started_seq: int | None
+    events_since_start: int
+    topic: str
+    filters: list[list[str]]
+    channel: dict[str, Any]
+    owner: dict[str, Any]
+    ends_at: datetime | None
+
+    @property
+    def reader(self) -> Reader:
+        """The client that created it, with the rights that it had then."""
+        scopes = tuple(Scope.parse(text) for text in self.owner["scopes"])
+        return Reader(self.owner["principal"], scopes, frozenset(self.owner["roles"]), self.owner["patient_id"])
+
+    def told(self, *, status: str = "", count: int | None = None) -> StatusOf:
+        shown, number = status or self.status, self.events_since_start if count is None else count
+        return StatusOf(self.id, self.topic, self.channel["content"], shown, number, "" if status else self.error)
+
+    def out(self) -> Channel:
+        headers = tuple((name, value) for name, value in self.channel["headers"])
+        return Channel(**{**self.channel, "headers": headers})
+
+
+def owner_row(reader: Reader) -> dict[str, Any]:
+    return {
+        "principal": reader.principal,
+        "scopes": [
+            f"{s.level}/{s.resource_type}.{''.join(c for c in 'cruds' if c in s.letters)}" for s in reader.scopes
+        ],
+        "roles": sorted(reader.roles),
+        "patient_id": reader.patient_id,
+    }
+
+
+async def state_of(conn: Connection, subscription_id: str) -> State | None:
+    found = conn.cursor(row_factory=class_row(State))
+    await found.execute("SELECT * FROM subscription_state WHERE id = %s", (subscription_id,))
+    return await found.fetchone()
+
+
+async def hold(conn: Connection, subscription_id: str, start: int | None, *statuses: str) -> bool:
+    """Whether the subscription is in one of the statuses (of this `start`); locks its resource and its state."""
+    alive = await conn.execute(
+        "SELECT 1 FROM resource WHERE resource_type = 'Subscription' AND id = %s AND NOT deleted FOR UPDATE",
+        (subscription_id,),
+    )
+    if await alive.fetchone() is None:
+        return False
+    found = await conn.execute(
+        """SELECT 1 FROM subscription_state
+           WHERE id = %s AND status = ANY(%s) AND start = coalesce(%s, start) FOR UPDATE""",
+        (subscription_id, list(statuses), start),
+    )
+    return await found.fetchone() is not None
+
+
+async def bodies_of(conn: Connection, found: Sequence[Event]) -> dict[tuple[Event, int], dict[str, Any]]:
+    """The parsed version of each event, under `(event, 0)`, and the one before it, under `(event, 1)`."""
+    places = [(event, back) for event in found for back in (0, 1)]
+    read = await conn.execute(
+        """
+        SELECT wanted.place, v.body FROM unnest(%s::text[], %s::text[], %s::int[]) WITH ORDINALITY
+            AS wanted (resource_type, id, version_id, place)
+        JOIN resource_version v USING (resource_type, id, version_id) WHERE NOT v.deleted
+        """,
+        (
+            [event.resource_type for event, _ in places],
+            [event.resource_id for event, _ in places],
+            [event.version_id - back for event, back in places],
+        ),
+    )
+    return {places[place - 1]: lossless.parse(body) for place, body in await read.fetchall()}
+
+
+async def record_event(conn: Connection, subscription_id: str, number: int, event: Event) -> None:
+    """Adds an event under the next number. The caller holds the state."""
+    await conn.execute(
+        """
+        WITH counted AS (UPDATE subscription_state SET events_since_start = %(number)s WHERE id = %(subscription)s)
+        INSERT INTO subscription_event (subscription_id, number, seq, resource_type, resource_id, version_id, kind, at)
+        VALUES (%(subscription)s, %(number)s, %(seq)s, %(type)s, %(id)s, %(version)s, %(kind)s, %(at)s)
+        """,
+        {
+            "subscription": subscription_id,
+            "number": number,
+            "seq": event.seq,
+            "type": event.resource_type,
+            "id": event.resource_id,
+            "version": event.version_id,
+            "kind": event.kind,
+            "at": event.at,
+        },
+    )
+
+
+async def events_of(
+    conn: Connection, subscription_id: str, since: int, until: int | None, *, only_pending: bool, limit: int
+) -> list[NotifiedEvent]:
+    """The numbered events from `since` to `until`, both included, with the text of their versions."""
+    found = await conn.execute(
+        """
+        SELECT n.number, n.at, n.resource_type, n.resource_id, n.kind = 'create', coalesce(v.body, '')
+        FROM subscription_event n
+        LEFT JOIN resource_version v ON v.resource_type = n.resource_type AND v.id = n.resource_id
+            AND v.version_id = n.version_id
+        WHERE n.subscription_id = %s AND n.number >= %s AND n.number <= coalesce(%s, n.number)
+            AND (n.outcome = 'pending' OR NOT %s)
+        ORDER BY n.number LIMIT %s
+        """,
+        (subscription_id, since, until, only_pending, limit),
+    )
+    return [NotifiedEvent(*row) for row in await found.fetchall()]
+
+
+async def settle_event(conn: Connection, subscription_id: str, number: int, outcome: str) -> bool:
+    """Ends a pending event as delivered or dropped; false where it was ended before."""
+    settled = await conn.execute(
+        """UPDATE subscription_event SET outcome = %s, settled_at = now()
+           WHERE subscription_id = %s AND number = %s AND outcome = 'pending'""",
+        (outcome, subscription_id, number),
+    )
+    return settled.rowcount == 1
+
+
+def patients_of(event: NotifiedEvent) -> tuple[str, ...]:
+    """The patients whose compartment the resource is in, as far as its references tell."""
+    if event.resource_type == "Patient":
+        return (event.resource_id,)
+    rows = index.extract(lossless.parse(event.body)).reference if event.body else set()
+    return tuple(sorted({row[2] for row in rows if row[1] == "Patient" and row[2] and not row[3]}))

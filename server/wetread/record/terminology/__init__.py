@@ -1,0 +1,1 @@
+"""What codes mean: code systems, value sets, concept maps, and the operations on them."""
