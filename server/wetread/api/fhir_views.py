@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,7 @@ from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotAcceptable, OutOfSpace, TooCostly, Unsupported
 from wetread.record import lossless
 from wetread.record.audit.audit import AuditEntry, Entity
+from wetread.record.export import jobs
 from wetread.record.views import run
 from wetread.record.views.definition import compiled
 from wetread.record.views.output import MEDIA_TYPES
@@ -103,9 +105,10 @@ class _Face:
             resources = given.values.get("resource")
             header = given.one("header") != "false"
             target = _scratch(self.views.scratch)
+            deadline = time.monotonic() + TIME_LIMIT_S
             try:
                 async with asyncio.timeout(TIME_LIMIT_S), self.places:
-                    asked = await self._asked(reader, content, given)
+                    asked = await self._asked(reader, content, given, deadline)
                     if resources is None:
                         made = await run.written(self.views.database, reader, asked, form, target, header=header)
                     else:
@@ -167,20 +170,24 @@ class _Face:
             return inline
         return run.named(self.views.shipped, str(view_id or reference).removeprefix(f"{self.views.base_url}/"))
 
-    async def _asked(self, reader: Reader, content: Mapping[str, Any], given: _Given) -> Asked:
+    async def _asked(self, reader: Reader, content: Mapping[str, Any], given: _Given, deadline: float) -> Asked:
+        """Raises Forbidden where the reader may not run the view, over resources of its own too: a run takes a core."""
         view = await asyncio.to_thread(compiled, content)
+        run.require_run(reader, view)
         patients: frozenset[str] | None = None
         if (patient := given.one("patient")) is not None:
             patients = frozenset({self._id(patient, "Patient")})
         if groups := given.values.get("group"):
             async with self.views.database.transaction() as conn:
-                listed = [await run.members(conn, reader, self._id(group, "Group")) for group in groups]
+                base = self.views.base_url
+                listed = [await jobs.members(conn, reader, self._id(group, "Group"), base) for group in groups]
             members = frozenset().union(*listed)
             patients = members if patients is None else patients & members
         limit = given.one("_limit")
         if limit is not None and not re.fullmatch(r"[1-9]\d{0,8}", str(limit)):
             raise InvalidInput("_limit is a number of rows, 1 or more", location="_limit")
-        return Asked(view, _instant(given.one("_since")), patients, int(limit) if limit is not None else None)
+        most_rows = int(limit) if limit is not None else None
+        return Asked(view, _instant(given.one("_since")), patients, most_rows, deadline)
 
     def _id(self, reference: Any, resource_type: str) -> str:
         text = str(reference).removeprefix(f"{self.views.base_url}/").removeprefix(f"{resource_type}/")

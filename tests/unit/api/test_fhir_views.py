@@ -136,6 +136,13 @@ async def test_a_refusal_is_an_outcome_that_tells_where(
     assert issue.get("expression", [None]) == [expression]
 
 
+async def test_a_run_over_given_resources_takes_rights_to_their_type(client: httpx.AsyncClient) -> None:
+    given = {"name": "resource", "resource": {"resourceType": "Patient", "id": "x"}}
+    content = parameters(given, view={**VIEW, "resource": "Patient"})
+    headers = {**FHIR_JSON, "Authorization": "Bearer observations"}
+    assert (await client.post("ViewDefinition/$run", content=content, headers=headers)).status_code == 403
+
+
 async def test_a_run_is_audited_and_takes_rights_to_its_type(database: Database, tmp_path: Path) -> None:
     of_patients = parameters(view={**VIEW, "resource": "Patient"})
     async with _calls(database, tmp_path) as client:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ import pytest
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Forbidden, InvalidInput, NotFound, TooCostly, Unsupported
 from wetread.record import lossless, resources
+from wetread.record.export import jobs
 from wetread.record.views import run
 from wetread.record.views.definition import compiled
 from wetread.record.views.run import Asked
 from wetread.store.database import Database
 
+BASE = "http://wetread.example/fhir"
 ROOT = Path(__file__).parents[3]
 SUITE = ROOT / "tests/data/sql-on-fhir"
 SHIPPED = run.shipped(ROOT / "conformance/views")
@@ -151,6 +154,9 @@ def test_a_table_has_columns_types_and_collections() -> None:
         (view(column("1st", "id")), "ViewDefinition.select[0].column[0].name"),
         (view(column("id", "id.")), "ViewDefinition.select[0].column[0].path"),
         (view(column("id", "id.matches('(a+)+$')")), "ViewDefinition.select[0].column[0].path"),
+        (view(column("id", "subject.getReferenceKey(`(a+)+$`)")), "ViewDefinition.select[0].column[0].path"),
+        (view(column("x", r"'\u0000'")), "ViewDefinition.select[0].column[0].path"),
+        (view(column("x", r"'\ud800'", collection=True)), "ViewDefinition.select[0].column[0].path"),
         (view(column("id", "memberOf('x')")), "ViewDefinition.select[0].column[0].path"),
         (view(column("id", "id"), where=[{"path": "%nothing"}]), "ViewDefinition.where[0].path"),
         (view(column("x", "id" + ".select($this.combine($this))" * 40)), "ViewDefinition.select[0].column[0].path"),
@@ -179,6 +185,16 @@ def test_the_rows_of_one_resource_have_a_bound() -> None:
     wide = observation("a", extension=[{"url": "http://x.example", "valueString": "x"}] * 50)
     with pytest.raises(TooCostly):
         table({"resource": "Observation", "select": selects}, [wide], "json")
+
+
+def test_loops_that_make_no_rows_end_at_the_deadline() -> None:
+    select: dict[str, Any] = {"forEach": "method", "column": [column("x", "text")]}
+    for _ in range(8):
+        select = {"forEach": "%resource.extension", "select": [select]}
+    wide = observation("a", extension=[{"url": "http://x.example", "valueString": "x"}] * 50)
+    asked = Asked(compiled({"resource": "Observation", "select": [select]}), deadline=time.monotonic() + 0.1)
+    with pytest.raises(TooCostly, match="takes too long"):
+        run.written_of([wide], asked, "csv", io.BytesIO(), header=True)
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +237,7 @@ async def test_a_run_is_of_the_patients_asked_for_and_of_nobody_else(stored: Dat
     async with stored.transaction() as conn:
         both = observation("both", "p2", performer=[{"reference": "Patient/p1"}])
         await put(conn, both)
-        assert await run.members(conn, SYSTEM, "g") == {"p2"}
+        assert await jobs.members(conn, SYSTEM, "g", BASE) == {"p2"}
     found = await ids(stored, patients=frozenset({"p2"}))
     assert found == [f"o{number}" for number in range(1, run.BATCH_ROWS + 20, 2)]
     assert await ids(stored, patients=frozenset()) == []
@@ -232,6 +248,39 @@ async def test_a_run_is_of_the_patients_asked_for_and_of_nobody_else(stored: Dat
     nobodys = Asked(compiled(view(column("id", "id"), resource="Organization")), patients=frozenset({"p3"}))
     with pytest.raises(InvalidInput, match="belongs to no patient"):
         await run.written(stored, SYSTEM, nobodys, "ndjson", target)
+
+
+async def test_the_members_of_a_group_are_those_that_an_export_takes(database: Database) -> None:
+    def group(id_: str, *members: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return {"resourceType": "Group", "id": id_, "type": "person", "actual": True, "member": list(members), **more}
+
+    def member(reference: str, **more: Any) -> dict[str, Any]:
+        return {"entity": {"reference": reference}, **more}
+
+    def rule(text: str) -> dict[str, Any]:
+        expression = {"language": "application/x-fhir-query", "expression": text}
+        return {"modifierExtension": [{"url": jobs.MEMBER_FILTER, "valueExpression": expression}]}
+
+    yesterday = {"end": (datetime.now(UTC) - timedelta(days=1)).isoformat()}
+    active, observed = rule("Patient?active=true"), rule(f"Observation?subject={BASE}/Patient/p2")
+    listed = [member("Patient/p1"), member("Patient/p2", period=yesterday), member("Patient/p3")]
+    async with database.transaction() as conn:
+        for number in (1, 2, 3):
+            await put(conn, {"resourceType": "Patient", "id": f"p{number}", "active": number != 3})
+        await put(conn, observation("o", "p2"))
+        for content in (
+            group("listed", *listed),
+            group("outer", member("Group/listed"), member("Patient/p2")),
+            group("narrow", *listed, **active),
+            {"resourceType": "Group", "id": "cohort", "type": "person", "actual": False, **observed},
+            group("odd", *listed, modifierExtension=[{"url": "http://x.example", "valueBoolean": True}]),
+        ):
+            await put(conn, content)
+        names = ("listed", "outer", "narrow", "cohort")
+        found = {name: await jobs.members(conn, SYSTEM, name, BASE) for name in names}
+        with pytest.raises(Unsupported):
+            await jobs.members(conn, SYSTEM, "odd", BASE)
+    assert found == {"listed": {"p1", "p3"}, "outer": {"p1", "p2", "p3"}, "narrow": {"p1"}, "cohort": {"p2"}}
 
 
 async def test_a_run_takes_the_right_to_search_and_read_the_type(stored: Database) -> None:

@@ -15,7 +15,9 @@ from psycopg.types.json import Jsonb
 from wetread.domain.reader import Reader, Scope
 from wetread.errors import Forbidden, InvalidInput, NotFound, Unreachable, Unsupported
 from wetread.record import resources
+from wetread.record.condition import Condition
 from wetread.record.export.request import ExportRequest, filter_of, membership_parameters, require_export
+from wetread.record.export.selection import Selection, fulfilling
 from wetread.record.search import query
 from wetread.record.search.index import date_range, reference_parts
 from wetread.record.splice import instant
@@ -153,24 +155,51 @@ async def _with_members(
 ) -> tuple[ExportRequest, Sequence[str]]:
     """The request with the Group's rules, and the patients that the Group lists."""
     require_export(reader, ["Group"])
-    version = await resources.read(conn, reader, "Group", request.group_id)
-    group = version.resource()
-    filters = _member_filters(reader, group)
-    members = await _members(conn, reader, group, datetime.now(UTC), _DEEPEST_GROUP)
-    lists = bool(group.get("member"))
-    if not filters and not lists and not group.get("actual", True):
-        text = "a Group that is defined by characteristic is exported by its member-filter extensions; it has none"
-        raise Unsupported(text, location="Group.characteristic")
+    listed, lists, filters = await _membership(conn, reader, request.group_id)
     if request.patients:
-        outside = set(request.patients) - members if lists else set[str]()
+        outside = set(request.patients) - listed if lists else set[str]()
         if outside:
             raise InvalidInput("patient names a patient who is not of this Group", location="http.patient")
         if not lists:
             await _require_patients(conn, request.patients)
-        members, lists = set(request.patients), True
+        listed, lists = set(request.patients), True
     values = {name: getattr(request, name) for name in request.__slots__}
     extra = {"member_filters": filters, "all_patients": bool(filters) and not lists}
-    return ExportRequest(**{**values, **extra}), sorted(members)
+    return ExportRequest(**{**values, **extra}), sorted(listed)
+
+
+async def members(conn: Connection, reader: Reader, group_id: str, base_url: str) -> frozenset[str]:
+    """The ids of the patients whom an export of this Group would be of, now.
+
+    Raises NotFound, Gone, Forbidden, InvalidInput for a rule that is no search, and Unsupported.
+    """
+    listed, lists, filters = await _membership(conn, reader, group_id)
+    if not filters:
+        return frozenset(listed)
+    selection = Selection(UUID(int=0), reader, ExportRequest("group", ()), datetime.now(UTC), base_url)
+    rules = [await fulfilling(conn, selection, resource_type, text) for resource_type, text in filters]
+    everyone = Condition("SELECT id FROM resource WHERE resource_type = 'Patient' AND NOT deleted")
+    among = Condition("SELECT unnest(%s::text[])", (sorted(listed),)) if lists else everyone
+    rows = await conn.execute(
+        " INTERSECT ".join(f"({each.sql})" for each in (among, *rules)),
+        [arg for each in (among, *rules) for arg in each.args],
+    )
+    return frozenset([str(row[0]) async for row in rows])
+
+
+async def _membership(
+    conn: Connection, reader: Reader, group_id: str
+) -> tuple[set[str], bool, tuple[tuple[str, str], ...]]:
+    """The patients whom a Group lists, whether it lists at all, and its rules."""
+    version = await resources.read(conn, reader, "Group", group_id)
+    group = version.resource()
+    filters = _member_filters(reader, group)
+    listed = await _listed(conn, reader, group, datetime.now(UTC), _DEEPEST_GROUP)
+    lists = bool(group.get("member"))
+    if not filters and not lists and not group.get("actual", True):
+        text = "a Group that is defined by characteristic is read by its member-filter extensions; it has none"
+        raise Unsupported(text, location="Group.characteristic")
+    return listed, lists, filters
 
 
 def _member_filters(reader: Reader, group: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -189,7 +218,7 @@ def _member_filters(reader: Reader, group: dict[str, Any]) -> tuple[tuple[str, s
     return tuple(found)
 
 
-async def _members(conn: Connection, reader: Reader, group: dict[str, Any], now: datetime, deepest: int) -> set[str]:
+async def _listed(conn: Connection, reader: Reader, group: dict[str, Any], now: datetime, deepest: int) -> set[str]:
     """The patients whom a Group lists now, those of the Groups that it lists among them."""
     found: set[str] = set()
     for member in group.get("member", ()):
@@ -200,7 +229,7 @@ async def _members(conn: Connection, reader: Reader, group: dict[str, Any], now:
             found.add(parts.target_id)
         elif parts.target_type == "Group" and deepest > 0:
             inner = await resources.read(conn, reader, "Group", parts.target_id)
-            found |= await _members(conn, reader, inner.resource(), now, deepest - 1)
+            found |= await _listed(conn, reader, inner.resource(), now, deepest - 1)
     return found
 
 

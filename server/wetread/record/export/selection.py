@@ -169,22 +169,24 @@ async def settle_members(conn: Connection, selection: Selection) -> None:
             (selection.job_id,),
         )
     for resource_type, text in request.member_filters:
-        wanted = await selection.matching(conn, resource_type, text)
-        seen = all_of([wanted, visible(selection.reader, resource_type)])
-        if resource_type == "Patient":
-            found = Condition("SELECT r.id FROM resource r WHERE r.resource_type = 'Patient' AND NOT r.deleted AND ")
-        else:
-            found = Condition(
-                "SELECT i.target_id FROM resource r JOIN index_reference i ON i.resource_key = r.key"
-                " AND i.param = ANY (%s) AND i.target_type = 'Patient' AND i.url = ''"
-                " WHERE r.resource_type = %s AND NOT r.deleted AND ",
-                (list(membership_parameters(resource_type)), resource_type),
-            )
+        found = await fulfilling(conn, selection, resource_type, text)
         await conn.execute(
-            "DELETE FROM export_patient p WHERE p.job_id = %s AND p.patient_id NOT IN ("
-            + found.sql
-            + "("
-            + seen.sql
-            + "))",
-            (selection.job_id, *found.args, *seen.args),
+            "DELETE FROM export_patient p WHERE p.job_id = %s AND p.patient_id NOT IN (" + found.sql + ")",
+            (selection.job_id, *found.args),
         )
+
+
+async def fulfilling(conn: Connection, selection: Selection, resource_type: str, text: str) -> Condition:
+    """A query for the ids of the patients who fulfil one member rule."""
+    wanted = await selection.matching(conn, resource_type, text)
+    seen = all_of([wanted, visible(selection.reader, resource_type)])
+    if resource_type == "Patient":
+        found = Condition("SELECT r.id FROM resource r WHERE r.resource_type = 'Patient' AND NOT r.deleted AND ")
+    else:
+        found = Condition(
+            "SELECT i.target_id FROM resource r JOIN index_reference i ON i.resource_key = r.key"
+            " AND i.param = ANY (%s) AND i.target_type = 'Patient' AND i.url = ''"
+            " WHERE r.resource_type = %s AND NOT r.deleted AND ",
+            (list(membership_parameters(resource_type)), resource_type),
+        )
+    return Condition(found.sql + "(" + seen.sql + ")", (*found.args, *seen.args))

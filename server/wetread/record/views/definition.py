@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +11,16 @@ from itertools import product
 from typing import Any, TypeAlias
 
 from wetread.errors import InvalidInput, TooCostly
-from wetread.record import structures
+from wetread.record import lossless, structures
 from wetread.record.fhirpath import Node, Temporal, plain
 from wetread.record.fhirpath.navigation import root
-from wetread.record.views.expressions import Constants, Expression, constants_of, expression
+from wetread.record.views.expressions import Constants, Expression, Source, constants_of, expression
 
 Cell: TypeAlias = Any
 """bool, int, Decimal or str; a list of them in a column that is a collection; None for nothing."""
 Row: TypeAlias = tuple[Cell, ...]
-Rows: TypeAlias = Callable[[Node, Any, int], list[Row]]
-"""`rows(resource, focus, row_index)`"""
+Rows: TypeAlias = Callable[[Source, Any, int], list[Row]]
+"""`rows(source, focus, row_index)`"""
 
 MOST_ROWS = 100_000
 """Of one resource."""
@@ -43,18 +44,20 @@ class View:
     where: tuple[tuple[Expression, str], ...]
     select: Rows
 
-    def rows(self, resource: Mapping[str, Any]) -> list[Row]:
-        """The rows of one resource; none where it is of another type. Raises InvalidInput, TooCostly."""
+    def rows(self, resource: Mapping[str, Any], deadline: float = math.inf) -> list[Row]:
+        """The rows of one resource; none where it is of another type. Raises InvalidInput, and TooCostly, also when
+        `time.monotonic()` is past the deadline."""
         if resource.get("resourceType") != self.resource_type:
             return []
         node = root(resource)
+        source = Source(node, deadline)
         for condition, location in self.where:
-            found = [plain(item) for item in condition(node, node, 0)]
+            found = [plain(item) for item in condition(source, node, 0)]
             if len(found) > 1 or not all(isinstance(value, bool) for value in found):
                 raise InvalidInput("this path gives something else than true or false", location=location)
             if found != [True]:
                 return []
-        return self.select(node, node, 0)
+        return self.select(source, node, 0)
 
 
 def compiled(content: Mapping[str, Any]) -> View:
@@ -97,8 +100,8 @@ def _beside(parts: Sequence[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
 
-    def rows(resource: Node, focus: Any, row_index: int) -> list[Row]:
-        tables = [part(resource, focus, row_index) for part in parts]
+    def rows(source: Source, focus: Any, row_index: int) -> list[Row]:
+        tables = [part(source, focus, row_index) for part in parts]
         size = 1
         for table in tables:
             size *= len(table)
@@ -130,8 +133,8 @@ def _united(
             message = "the branches of unionAll have the same columns in the same order"
             raise InvalidInput(message, location=f"{location}[{number}]")
 
-    def rows(resource: Node, focus: Any, row_index: int) -> list[Row]:
-        return [row for _, part in parts for row in part(resource, focus, row_index)]
+    def rows(source: Source, focus: Any, row_index: int) -> list[Row]:
+        return [row for _, part in parts for row in part(source, focus, row_index)]
 
     return columns, rows
 
@@ -149,20 +152,20 @@ def _for_each(content: Mapping[str, Any], constants: Constants, location: str, i
         raise InvalidInput("repeat is a list of paths", location=f"{location}.repeat")
     paths = [expression(text, constants, f"{location}.{name}") for text in texts]
 
-    def foci(resource: Node, focus: Any, row_index: int) -> Iterator[Any]:
+    def foci(source: Source, focus: Any, row_index: int) -> Iterator[Any]:
         for path in paths:
-            for item in path(resource, focus, row_index):
+            for item in path(source, focus, row_index):
                 yield item
                 if name == "repeat":
-                    yield from foci(resource, item, row_index)
+                    yield from foci(source, item, row_index)
 
-    def rows(resource: Node, focus: Any, row_index: int) -> list[Row]:
+    def rows(source: Source, focus: Any, row_index: int) -> list[Row]:
         found: list[Row] = []
-        for number, item in enumerate(foci(resource, focus, row_index)):
-            found += inner(resource, item, number)
+        for number, item in enumerate(foci(source, focus, row_index)):
+            found += inner(source, item, number)
             _require_few(max(len(found), number))
-        if not found and name == "forEachOrNull" and not any(True for _ in foci(resource, focus, row_index)):
-            return inner(resource, None, 0)
+        if not found and name == "forEachOrNull" and not any(True for _ in foci(source, focus, row_index)):
+            return inner(source, None, 0)
         return found
 
     return rows
@@ -171,7 +174,7 @@ def _for_each(content: Mapping[str, Any], constants: Constants, location: str, i
 def _columns(rows: Sequence[Mapping[str, Any]], constants: Constants, location: str) -> tuple[tuple[Column, ...], Rows]:
     """One row: the value of each column's path."""
     columns: list[Column] = []
-    cells: list[Callable[[Node, Any, int], Cell]] = []
+    cells: list[Callable[[Source, Any, int], Cell]] = []
     for number, row in enumerate(rows):
         where = f"{location}.column[{number}]"
         name = row.get("name")
@@ -180,12 +183,12 @@ def _columns(rows: Sequence[Mapping[str, Any]], constants: Constants, location: 
         kind = str(row.get("type", "")).removeprefix("http://hl7.org/fhir/StructureDefinition/")
         columns.append(Column(name, kind, row.get("collection") is True))
         cells.append(_cell(expression(row.get("path", ""), constants, f"{where}.path"), columns[-1], f"{where}.path"))
-    return tuple(columns), lambda resource, focus, row_index: [tuple(c(resource, focus, row_index) for c in cells)]
+    return tuple(columns), lambda source, focus, row_index: [tuple(c(source, focus, row_index) for c in cells)]
 
 
-def _cell(path: Expression, column: Column, location: str) -> Callable[[Node, Any, int], Cell]:
-    def cell(resource: Node, focus: Any, row_index: int) -> Cell:
-        found = [v for v in (_value(item, location) for item in path(resource, focus, row_index)) if v is not None]
+def _cell(path: Expression, column: Column, location: str) -> Callable[[Source, Any, int], Cell]:
+    def cell(source: Source, focus: Any, row_index: int) -> Cell:
+        found = [v for v in (_value(item, location) for item in path(source, focus, row_index)) if v is not None]
         if column.collection:
             return found
         if len(found) > 1:
@@ -202,6 +205,8 @@ def _value(item: Any, location: str) -> Cell:
     value = item.value if isinstance(item, Node) else item
     if isinstance(value, Temporal):
         return value.text.removesuffix("T")
+    if isinstance(value, str) and not lossless.is_text(value):
+        raise InvalidInput("this path gives a string with a NUL or an unpaired surrogate", location=location)
     if value is None or isinstance(value, bool | int | str | Decimal):
         return value
     raise InvalidInput("a column holds values of primitive types: choose one of its elements", location=location)

@@ -3,17 +3,28 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
-from wetread.errors import InvalidInput
+from wetread.errors import InvalidInput, TooCostly
 from wetread.record.fhirpath import Node, NotFhirPath, Undecided, syntax
 from wetread.record.fhirpath.evaluate import Scope, compile_tree
 
-Expression: TypeAlias = Callable[[Node, Any, int], list[Any]]
-"""`expression(resource, focus, row_index)`: the items it gives for a focus; nothing is in focus where it is None."""
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What rows are made of, and until when by `time.monotonic()`."""
+
+    resource: Node
+    deadline: float = math.inf
+
+
+Expression: TypeAlias = Callable[[Source, Any, int], list[Any]]
+"""`expression(source, focus, row_index)`: the items it gives for a focus; nothing is in focus where it is None."""
 Constants: TypeAlias = Mapping[str, syntax.Literal]
 
 _KINDS = {
@@ -29,6 +40,7 @@ _KINDS = {
     **dict.fromkeys(("valueUri", "valueUrl", "valueUuid"), "string"),
 }
 _NAME = re.compile(r"[A-Za-z]\w*")
+_TYPE = re.compile(r"[A-Za-z]+")
 _REFUSED = frozenset({"aggregate", "matches", "matchesFull", "replaceMatches"})
 """A caller's regular expression may run for ever, and aggregate() has the total for itself."""
 _LAST_PART = "split('/_history/').first().split('/').last()"
@@ -51,7 +63,10 @@ def constants_of(rows: Any, location: str) -> Constants:
 
 
 def expression(text: Any, constants: Constants, location: str) -> Expression:
-    """Raises InvalidInput here for what is no FHIRPath, and when it is called for what cannot be decided."""
+    """Raises InvalidInput here for what is no FHIRPath, and when it is called for what cannot be decided.
+
+    When it is called past the deadline it raises TooCostly: one call is bounded by the evaluator, their number is not.
+    """
     try:
         evaluate = compile_tree(_rewritten(syntax.parse(str(text)), constants))
     except NotFhirPath as error:
@@ -59,7 +74,10 @@ def expression(text: Any, constants: Constants, location: str) -> Expression:
     except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise InvalidInput("this path, or a constant in it, cannot be read", location=location) from error
 
-    def items(resource: Node, focus: Any, row_index: int) -> list[Any]:
+    def items(source: Source, focus: Any, row_index: int) -> list[Any]:
+        if time.monotonic() > source.deadline:
+            raise TooCostly("the view takes too long; ask for less, or use $export")
+        resource = source.resource
         this = [] if focus is None else [focus]
         context = focus if isinstance(focus, Node) else resource
         # What `%rowIndex` stands for travels as the total, which no expression has outside aggregate().
@@ -100,7 +118,7 @@ def _reference_key(left: Any, arguments: tuple[Any, ...]) -> Any:
     match arguments:
         case ():
             pass
-        case (syntax.Name(name=wanted),):
+        case (syntax.Name(name=wanted),) if _TYPE.fullmatch(wanted):
             of_type = syntax.parse(f"matches('(^|/){wanted}/[^/]')")
             found = syntax.Dot(found, syntax.Call("where", (of_type,)))
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from uuid import UUID
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound, Unsupported
-from wetread.record import lossless, resources
+from wetread.record import lossless
 from wetread.record.compartment import visible
 from wetread.record.condition import TRUE, Condition, all_of
 from wetread.record.export import batch as export_batch
@@ -36,12 +37,14 @@ _OTHERS = """EXISTS (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`patients` None: no matter whose; `since` is exclusive; `most_rows` None: all."""
+    """`patients` None: no matter whose; `since` is exclusive; `most_rows` None: all. `deadline` is by
+    `time.monotonic()`: a thread that makes rows ends only by itself."""
 
     view: View
     since: datetime | None = None
     patients: frozenset[str] | None = None
     most_rows: int | None = None
+    deadline: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def written_of(
 ) -> Written:
     """`written` for resources that the caller gives, instead of those of the store."""
     table = output.writer(form, asked.view.columns, target, header=header)
-    rows = [row for resource in given for row in asked.view.rows(resource)][: asked.most_rows]
+    rows = [row for resource in given for row in asked.view.rows(resource, asked.deadline)][: asked.most_rows]
     table.write(rows)
     table.close()
     return Written(len(given), len(rows))
@@ -94,17 +97,6 @@ def require_run(reader: Reader, view: View) -> None:
         raise Unsupported("views run over stored types, the audit apart", location="ViewDefinition.resource")
     for letter in "rs":
         reader.require(letter, view.resource_type)
-
-
-async def members(conn: Connection, reader: Reader, group_id: str) -> frozenset[str]:
-    """The ids of the patients whom a Group lists. Raises NotFound, Forbidden, Unsupported for a Group of rules."""
-    version = await resources.read(conn, reader, "Group", group_id)
-    content = version.resource()
-    if content.get("characteristic"):
-        raise Unsupported("a view runs for Groups that list their members; use $export for one of rules")
-    listed = [member for member in content.get("member", []) if member.get("inactive") is not True]
-    references = [str(member.get("entity", {}).get("reference", "")) for member in listed]
-    return frozenset(text.removeprefix("Patient/") for text in references if text.startswith("Patient/"))
 
 
 def shipped(folder: Path) -> Mapping[str, Mapping[str, Any]]:
@@ -132,13 +124,13 @@ async def _batches(database: Database, reader: Reader, asked: Asked) -> AsyncIte
             batch = await export_batch.texts(
                 conn, selection, resource_type, after, rows=BATCH_ROWS, most_bytes=BATCH_BYTES
             )
-        yield batch.resources, await asyncio.to_thread(_rows, asked.view, batch.block)
+        yield batch.resources, await asyncio.to_thread(_rows, asked, batch.block)
         after = batch.last_key
 
 
-def _rows(view: View, block: bytes) -> list[Row]:
+def _rows(asked: Asked, block: bytes) -> list[Row]:
     texts = block.decode().split(export_batch.SEPARATOR.decode()) if block else []
-    return [row for text in texts for row in view.rows(lossless.parse(text))]
+    return [row for text in texts for row in asked.view.rows(lossless.parse(text), asked.deadline)]
 
 
 def _whose(asked: Asked) -> Condition:
