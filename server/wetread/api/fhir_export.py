@@ -111,7 +111,9 @@ class _Face:
                     one.query = body.encode()
                     params = [*params, *_parameters(body)]
                 lenient = http.prefers(request, "handling") == "lenient"
-                asked = export_request.read(reader, level, params, group_id=group_id, lenient=lenient)
+                asked = export_request.read(
+                    reader, level, params, self._export.base_url, group_id=group_id, lenient=lenient
+                )
                 url = self._export.base_url + request.url.path.removeprefix("/fhir")
                 if request.url.query:
                     url += f"?{request.url.query}"

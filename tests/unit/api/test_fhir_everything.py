@@ -183,6 +183,18 @@ class TestPatientEverything:
         assert (await client.get(f"{BASE}/Patient/p1/$everything", headers=refused)).status_code == 403
         assert (await client.get(f"{BASE}/Patient/$everything", headers=refused)).status_code == 403
 
+    async def test_nothing_is_reached_through_a_type_that_the_reader_may_not_see(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        open_types = ("Patient", "PractitionerRole", "Organization", "Device", "Provenance")
+        scopes = tuple(Scope("user", t, frozenset("rs")) for t in open_types)
+        monkeypatch.setitem(READERS, "clerk", Reader("clerk", (*scopes, Scope("user", "Task", frozenset("r")))))
+        answer = await client.get(f"{BASE}/Patient/p1/$everything", headers={"Authorization": "Bearer clerk"})
+        assert set(names(answer.json())) == {"Patient/p1", "Device/worn"}
+        monkeypatch.setitem(READERS, "clerk", Reader("clerk", (Scope("user", "Patient", frozenset("r")),)))
+        refused = await client.get(f"{BASE}/Patient/$everything", headers={"Authorization": "Bearer clerk"})
+        assert refused.status_code == 403
+
     async def test_what_is_not_there(self, client: httpx.AsyncClient) -> None:
         assert await bundle(client, "Patient/nobody/$everything", 404)
         assert await bundle(client, "Patient/p1/$everything", 400, _cursor="x")

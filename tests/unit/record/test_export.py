@@ -554,6 +554,34 @@ class TestTheKickOff:
         refused = await shared.kick_off("/Patient/$export", patient="Patient/nobody")
         assert refused.status_code == 400
 
+    @pytest.mark.parametrize("named", ["", ",", " \t", "https://elsewhere.example/fhir/Patient/p1"])
+    async def test_no_patient_and_one_of_elsewhere_are_never_taken_for_patients_here(
+        self, world: World, named: str
+    ) -> None:
+        await world.put(patient("p1"))
+        assert (await world.kick_off("/Patient/$export", patient=named)).status_code == 400
+        body = {
+            "resourceType": "Parameters",
+            "parameter": [{"name": "patient", "valueReference": {"reference": named}}],
+        }
+        refused = await world.client.post(f"{world.base}/Patient/$export", json=body, headers=PARAMETERS)
+        assert refused.status_code == 400
+
+    async def test_a_patient_may_be_named_by_the_whole_address(self, world: World) -> None:
+        await world.put(patient("p1"), patient("p2"))
+        assert await world.exported("/Patient/$export", patient=f"{world.base}/Patient/p1") == {"Patient/p1"}
+
+    async def test_who_is_here_is_told_only_to_those_who_may_export_patients(self, world: World) -> None:
+        await world.put(patient("p1"))
+        for named in ("Patient/p1", "Patient/nobody"):
+            url = f"{world.base}/Patient/$export?_type=Observation&patient={named}"
+            assert (await world.client.get(url, headers={**ASYNC, **bearer("observations")})).status_code == 403
+
+    async def test_at_most_a_hundred_filters(self, shared: World) -> None:
+        filters = ["Observation?status=final"] * 101
+        assert (await shared.kick_off(_typeFilter=",".join(filters))).status_code == 400
+        await shared.manifest(await shared.kick_off(_typeFilter=",".join(filters[1:])))
+
     @pytest.mark.parametrize(
         "body", ["[]", '{"resourceType":"Patient"}', '{"resourceType":"Parameters","parameter":[{}]}']
     )
@@ -754,7 +782,7 @@ async def progress(world: World, kicked_off: httpx.Response) -> int:
 )
 def test_whatever_is_asked_is_read_or_refused(params: list[tuple[str, str]], level: str, lenient: bool) -> None:
     with contextlib.suppress(WetreadError):
-        asked = export_request.read(READERS["all"], level, params, lenient=lenient)
+        asked = export_request.read(READERS["all"], level, params, "https://here.example/fhir", lenient=lenient)
         kept = json.loads(json.dumps(asked.as_json()))
         assert export_request.ExportRequest.from_json(kept, asked.types) == asked
         assert "\\u0000" not in json.dumps(kept)

@@ -29,6 +29,8 @@ PARAMETERS = (
 )
 """The kick-off parameters that are honoured; `organizeOutputBy` is refused."""
 ASSOCIATED = ("LatestProvenanceResources", "RelevantProvenanceResources")
+MOST_FILTERS = 100
+"""`_typeFilter`s of one export."""
 OUTPUT_FORMATS = ("application/fhir+ndjson", "application/ndjson", "ndjson")
 
 _NO_PATIENTS = frozenset(
@@ -160,9 +162,18 @@ class _Reading:
 
 
 def read(
-    reader: Reader, level: str, params: Sequence[tuple[str, str]], *, group_id: str = "", lenient: bool = False
+    reader: Reader,
+    level: str,
+    params: Sequence[tuple[str, str]],
+    base_url: str,
+    *,
+    group_id: str = "",
+    lenient: bool = False,
 ) -> ExportRequest:
-    """The request that these parameters make. Raises InvalidInput, and Forbidden where nothing may be exported."""
+    """The request that these parameters make; `base_url` is that of the FHIR face.
+
+    Raises InvalidInput, and Forbidden where nothing may be exported.
+    """
     reading = _Reading(level, lenient)
     for name, value in params:
         if not (lossless.is_text(name) and lossless.is_text(value)):
@@ -184,7 +195,7 @@ def read(
         until=_moment(reading, "_until"),
         filters=filters,
         elements=_elements(reading),
-        patients=_patients(reading),
+        patients=_patients(reading, base_url),
         associated=associated,
         warnings=tuple(reading.warnings),
     )
@@ -210,7 +221,10 @@ def _moment(reading: _Reading, name: str) -> datetime | None:
 
 def _filters(reading: _Reading) -> tuple[tuple[str, str], ...]:
     texts = [text for value in reading.values.get("_typeFilter", ()) for text in _NEXT_FILTER.split(value)]
-    return tuple(filter_of(text, "_typeFilter") for text in texts if text.strip())
+    texts = [text for text in texts if text.strip()]
+    if len(texts) > MOST_FILTERS:
+        raise InvalidInput(f"an export takes at most {MOST_FILTERS} filters", location="http._typeFilter")
+    return tuple(filter_of(text, "_typeFilter") for text in texts)
 
 
 def _associated(reading: _Reading) -> str:
@@ -264,12 +278,15 @@ def _elements(reading: _Reading) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def _patients(reading: _Reading) -> tuple[str, ...]:
+def _patients(reading: _Reading, base_url: str) -> tuple[str, ...]:
+    given = [value.split(",") for value in reading.values.get("patient", ())]
+    if not all(any(map(str.strip, parts)) for parts in given):  # never taken for everyone
+        raise InvalidInput("patient is empty; name whom to export, or leave it out", location="http.patient")
     ids = []
     for text in reading.several("patient"):
-        parts = reference_parts(text)
-        if parts.target_type != "Patient":
-            raise InvalidInput("patient takes references such as Patient/123", location="http.patient")
+        parts = reference_parts(text.removeprefix(f"{base_url}/"))
+        if parts.target_type != "Patient" or parts.url:
+            raise InvalidInput("patient takes references to here, such as Patient/123", location="http.patient")
         ids.append(parts.target_id)
     if ids and reading.level == "system":  # never ignored: the client means less than everything
         raise InvalidInput("an export of the whole system takes no patients; ask at Patient level", location="patient")

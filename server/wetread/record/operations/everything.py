@@ -115,29 +115,35 @@ _ABOUT_OTHERS = """
 """
 
 
-_REACHED = """
-    , member AS MATERIALIZED (
-        SELECT key, resource_type, id FROM direct
+_OPEN: LiteralString = """
+    , open AS MATERIALIZED (
+        SELECT r.key, r.resource_type, r.id FROM resource r WHERE r.key IN (SELECT key FROM direct) AND (
+"""
+_MEMBER: LiteralString = """
+    )), member AS MATERIALIZED (
+        SELECT key, resource_type, id FROM open
         UNION
-        SELECT p.key, p.resource_type, p.id FROM direct d
+        SELECT r.key, r.resource_type, r.id FROM open d
         JOIN index_reference i ON i.resource_type = 'Provenance' AND i.param = 'target'
             AND i.target_type = d.resource_type AND i.target_id = d.id AND i.target_id <> '' AND i.url = ''
-        JOIN resource p ON p.key = i.resource_key AND NOT p.deleted
+        JOIN resource r ON r.key = i.resource_key AND NOT r.deleted
         WHERE NOT EXISTS (
             SELECT FROM index_reference o
-            WHERE o.resource_key = p.key AND o.param = 'target' AND o.target_id <> '' AND o.url = ''
+            WHERE o.resource_key = r.key AND o.param = 'target' AND o.target_id <> '' AND o.url = ''
                 AND (o.target_type, o.target_id) NOT IN (SELECT resource_type, id FROM direct)
-        )
-    ), reached (key) AS (
+        ) AND (
+"""
+"""Of what is there, the part that the reader may see; and Provenance of that and of nothing that is elsewhere."""
+_REACHED: LiteralString = """
+    )), reached (key) AS (
         SELECT key FROM member
         UNION
-        SELECT t.key FROM reached
+        SELECT r.key FROM reached
         JOIN index_reference i ON i.resource_key = reached.key AND i.target_id <> '' AND i.url = ''
-        JOIN resource t ON t.resource_type = i.target_type AND t.id = i.target_id AND NOT t.deleted
-        WHERE t.resource_type = ANY (%s)
-    )
+        JOIN resource r ON r.resource_type = i.target_type AND r.id = i.target_id AND NOT r.deleted
+        WHERE r.resource_type = ANY (%s) AND (
 """
-"""Provenance of what is there and of nothing else; and what all this refers to, and that in turn."""
+"""What all this refers to, and that in turn, as far as the reader may see each on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +178,15 @@ async def everything(
     if focus_id:
         await resources.read(conn, reader, focus_type, focus_id)
         owners = await patients_of(conn, focus_type, [focus_id])
-        stages = _stages_of_one(focus_type, focus_id, owners[0] if owners else "", given)
+        # The focus has been read; whatever is listed beside it must be open to search, too.
+        seen = any_of([Condition("(r.resource_type, r.id) = (%s, %s)", (focus_type, focus_id)), _seen(reader)])
+        stages = _stages_of_one(focus_type, focus_id, owners[0] if owners else "", given, seen)
     else:
         reader.require("r", focus_type)
+        reader.require("s", focus_type)
+        seen = _seen(reader)
         stages = _stages_of_all(given)
-    limits = all_of([Condition("NOT r.deleted"), *_asked(given), _seen(reader)])
+    limits = all_of([Condition("NOT r.deleted"), *_asked(given), seen])
     stages = [all_of([stage, limits]) for stage in stages]
 
     position = opened(given.cursor, 2) if given.cursor else [0, 0]
@@ -217,7 +227,8 @@ def _parts(focus_type: str) -> tuple[list[str], list[str]]:
     return [t for t, _ in sorted(pairs)], [c for _, c in sorted(pairs)]
 
 
-def _stages_of_one(focus_type: str, focus_id: str, patient_id: str, given: Given) -> list[Condition]:
+def _stages_of_one(focus_type: str, focus_id: str, patient_id: str, given: Given, seen: Condition) -> list[Condition]:
+    """The focus, its compartment, what goes with that: nothing by way of a resource that is not `seen`."""
     also_patient = focus_type == "Encounter" and patient_id
     focus = Condition(
         "(r.resource_type, r.id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
@@ -235,8 +246,14 @@ def _stages_of_one(focus_type: str, focus_id: str, patient_id: str, given: Given
         " UNION SELECT r.key, r.resource_type, r.id FROM resource r WHERE NOT r.deleted AND "
         + focus.sql
         + ")"
-        + _REACHED,
-        (*direct.args, *focus.args, sorted(SUPPORTING)),
+        + _OPEN
+        + seen.sql
+        + _MEMBER
+        + seen.sql
+        + _REACHED
+        + seen.sql
+        + "))",
+        (*direct.args, *focus.args, *seen.args, *seen.args, sorted(SUPPORTING), *seen.args),
     )
     members = Condition("r.key IN (" + keys.sql + " SELECT key FROM member)", keys.args)
     supports = Condition("r.key IN (" + keys.sql + " SELECT key FROM reached EXCEPT SELECT key FROM member)", keys.args)
@@ -265,8 +282,8 @@ def _asked(given: Given) -> Iterable[Condition]:
 
 
 def _seen(reader: Reader) -> Condition:
-    """What the reader may see: the types open to it, each within its own condition."""
-    by_type = {t: visible(reader, t) for t in resource_types()}
+    """What may be listed to the reader: the types that it may both read and search, each within its own condition."""
+    by_type = {t: visible(reader, t) for t in resource_types() if reader.may("r", t) and reader.may("s", t)}
     open_types = sorted(t for t, condition in by_type.items() if condition == TRUE)
     limited = [
         all_of([Condition("r.resource_type = %s", (t,)), condition])
