@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wetread.record import fhirpath
-from wetread.record.fhirpath import NotFhirPath, Quantity, navigation
+from wetread.record.fhirpath import NotFhirPath, Quantity, Undecided, navigation
 
 PATIENT: dict[str, Any] = {
     "resourceType": "Patient",
@@ -143,6 +143,25 @@ def test_what_is_not_understood_is_told_before_it_is_tried(expression: str) -> N
 def test_an_invariant_that_cannot_be_decided_holds(expression: str) -> None:
     node = fhirpath.root(PATIENT)
     assert fhirpath.holds(fhirpath.compiled(expression), node, node, node)
+
+
+@pytest.mark.parametrize("function", ["truncate", "ceiling", "floor", "round"])
+@pytest.mark.parametrize("number", [Decimal("1E+1000000"), {"value": Decimal("1E+1000000"), "code": "mg"}])
+def test_a_number_too_long_to_write_out_cannot_be_decided(function: str, number: Any) -> None:
+    node = fhirpath.Node(number, "Quantity" if isinstance(number, dict) else "decimal")
+    with pytest.raises(Undecided):
+        fhirpath.compiled(f"{function}()")(node)
+
+
+def test_a_duration_too_long_to_write_out_cannot_be_decided() -> None:
+    age = fhirpath.Node({"value": Decimal("1E+1000000"), "code": "year"}, "Quantity")
+    with pytest.raises(Undecided):
+        fhirpath.compiled("@2020-01-01 + $this")(age)
+
+
+def test_a_contained_resource_of_no_type_of_r4_has_none_here() -> None:
+    node = fhirpath.root({**PATIENT, "contained": [{"resourceType": "Nonsense"}, {"resourceType": ["Patient"]}]})
+    assert [n.type for n in navigation.child([node], "contained")] == ["", ""]
 
 
 def test_this_and_index_are_those_of_the_innermost_function() -> None:

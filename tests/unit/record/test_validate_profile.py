@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from wetread.record.validation import profiles
+from wetread.record.validation.profile import _own_expressions
 from wetread.record.validation.validate import check_extensions, check_profile
 from wetread.store.database import Database
 
@@ -296,6 +298,69 @@ def test_a_profile_that_leads_to_itself_ends() -> None:
     for _ in range(60):
         content = {"url": SITE + "nested", "extension": [content]}
     check_extensions(observation(extension=[content]), known(nested))
+
+
+def ruled(expression: str) -> dict[str, Any]:
+    rule = {"key": "x-1", "severity": "error", "human": "x", "expression": expression}
+    return profile("ruled", {"id": "Observation", "constraint": [rule]})
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "status.matches('^(a+)+$')",
+        "status.where(replaceMatches('(a+)+$', 'x') = 'x').exists()",
+        "status.matchesFull('(a+)+') and false",
+        "(" * 3000 + "false" + ")" * 3000,
+        "status.",
+    ],
+)
+def test_an_invariant_with_a_regular_expression_of_its_author_or_none_that_can_be_read_is_passed_over(
+    expression: str,
+) -> None:
+    assert faults(observation(status="final"), ruled("status = 'amended'")) == [("invariant", "Observation")]
+    assert faults(observation(status="final"), ruled(expression)) == []
+
+
+def test_our_own_profiles_keep_their_regular_expressions() -> None:
+    own = next(e for e in _own_expressions() if "{64}" in e)
+    rule = {"key": "x-1", "severity": "error", "human": "x", "expression": own}
+    version = profile("own", {"id": "Observation.value[x]", "constraint": [rule]})
+    assert faults(observation(valueString="a" * 64), version) == []
+    assert faults(observation(valueString="x"), version) == [("invariant", "Observation.value")]
+
+
+def test_a_discriminator_that_cannot_be_decided_decides_nothing() -> None:
+    slicing = {"discriminator": [{"type": "value", "path": "code.first(1)."}], "rules": "open"}
+    sliced = profile(
+        "sliced",
+        {"id": "Observation.component", "slicing": slicing},
+        {"id": "Observation.component:a", "sliceName": "a", "min": 1},
+    )
+    assert faults(observation(component=[component("a", valueString="x")]), sliced) == []
+
+
+def test_profiles_that_name_each_other_twice_are_judged_within_a_budget() -> None:
+    """Each tries both for every extension within it: 2^depth trials without the budget."""
+    urls = [SITE + "one", SITE + "other"]
+    pair = [
+        profile(
+            name,
+            {"id": "Extension.extension", "type": [{"code": "Extension", "profile": urls}]},
+            {"id": "Extension.id", "min": 1},
+            base=BASE + "Extension",
+            kind="Extension",
+        )
+        for name in ("one", "other")
+    ]
+    content: dict[str, Any] = {"url": SITE + "one", "valueString": "x"}
+    for _ in range(30):
+        content = {"url": SITE + "one", "extension": [content]}
+    start = time.process_time()
+    found = check_extensions(observation(extension=[content]), known(*pair))
+    assert time.process_time() - start < 5
+    assert found[0].code == "too-costly"
+    assert found[0].severity == "warning"
 
 
 async def test_what_a_resource_claims_and_extends_is_judged_where_it_is_known(module_database: Database) -> None:

@@ -276,6 +276,36 @@ def test_it_is_refused_by_kind_and_place(content: dict[str, Any], code: str, exp
     assert ("error", code, expression) in [(i.severity, i.code, i.expression) for i in found], found
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<a href='java&#9;script:alert(1)'>x</a>",
+        "<a href='&#10; JAVAscript:alert(1)'>x</a>",
+        "<a href='data:text/html,x'>x</a>",
+        "<img src='data:image/svg+xml;base64,eA==' alt='x'/>",
+        "x<!--><img src=x onerror=alert(1)>-->",
+        "x<!---><img src=x onerror=alert(1)>-->",
+        "<![CDATA[<img src=x onerror=alert(1)>]]>",
+        "x<?php alert(1)?>",
+    ],
+)
+def test_a_narrative_that_a_browser_would_run_is_refused(text: str) -> None:
+    assert [(i.code, i.expression) for i in validate.issues(observation(text=narrative(text)))] == [
+        ("invariant", "Observation.text.div")
+    ]
+
+
+def test_a_narrative_may_carry_a_picture_and_a_comment() -> None:
+    shown = narrative("<!-- x --><img src='data:image/png;base64,eA==' alt='x'/><a href='https://x.example/'>x</a>")
+    assert validate.issues(observation(text=shown)) == []
+
+
+def test_what_stands_after_the_last_fault_that_is_told_is_not_presumed_sound() -> None:
+    unknown = {f"x{n}": 1 for n in range(60)}
+    allergy = {"resourceType": "AllergyIntolerance", **unknown, "clinicalStatus": {"coding": ["x"]}}
+    assert len(validate.issues(allergy)) == 50
+
+
 def test_every_fault_is_told_up_to_a_limit() -> None:
     assert len(validate.issues(patient(birthDate="x", gender="y", active="z"))) == 3
     assert len(validate.issues(observation(note=[{"text": ""}] * 200))) == 50
@@ -312,6 +342,8 @@ def test_content_made_to_be_slow_is_judged_in_a_second_or_two() -> None:
     deep: dict[str, Any] = {"url": "urn:x", "valueString": "x"}
     for _ in range(90):
         deep = {"url": "urn:x", "extension": [deep]}
+    slashes = observation(subject={"reference": "/Aa/b#" * 40_000 + "\n\n"})
     start = time.process_time()
     assert [validate.issues(c) for c in (pairs, listed, patient(extension=[deep]))] == [[], [], []]
+    validate.issues(slashes)
     assert time.process_time() - start < 5

@@ -10,6 +10,8 @@ from wetread.record.fhirpath.values import Quantity, Temporal, temporal, time_of
 
 _SECONDS = {"week": 604800, "day": 86400, "hour": 3600, "minute": 60, "second": 1, "wk": 604800, "d": 86400}
 _SECONDS |= {"h": 3600, "min": 60, "s": 1}
+_MOST_DIGITS = 18
+"""Of a duration: far past the calendar, and still quick to make an integer."""
 _MONTHS = {"year": 12, "month": 1}
 """UCUM's `a` and `mo` are averages, not durations of the calendar."""
 
@@ -17,6 +19,8 @@ _MONTHS = {"year": 12, "month": 1}
 def shifted(moment: Temporal, by: Quantity) -> Temporal | None:
     """The moment moved, in its own precision; None for a unit that is no duration, or past year 1 or 9999."""
     unit = by.unit
+    if by.value.adjusted() > _MOST_DIGITS:
+        return None
     if unit in ("millisecond", "ms"):
         unit, by = "second", Quantity(by.value / 1000, "second")
     if moment.kind == "time":

@@ -25,6 +25,8 @@ from wetread.record.fhirpath.values import Items, Node, Quantity, Temporal, plai
 
 _MOST_BITS = 4000
 """Of the result of power()."""
+_MOST_DIGITS = 4000
+"""Of a number that is computed with: `1E+1000000` takes half a minute as an integer."""
 _MOST_REPEATS = 10_000
 
 
@@ -288,6 +290,8 @@ def _replace_matches(text: str, regex: str, substitution: str) -> str:
 def _number(value: Any) -> int | Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise Undecided("a number was expected")
+    if isinstance(value, Decimal) and value.adjusted() > _MOST_DIGITS:
+        raise Undecided("the number is too large")
     return value
 
 
@@ -297,8 +301,8 @@ def _on_number(function: Callable[..., Any]) -> Callable[..., Items]:
         if value is None or None in given:
             return []
         if isinstance(value, Quantity):
-            return [Quantity(Decimal(function(value.value, *given)), value.unit)]
-        result = function(_number(value), *given)
+            return [Quantity(Decimal(function(_number(value.value), *map(_number, given))), value.unit)]
+        result = function(_number(value), *map(_number, given))
         return [] if result is None else [result]
 
     return apply

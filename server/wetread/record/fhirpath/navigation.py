@@ -87,7 +87,9 @@ def _add(found: Items, member: Any, kind: str, extra: Any, parent: Node, key: st
             _add(found, value, kind, sibling, parent, key, n)
     elif member is not None or extra:
         if kind == "Resource":
-            kind = str(member.get("resourceType", "")) if isinstance(member, dict) else ""
+            name = member.get("resourceType") if isinstance(member, dict) else None
+            # Types are kept for ever where they are looked up: a sender's word must not become one.
+            kind = name if isinstance(name, str) and name in structures.all_resource_types() else ""
         found.append(Node(member, kind, extra if isinstance(extra, dict) else None, (parent, key, index)))
 
 

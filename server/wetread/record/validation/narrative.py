@@ -20,7 +20,11 @@ _ATTRIBUTES = """
 _ALLOWED_ELEMENTS = frozenset(_ELEMENTS.split())
 _ALLOWED_ATTRIBUTES = frozenset(_ATTRIBUTES.split())
 _NAMESPACE = "http://www.w3.org/1999/xhtml"
-_SCRIPT = re.compile(r"\s*(javascript|vbscript)\s*:", re.IGNORECASE)
+_LINKS = frozenset({"href", "src", "cite", "longdesc"})
+_BLANKS = re.compile(r"[\x00-\x20]+")
+"""Browsers leave them out of the scheme of a URL, wherever they stand."""
+_ACTIVE = re.compile(r"javascript:|vbscript:|data:(?!image/(?:png|jpe?g|gif|bmp|webp|tiff)[;,])", re.IGNORECASE)
+"""Schemes that run what they carry; of `data:` all but pictures, and SVG may hold a script."""
 
 
 def faults(div: str) -> Iterator[tuple[str, str]]:
@@ -30,6 +34,9 @@ def faults(div: str) -> Iterator[tuple[str, str]]:
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
     parser.CharacterDataHandler = reader.data
+    parser.CommentHandler = reader.comment
+    parser.StartCdataSectionHandler = reader.section
+    parser.ProcessingInstructionHandler = reader.instruction
     parser.buffer_text = True
     if "<!" in div and ("<!DOCTYPE" in div or "<!ENTITY" in div):
         yield "txt-1", "a narrative holds no document type declaration"
@@ -64,7 +71,7 @@ class _Reader:
         for key, value in attributes.items():
             if key not in _ALLOWED_ATTRIBUTES and not key.startswith("xmlns:"):
                 self._fault("a narrative holds an attribute that is not allowed there")
-            elif key in ("href", "src") and _SCRIPT.match(value):
+            elif key in _LINKS and _ACTIVE.match(_BLANKS.sub("", value)):
                 self._fault("a narrative holds a script")
 
     def end(self, name: str) -> None:
@@ -72,6 +79,16 @@ class _Reader:
 
     def data(self, text: str) -> None:
         self.has_content = self.has_content or bool(text.strip())
+
+    def comment(self, text: str) -> None:
+        if text.startswith((">", "->")):
+            self._fault("a narrative holds a comment that ends at once where it is read as HTML")
+
+    def section(self) -> None:
+        self._fault("a narrative holds a CDATA section, which is none in HTML")
+
+    def instruction(self, target: str, text: str) -> None:
+        self._fault("a narrative holds a processing instruction, which is none in HTML")
 
     def _fault(self, text: str) -> None:
         if ("txt-1", text) not in self.faults:

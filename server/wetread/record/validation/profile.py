@@ -3,7 +3,8 @@
 Judged: cardinality, fixed values and patterns, types, types of what references point to, required bindings to value
 sets that list their codes, lengths, slices (by value, pattern, exists, type and profile), profiles of extensions and
 data types, and invariants of severity error. `mustSupport` is no rule for content. Not judged, and so never a fault:
-bindings to value sets that cannot be listed from what is given, and invariants in FHIRPath that `fhirpath` has not.
+bindings to value sets that cannot be listed from what is given, and invariants in FHIRPath that `fhirpath` has not, or
+that have a regular expression of their author, which may run for ever.
 
 A profile is read as its differential on top of those of its bases, so a snapshot is not needed.
 """
@@ -11,12 +12,15 @@ A profile is read as its differential on top of those of its bases, so a snapsho
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 from wetread.record import fhirpath, structures
-from wetread.record.fhirpath import Node, navigation
+from wetread.record.fhirpath import Node, navigation, syntax
+from wetread.record.fhirpath.evaluate import path_of
 from wetread.record.fhirpath.values import order
+from wetread.record.search.parameters import table
 from wetread.record.validation import resource_types as validate_types
 from wetread.record.validation.resource_types import Issue, Place, expression
 from wetread.record.validation.valuesets import codes_of
@@ -28,6 +32,10 @@ _IMPLIED_SLICING = {"discriminator": [{"type": "value", "path": "url"}], "rules"
 _BY_TYPE = {"discriminator": [{"type": "type", "path": "$this"}], "rules": "open"}
 _MOST_BASES = 20
 _DEEPEST = 40
+_MOST_VISITS = 10_000
+"""Of elements, in one check: profiles that name each other would double them with every step."""
+_REFUSED = frozenset({"matches", "matchesFull", "replaceMatches"})
+_NOT_A_PATH = (fhirpath.NotFhirPath, RecursionError, TypeError, ValueError, ArithmeticError)
 
 
 @dataclass(slots=True)
@@ -64,18 +72,21 @@ def check_profile(content: Mapping[str, Any], profile_url: str, definitions: Def
     root = Node(content, resource_type)
     check = _Check(definitions, root)
     check.profile(profile_url, root, ((), resource_type, None))
-    return [*issues, *check.issues][: validate_types.MOST_ISSUES]
+    return [*issues, *check.found()][: validate_types.MOST_ISSUES]
 
 
 def check_extensions(content: Mapping[str, Any], definitions: Definitions) -> list[Issue]:
     """Every fault of the extensions in a resource whose definitions are at hand; others are left alone."""
-    root = Node(content, str(content.get("resourceType", "")))
+    resource_type = content.get("resourceType")
+    if not isinstance(resource_type, str) or not validate_types.is_known(resource_type):
+        return []
+    root = Node(content, resource_type)
     check = _Check(definitions, root)
     for item, place in _extensions(root, ((), root.type, None)):
         url = item.value.get("url")
-        if isinstance(url, str) and tree(url, definitions) is not None:
+        if isinstance(url, str) and check.tree(url) is not None:
             check.profile(url, item, place)
-    return check.issues[: validate_types.MOST_ISSUES]
+    return check.found()[: validate_types.MOST_ISSUES]
 
 
 def _extensions(node: Node, place: Place) -> Iterator[tuple[Node, Place]]:
@@ -112,9 +123,11 @@ def tree(profile_url: str, definitions: Definitions) -> tuple[str, Rule] | None:
 
 def _core_type(url: str) -> str:
     """The type whose own definition a URL is; empty for any other."""
+    if not url.startswith(CORE):
+        return ""
     name = url.removeprefix(CORE)
     known = name in ("Resource", "DomainResource", "Element", "BackboneElement") or structures.structure(name)
-    return name if url.startswith(CORE) and (known or name in structures.PRIMITIVES) else ""
+    return name if known or name in structures.PRIMITIVES else ""
 
 
 def _place(root: Rule, element: Mapping[str, Any]) -> Rule:
@@ -149,10 +162,47 @@ def _holder(base: structures.Element | None, rule: Rule) -> str:
     return base.types[0] if base and len(base.types) == 1 else ""
 
 
+@cache
+def _own_expressions() -> frozenset[str]:
+    """The invariants of the profiles that come with us, which may have regular expressions."""
+    rows = table("profiles-own.json")
+    elements = [e for row in rows for e in row.get("differential", row.get("snapshot", {})).get("element", ())]
+    return frozenset(c["expression"] for e in elements for c in e.get("constraint", ()) if "expression" in c)
+
+
+def _path(text: str) -> fhirpath.Path | None:
+    """An expression of a profile; None for one that is not tried."""
+    try:
+        parsed = syntax.parse(text)
+        is_tried = text in _own_expressions() or _REFUSED.isdisjoint(_functions(parsed))
+        return path_of(parsed) if is_tried else None
+    except _NOT_A_PATH:
+        return None
+
+
+def _functions(part: Any) -> Iterator[str]:
+    if isinstance(part, syntax.Call):
+        yield part.name
+    if is_dataclass(part):
+        part = tuple(getattr(part, f.name) for f in fields(part))
+    for inner in part if isinstance(part, tuple) else ():
+        yield from _functions(inner)
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What a check has in common with the trials within it, and drops at its end."""
+
+    visits: int = 0
+    trees: dict[str, tuple[str, Rule] | None] = field(default_factory=dict)
+    paths: dict[str, fhirpath.Path | None] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class _Check:
     definitions: Definitions
     root: Node
+    shared: _Shared = field(default_factory=_Shared)
     resource: Node = field(init=False)
     contained: Mapping[str, str] = field(init=False)
     issues: list[Issue] = field(default_factory=list)
@@ -165,12 +215,37 @@ class _Check:
     def add(self, code: str, place: Place, text: str) -> None:
         self.issues.append(Issue(code, expression(place), text))
 
+    def found(self) -> list[Issue]:
+        """The faults, and whether they are all."""
+        if self.shared.visits < _MOST_VISITS:
+            return self.issues
+        text = "the profiles ask for more than is judged of one resource; what is beyond is left alone"
+        return [Issue("too-costly", self.root.type, text, "warning"), *self.issues]
+
+    def tree(self, url: str) -> tuple[str, Rule] | None:
+        if url not in self.shared.trees:
+            self.shared.trees[url] = tree(url, self.definitions)
+        return self.shared.trees[url]
+
+    def path(self, text: str) -> fhirpath.Path | None:
+        if text not in self.shared.paths:
+            self.shared.paths[text] = _path(text)
+        return self.shared.paths[text]
+
+    def nodes(self, text: str, item: Node) -> list[Node] | None:
+        """What the path of a discriminator leads to; None where that cannot be decided."""
+        path = self.path(text)
+        try:
+            return [i for i in path(item, self.resource, self.root) if isinstance(i, Node)] if path else None
+        except (fhirpath.Undecided, *_NOT_A_PATH):
+            return None
+
     def profile(self, url: str, item: Node, place: Place) -> None:
         if _core_type(url):
             if not structures.is_a(item.type, _core_type(url)):
                 self.add("structure", place, f"{_core_type(url)} was expected here")
             return
-        found = tree(url, self.definitions)
+        found = self.tree(url)
         if found is None:
             self.add("not-found", place, f"the profile {url}, or one that it is based on, is not known here")
         elif not structures.is_a(item.type, found[0]):
@@ -180,16 +255,18 @@ class _Check:
 
     def conforms(self, url: str, item: Node) -> bool:
         """Whether an item conforms to a profile; one that is not known here is taken to be met."""
-        if tree(url, self.definitions) is None:
+        if self.tree(url) is None:
             return True
-        trial = _Check(self.definitions, self.root, depth=self.depth)
+        trial = _Check(self.definitions, self.root, self.shared, depth=self.depth)
         trial.profile(url, item, ())
         return not trial.issues
 
     def element(self, rule: Rule, item: Node, place: Place) -> None:
         """One value against what is said of its element, then its children."""
         self.depth += 1
-        if self.depth < _DEEPEST and len(self.issues) < validate_types.MOST_ISSUES:
+        is_full = len(self.issues) >= validate_types.MOST_ISSUES or self.shared.visits >= _MOST_VISITS
+        if self.depth < _DEEPEST and not is_full:
+            self.shared.visits += 1
             held = self.resource
             if isinstance(item.value, dict) and "resourceType" in item.value:
                 self.resource = item
@@ -227,7 +304,7 @@ class _Check:
             return False
         profiles = [url for t in allowed for url in t.get("profile", ())]
         if len(profiles) == 1:
-            if tree(profiles[0], self.definitions) is not None:
+            if self.tree(profiles[0]) is not None:
                 self.profile(profiles[0], item, place)
         elif profiles and not any(self.conforms(url, item) for url in profiles):
             self.add("structure", place, "the value conforms to none of the profiles that are allowed here")
@@ -273,11 +350,8 @@ class _Check:
                 continue
             if str(constraint.get("source", "")) and _core_type(str(constraint["source"])):
                 continue  # R4's own, repeated by a snapshot: judged already
-            try:
-                path = fhirpath.compiled(constraint["expression"])
-            except fhirpath.NotFhirPath:
-                continue
-            if not fhirpath.holds(path, item, self.resource, self.root):
+            path = self.path(str(constraint["expression"]))
+            if path is not None and not fhirpath.holds(path, item, self.resource, self.root):
                 self.add("invariant", place, f"{constraint.get('key', '')}: the profile's invariant does not hold")
 
     def _child(self, rule: Rule, parent: Node, name: str, place: Place) -> None:
@@ -333,9 +407,8 @@ class _Check:
         if path == "url" and item.type == "Extension" and (urls := _extension_urls(part)):
             return isinstance(item.value, dict) and item.value.get("url") in urls
         within = self._rule_at(part, path)
-        try:
-            found = [i for i in fhirpath.compiled(path)(item, self.resource, self.root) if isinstance(i, Node)]
-        except (fhirpath.NotFhirPath, fhirpath.Undecided):
+        found = self.nodes(path, item)
+        if found is None:
             return None
         match kind:
             case "exists":
@@ -356,8 +429,8 @@ class _Check:
             inner = path.removesuffix("resolve()").removesuffix(".") or "$this"
             rule = self._rule_at(part, inner)
             wanted = {self._target_type(u) for t in (rule.types if rule else ()) for u in t.get("targetProfile", ())}
-            references = fhirpath.compiled(inner)(item, self.resource, self.root)
-            return any(self.target(r) in wanted for r in references) if wanted else None
+            references = self.nodes(inner, item)
+            return any(self.target(r) in wanted for r in references) if wanted and references is not None else None
         codes = [str(t.get("code", "")) for t in (within.types if within else ())]
         return any(type_fits(i.type, code) for i in found for code in codes) if codes else None
 
@@ -368,7 +441,7 @@ class _Check:
             inner = rule.children.get(step)
             if inner is None:
                 urls = [url for t in rule.types for url in t.get("profile", ())]
-                trees = [t for url in urls if (t := tree(url, self.definitions))]
+                trees = [t for url in urls if (t := self.tree(url))]
                 inner = next((t[1].children[step] for t in trees if step in t[1].children), None)
             if inner is None:
                 return None

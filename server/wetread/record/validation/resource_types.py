@@ -44,7 +44,7 @@ _CORRECTED_RULES = {
 where its own words are "more than one"."""
 MOST_ISSUES = 50
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9]{0,63}")
-_REFERENCE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#.*)?$")
+_REFERENCE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?$")
 _EXTENSIONS = ("extension", "modifierExtension")
 _CODED = frozenset({"CodeableConcept", "Coding"})
 
@@ -277,7 +277,7 @@ def _check_value(walk: Walk, member: _Member, value: Any, place: Place) -> None:
     if definition is None:  # xhtml's and Element's own
         return
     _check_object(walk, definition, value, place)
-    if len(walk.issues) > before:
+    if len(walk.issues) > before or walk.is_full:  # a full walk has not looked within
         return
     if member.kind == "Reference" and member.element.targets:
         _check_target(walk, member.element.targets, value, place)
@@ -334,7 +334,7 @@ def target_type(within: Mapping[str, str], reference: Mapping[str, Any]) -> str:
         return ""
     if text.startswith("#"):
         return within.get(text[1:], "")
-    found = _REFERENCE.search(text)
+    found = _REFERENCE.search(text.partition("#")[0])
     return found[1] if found and found[1] in structures.all_resource_types() else ""
 
 
