@@ -111,7 +111,8 @@ async def start(
     """Begins an export in the caller's transaction. `url` is what was asked, `base_url` that of the FHIR face.
 
     Raises NotFound and Gone for a Group, InvalidInput for a filter that is no search and for patients that are none
-    here or not of the Group, and Throttled where enough exports run.
+    here or not of the Group, Forbidden for patients without the rights on Patient, and Throttled where enough exports
+    run.
     """
     await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('export', 5))")
     rows = await conn.execute("SELECT count(*) FROM export_job WHERE state IN ('waiting', 'running')")
@@ -119,6 +120,8 @@ async def start(
     if row is not None and row[0] >= most_jobs:
         raise Throttled(f"{most_jobs} exports are running; wait for one to end, or cancel one", 60)
     patients: Sequence[str] = request.patients
+    if patients:  # before anything tells who is here
+        require_export(reader, ["Patient"])
     if request.level == "group":
         request, patients = await _with_members(conn, reader, request)
     elif patients:
