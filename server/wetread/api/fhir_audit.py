@@ -4,6 +4,7 @@ failed, a row of its own. Nothing answers before its row is committed."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import re
 import uuid
@@ -27,6 +28,7 @@ ACTIONS = {
     **dict.fromkeys(("read", "vread", "history-instance", "history-type", "history-system"), "R"),
     **{"create": "C", "update": "U", "patch": "U", "delete": "D"},
 }
+_LONGEST_QUERY_BYTES = 16 * 1024
 _REQUEST_ID = re.compile(r"[\w.:\-]{1,128}", re.ASCII)
 
 
@@ -45,8 +47,12 @@ class Visit:
     async def record(self, conn: Connection, what: str = "", patient_ids: Sequence[str] = ()) -> None:
         """Adds the success to the caller's transaction: a row for each patient touched, one where none was."""
         entry = self._entry(what or self.what, "0")
-        for patient_id in patient_ids or (None,):
-            await self.write(conn, replace(entry, patient_id=patient_id))
+        if len(patient_ids) < 2:
+            await self.write(conn, replace(entry, patient_id=patient_ids[0] if patient_ids else None))
+            return
+        async with conn.transaction(), conn.pipeline():
+            for patient_id in patient_ids:
+                await self.write(conn, replace(entry, patient_id=patient_id))
 
     def entry(self, interaction: str, what: str = "") -> Visit:
         """The visit that one entry of a Bundle makes."""
@@ -63,7 +69,7 @@ class Visit:
         if what:
             entities.append(Entity(what=what))
         if self.query:
-            entities.append(Entity(type_code="2", role_code="24", query=self.query))
+            entities.append(Entity(type_code="2", role_code="24", query=_bounded(self.query)))
         return AuditEntry(
             kind=self.interaction,
             action=ACTIONS.get(self.interaction, "E"),
@@ -75,6 +81,13 @@ class Visit:
         )
 
 
+def _bounded(query: bytes) -> bytes:
+    """A query as it came; of a very long one its start and its digest, since a row for each patient keeps it."""
+    if len(query) <= _LONGEST_QUERY_BYTES:
+        return query
+    return query[:_LONGEST_QUERY_BYTES] + b" ... sha256:" + hashlib.sha256(query).hexdigest().encode()
+
+
 @contextlib.asynccontextmanager
 async def visit(
     request: Request, interaction: str, database: Database, write: AuditHook, *, what: str = ""
@@ -84,6 +97,8 @@ async def visit(
     request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
     request.state.request_id = request_id
     query = f"{request.url.path}?{request.url.query}".encode() if request.url.query else b""
+    if not query and interaction.startswith("search"):
+        query = request.url.path.encode()
     one = Visit(request, interaction, write, what, query, request_id)
     try:
         yield one

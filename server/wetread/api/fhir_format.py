@@ -91,7 +91,7 @@ def _takes_xml(request: Request) -> bool:
 
 async def as_taken(request: Request, answer: Response) -> Response:
     """The answer in XML where it is a resource and the caller takes XML. Raises NotAcceptable where XML cannot hold it,
-    but for an error's outcome, which then stays JSON."""
+    but for an error's outcome and the answer to a write, which then stay JSON."""
     body = getattr(answer, "body", None)
     if not body or not isinstance(body, bytes) or answer.media_type != JSON or not _takes_xml(request):
         return answer
@@ -102,7 +102,8 @@ async def as_taken(request: Request, answer: Response) -> Response:
         else:
             xml = xml_form.to_xml(body.decode(), pretty=pretty)
     except NotAcceptable:
-        if answer.status_code < 400:
+        # What was written is written: a refusal would make the caller write it again.
+        if answer.status_code < 400 and request.method in ("GET", "HEAD"):
             raise
         return answer
     answer.body = xml.encode()

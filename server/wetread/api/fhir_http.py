@@ -21,6 +21,7 @@ from wetread.record.bundle import is_known
 from wetread.record.resources import Version
 from wetread.record.shape import shaped
 
+_LONGEST_FORM_BYTES = 256 * 1024
 _FORM = "application/x-www-form-urlencoded"
 _MOST_PARAMETERS = 1000
 _ETAG = re.compile(r'(?:W/)?"(\d{1,9})"')
@@ -56,7 +57,7 @@ async def form(request: Request, limit_bytes: int) -> tuple[list[tuple[str, str]
     name, _ = media(request.headers.get("content-type", _FORM))
     if name != _FORM:
         raise UnsupportedMedia(f"send Content-Type: {_FORM}", location="http.Content-Type")
-    text = await _text(request, limit_bytes)
+    text = await _text(request, min(limit_bytes, _LONGEST_FORM_BYTES))
     return _pairs(text), text.encode()
 
 

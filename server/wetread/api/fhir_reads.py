@@ -124,6 +124,7 @@ class Reads:
         """Those of the URL and, of a POST, those of the form, which the audit keeps as they came."""
         params = http.query(request)
         if request.method == "POST":
-            form, one.query = await http.form(request, self.face.max_body_bytes)
+            form, text = await http.form(request, self.face.max_body_bytes)
             params = [*params, *form]
+            one.query += (b"&" if request.url.query else b"?") + text
         return params

@@ -23,11 +23,15 @@ async def conclude(conn: Connection, study: Study) -> Study:
     of_task = await runs.of_task(conn, study.task_id)
     current = [r for r in of_task if r.study_instance_uid == study.study_instance_uid]
     if current:
-        critical, failures = _critical_reason(current), _failures(current)
+        critical, failures = _critical_reason(current, was_marked=study.critical), _failures(current)
         state = study.state if _are_open(current) else StudyState.FAILED if failures else StudyState.READ
         study = replace(
             study, state=state, critical=bool(critical), critical_reason=critical, error="; ".join(failures) or None
         )
+        await studies.update(conn, study)
+    elif study.critical:
+        # The run that it was marked for was taken back from release.
+        study = replace(study, critical=False, critical_reason="")
         await studies.update(conn, study)
     if study.match_state is not MatchState.HELD:
         status, reason = _task_state(of_task)
@@ -78,12 +82,14 @@ def _outputs(current: Sequence[Run]) -> list[str]:
     return references
 
 
-def _critical_reason(current: Sequence[Run]) -> str:
-    """Only an active model's reported, present, critical findings move the worklist."""
+def _critical_reason(current: Sequence[Run], *, was_marked: bool = False) -> str:
+    """Only an active model's reported, present, critical findings move the worklist; and those that it was marked for
+    while their documents are still made, or could not be made."""
+    told = {"reported", "done", "failed"} if was_marked else {"reported"}
     found = [
         f"{finding.code.display} ({run.model_name})"
         for run in current
-        if run.state == "reported" and run.phase.may_alert and run.reading is not None
+        if run.state in told and run.phase.may_alert and run.reading is not None
         for finding in run.reading.findings
         if finding.critical and finding.present
     ]

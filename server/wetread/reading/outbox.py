@@ -99,6 +99,18 @@ async def settle(conn: Connection, identity: str, state: str, *, answer: str = "
     return done.rowcount == 1
 
 
+async def withdraw_alerts(conn: Connection, run_id: str, error: str) -> bool:
+    """Takes back the alerts of a run that have not been sent; false where there are none."""
+    done = await conn.execute(
+        """
+        UPDATE delivery SET state = 'dead', last_error = %s, settled_at = now()
+         WHERE run_id = %s AND about = 'alert' AND state = 'pending'
+        """,
+        (error, run_id),
+    )
+    return done.rowcount > 0
+
+
 async def revive(conn: Connection, reader: Reader, work: Work, identity: str) -> bool:
     """Sends a dead delivery again, the same bytes; false where there is no dead one of this id."""
     _require_staff(reader)

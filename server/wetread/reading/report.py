@@ -16,6 +16,7 @@ from wetread.domain.destination import Destination
 from wetread.domain.finding import Reading
 from wetread.domain.identity import AccessionNumber
 from wetread.domain.keys import control_id, fhir_id
+from wetread.domain.phase import Phase
 from wetread.domain.reader import SYSTEM
 from wetread.domain.study import InstanceFacts, MatchState, StudyState
 from wetread.errors import InvalidInput, Unsupported
@@ -104,8 +105,11 @@ class Report:
         if material.is_critical:
             alerts = await asyncio.to_thread(self._alerts, material)
             async with self.database.transaction() as conn:
-                await mark_critical(conn, await _still_holds(conn, material), material.run)
+                study = await _still_holds(conn, material)
+                await mark_critical(conn, study, material.run)
                 await self._write_alerts(conn, material, alerts)
+                detail = {"run": material.run.id, "critical": "true"}
+                await audit.write(conn, studies.audit_entry("result-reported", study, detail))
         documents = await asyncio.to_thread(self._documents, material)
         async with self.database.transaction() as conn:
             study = await _still_holds(conn, material)
@@ -293,6 +297,8 @@ async def _still_holds(conn: Connection, material: _Material) -> Study:
     run = await runs.by_id(conn, material.run.id)
     if study is None or _basis(study) != _basis(material.study) or run != material.run:
         raise _MovedOnError("study or run changed while it was reported; it is reported anew")
+    if run.state == "done" and await _todays_phase(conn, run) is not run.phase:
+        raise _MovedOnError("the model was restricted while it was reported; it is reported anew")
     return study
 
 
@@ -302,12 +308,19 @@ def _basis(study: Study) -> tuple[object, ...]:
     return study.patient_id, study.service_request_id, study.task_id, study.match_state
 
 
+async def _todays_phase(conn: Connection, run: Run) -> Phase:
+    return run.phase.or_stricter(await phase_of(conn, run.model_name, run.model_digest, run.phase))
+
+
 async def _under_todays_phase(conn: Connection, run: Run, study: Study) -> Run:
     """A model that was restricted after the run was queued lets out what it may now, and never more than it might."""
-    phase = run.phase.or_stricter(await phase_of(conn, run.model_name, run.model_digest, run.phase))
+    phase = await _todays_phase(conn, run)
     if run.state != "done" or phase is run.phase or run.reading is None:
         return run
     await runs.restrict(conn, run.id, phase)
+    if await outbox.withdraw_alerts(conn, run.id, "the model may alert no more"):
+        entry = studies.audit_entry("result-held", study, {"reason": "the model may alert no more"})
+        await audit.write(conn, replace(entry, governance_only=not phase.is_released))
     if not phase.is_released:
         await conclude(conn, study)
     return replace(run, phase=phase, reading=replace(run.reading, phase=phase))

@@ -175,6 +175,8 @@ def _text(item: Mapping[str, Any], name: str, where: str) -> str | None:
     value = item.get(name)
     if value is not None and not isinstance(value, str):
         raise InvalidInput("expected a string", location=f"{where}.{name}")
+    if value == "":
+        raise InvalidInput("an empty string says nothing", location=f"{where}.{name}")
     return value
 
 

@@ -35,8 +35,8 @@ def parse_value(text: str) -> Any:
         raise InvalidInput(message) from error
     except RecursionError as error:
         raise InvalidInput("the JSON is nested too deeply") from error
-    except ValueError as error:
-        raise InvalidInput("not JSON: an integer has too many digits") from error
+    except (ValueError, ArithmeticError) as error:
+        raise InvalidInput("not JSON: a number has too many digits") from error
     if text.count("{") + text.count("[") > _DEEPEST:
         _require_shallow(value, _DEEPEST)
     if "\x00" in text or _NO_TEXT.search(text) or _ESCAPED_NO_TEXT.search(text):

@@ -30,6 +30,7 @@ _OPEN_S = _RECONNECT_S + 1.0
 """No longer, since nobody asks a pool that is being opened; whoever runs the process starts it again."""
 
 
+_IN_UTC = "SET TIME ZONE 'UTC'"  # the first year of our era has no form in a zone west of Greenwich
 _ATTEMPTS = 6
 _PAUSE_S = 0.02
 """Before the second attempt, on average; doubled before each one after."""
@@ -68,6 +69,12 @@ async def _check_async(conn: Connection) -> None:
 async def _autocommit(conn: Connection) -> None:
     """So that `statements` costs one round trip; a `transaction` begins and commits by itself."""
     await conn.set_autocommit(True)
+    await conn.execute(_IN_UTC)
+
+
+def _in_utc(conn: SyncConnection) -> None:
+    conn.execute(_IN_UTC)
+    conn.commit()
 
 
 class Database:
@@ -142,6 +149,7 @@ class SyncDatabase:
             timeout=wait_s,
             name="wetread-sync",
             check=_check,
+            configure=_in_utc,
             reconnect_timeout=_RECONNECT_S,
         )
 

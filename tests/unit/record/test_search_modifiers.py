@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from tests.unit.record.searching import LOINC, UCUM, found, observation, put, quantity, resource, to
 
+from wetread.domain.reader import SYSTEM
 from wetread.errors import InvalidInput, NotFound, Refused
-from wetread.store.database import Database
+from wetread.record import resources
+from wetread.record.search import units
+from wetread.store.database import Database, SyncDatabase
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 OBSERVATION_STATUS = "http://hl7.org/fhir/observation-status"
@@ -197,3 +200,30 @@ async def test_an_updated_resource_is_found_by_its_new_words_only(database: Data
         await put(conn, report("r", status="final"))
         assert await found(conn, "DiagnosticReport?_content=third") == []
         assert await found(conn, "DiagnosticReport?code:missing=true") == ["r"]
+
+
+@pytest.mark.parametrize(
+    "query", ["Patient?family=Smith,", "Patient?family=%20", "Observation?code:text=%20", "ValueSet?url:below=x,"]
+)
+async def test_a_value_without_content_matches_nobody_rather_than_everybody(shelf: Database, query: str) -> None:
+    async with shelf.transaction() as conn:
+        with pytest.raises(InvalidInput, match="empty"):
+            await found(conn, query)
+
+
+async def test_a_condition_without_content_changes_nobody(shelf: Database) -> None:
+    async with shelf.transaction() as conn:
+        with pytest.raises(InvalidInput, match="empty"):
+            await resources.only_match(conn, SYSTEM, "Patient", "family=")
+
+
+def test_a_power_that_would_take_minutes_is_no_unit() -> None:
+    assert units.canonical("10*99999999") is None
+    assert units.canonical("10*3/uL") is not None
+
+
+async def test_the_database_speaks_utc_whatever_its_host_does(shelf: Database, sync_database: SyncDatabase) -> None:
+    async with shelf.transaction() as conn:
+        assert await (await conn.execute("SHOW timezone")).fetchone() == ("UTC",)
+    with sync_database.transaction() as sync:
+        assert sync.execute("SHOW timezone").fetchone() == ("UTC",)

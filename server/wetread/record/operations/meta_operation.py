@@ -7,8 +7,9 @@ from typing import Any
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput
-from wetread.record import resources
+from wetread.record import lossless, resources
 from wetread.record.resources import Version
+from wetread.record.validation import validate
 from wetread.store.database import Connection
 
 _PARTS = ("profile", "security", "tag")
@@ -37,7 +38,8 @@ async def changed(
                 else [item for item in held if _identity(item) not in asked]
             )
         kept = {key: value for key, value in now.items() if value}
-        return {**content, "meta": kept} if kept else {k: v for k, v in content.items() if k != "meta"}
+        after = {**content, "meta": kept} if kept else {k: v for k, v in content.items() if k != "meta"}
+        return await validate.parsed(lossless.dump(after))
 
     return await resources.patch(conn, resource_type, resource_id, change)
 

@@ -257,7 +257,10 @@ def _quantity(value: Any, parameter: SearchParameter) -> Iterator[Row]:
 def _storable(number: int | Decimal) -> Decimal | None:
     """The number where PostgreSQL's numeric can hold it."""
     value = Decimal(number)
-    return value if value.is_infinite() or abs(value.adjusted()) < 1000 else None
+    exponent = value.as_tuple().exponent
+    if not isinstance(exponent, int):
+        return value if value.is_infinite() else None
+    return value if abs(value.adjusted()) < 1000 and -exponent < 1000 else None
 
 
 def _uri(value: Any, parameter: SearchParameter) -> Iterator[Row]:

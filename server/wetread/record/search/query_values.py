@@ -61,7 +61,7 @@ def pattern(text: str) -> str:
 def _token(value: str, modifier: str, parameter: SearchParameter) -> Condition:
     match modifier:
         case "text":
-            words = pattern(folded(unescape(value)))
+            words = pattern(_words(value, parameter))
             return Condition("i.text LIKE %s OR i.text LIKE %s", (f"{words}%", f"%\n{words}%"))
         case "of-type":
             return _of_type(value, parameter)
@@ -113,17 +113,28 @@ def _reference(value: str, modifier: str, parameter: SearchParameter) -> Conditi
 
 def _string(value: str, modifier: str, parameter: SearchParameter) -> Condition:
     text = unescape(value)
+    words = _words(value, parameter)
     if modifier == "exact":
-        return Condition("left(i.folded, 64) = %s AND i.exact = %s", (folded(text)[:64], text))
-    whole = pattern(folded(text))
+        return Condition("left(i.folded, 64) = %s AND i.exact = %s", (words[:64], text))
+    whole = pattern(words)
     if modifier in ("contains", "text"):
         return Condition("i.folded LIKE %s", (f"%{whole}%",))
-    start = pattern(folded(text)[:64])
+    start = pattern(words[:64])
     return Condition("left(i.folded, 64) LIKE %s AND i.folded LIKE %s", (f"{start}%", f"{whole}%"))
+
+
+def _words(value: str, parameter: SearchParameter) -> str:
+    """The text that is looked for, folded. None would be the start of every other, in conditional deletes too."""
+    words = folded(unescape(value))
+    if not words:
+        raise InvalidInput("an empty text matches nothing", location=parameter.code)
+    return words
 
 
 def _uri(value: str, modifier: str, parameter: SearchParameter) -> Condition:
     text = unescape(value)
+    if not text:
+        raise InvalidInput("an empty uri matches nothing", location=parameter.code)
     match modifier:
         case "below":
             return Condition("i.uri LIKE %s", (pattern(text) + "%",))

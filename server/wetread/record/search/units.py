@@ -35,10 +35,19 @@ class Canonical:
         return _DIGITS.plus(_EXACT.add(_EXACT.multiply(value, self.factor), self.offset))
 
 
+_HUGE_POWER = re.compile(r"[A-Za-z\]*^'\"%][+-]?\d{4,}")
+"""Pint works 10*99999999 out in whole numbers, for minutes."""
+
+
 @lru_cache(maxsize=4096)
 def canonical(code: str) -> Canonical | None:
     """How a UCUM code becomes base units; None for what is no UCUM code, is arbitrary, or runs on a logarithm."""
-    if not code or len(code) > _LONGEST or any(atom in _arbitrary() for atom in _ATOM.findall(code)):
+    if (
+        not code
+        or len(code) > _LONGEST
+        or _HUGE_POWER.search(code)
+        or any(atom in _arbitrary() for atom in _ATOM.findall(code))
+    ):
         return None
     try:
         unit = _registry().from_ucum(code)
