@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from tests.read_studies import ReadStudies, package
+from tests.read_studies import BLEED, PHANTOM, ReadStudies, package
 
+from wetread.domain.destination import Destination
 from wetread.domain.phase import Phase
 from wetread.domain.reader import SYSTEM, Reader
 from wetread.domain.study import StudyState
 from wetread.governance import silent
 from wetread.governance.phases import change_phase
 from wetread.mapping.site import Site
+from wetread.reading import outbox, studies
 from wetread.reading.report import Report, Sender
 from wetread.record import resources
 from wetread.store.blobs import LocalBlobs
@@ -21,10 +24,62 @@ from wetread.work.jobs import Payload, Work
 
 MODEL = "cxr-pneumonia-peds"
 GOVERNOR = Reader("governor", roles=frozenset({"governance"}))
+STAFF = Reader("staff", SYSTEM.scopes, frozenset({"administrator", "radiologist"}))
 
 
 async def _nobody(step: str, payload: Payload, error: BaseException) -> None:
     raise AssertionError(f"{step} died of {error}")
+
+
+ALERTS = Destination("alerts", "mllp", frozenset({"alert"}))
+
+
+class DiesOverDocumentsError(Exception):
+    """In place of a process that dies between its two transactions."""
+
+
+class DyingReport(Report):
+    def _documents(self, material: Any) -> Any:
+        raise DiesOverDocumentsError
+
+
+async def _report(database: Database, blobs: LocalBlobs, kind: type[Report] = Report) -> Report:
+    work = Work(database, _nobody)
+    await work.open()
+    site = Site(b"k" * 32, {}, "urn:test", ZoneInfo("UTC"))
+    sender = Sender("WETREAD", "TEST", "T", "Test")
+    return kind(database, work, blobs, site, sender, (ALERTS,), "http://127.0.0.1:8080")
+
+
+async def _alerted(database: Database) -> tuple[bool, str, list[str]]:
+    """Whether the study is marked critical, why, and the states of its alerts."""
+    async with database.transaction() as conn:
+        [study] = await studies.sickest(conn, STAFF, 10)
+        alerts = await outbox.entries(conn, STAFF, [], 10)
+    return study.critical, study.critical_reason, [alert.state for alert in alerts]
+
+
+@pytest.mark.parametrize(
+    ("today", "marked", "states"),
+    [(Phase.ACTIVE, True, ["pending"]), (Phase.CONCURRENT, False, ["dead"]), (Phase.SILENT, False, ["dead"])],
+)
+async def test_what_is_critical_goes_ahead_once_and_is_taken_back_with_its_model(
+    database: Database, sync_database: SyncDatabase, blobs: LocalBlobs, today: Phase, marked: bool, states: list[str]
+) -> None:
+    put = ReadStudies(database, sync_database, blobs)
+    study = await put.study(PHANTOM, state=StudyState.COMPLETE)
+    run_id = await put.run(study, PHANTOM, BLEED, Phase.ACTIVE, "done")
+    dying = await _report(database, blobs, DyingReport)
+    for _ in range(2):
+        with pytest.raises(DiesOverDocumentsError):
+            await dying({"run_id": run_id})
+        critical, reason, pending = await _alerted(database)
+        assert (critical, BLEED in reason, pending) == (True, True, ["pending"])
+    async with database.transaction() as conn:
+        await change_phase(conn, GOVERNOR, BLEED, package(BLEED).identity.digest, today, "a complaint")
+    await (await _report(database, blobs))({"run_id": run_id})
+    critical, reason, left = await _alerted(database)
+    assert (critical, bool(reason), left) == (marked, marked, states)
 
 
 async def _reported_after_a_change(
@@ -36,11 +91,7 @@ async def _reported_after_a_change(
     run_id = await put.run(study, "chest-film", MODEL, queued_as, "done")
     async with database.transaction() as conn:
         await change_phase(conn, GOVERNOR, MODEL, package(MODEL).identity.digest, today, "a complaint")
-    work = Work(database, _nobody)
-    await work.open()
-    site = Site(b"k" * 32, {}, "urn:test", ZoneInfo("UTC"))
-    sender = Sender("WETREAD", "TEST", "T", "Test")
-    await Report(database, work, blobs, site, sender, (), "http://127.0.0.1:8080")({"run_id": run_id})
+    await (await _report(database, blobs))({"run_id": run_id})
     async with database.transaction() as conn:
         observations = await resources.find(conn, SYSTEM, "Observation", [])
         kept = await silent.results(conn, GOVERNOR, MODEL, 10)
