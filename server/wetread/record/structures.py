@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from wetread.record.search.parameters import table
@@ -87,7 +87,7 @@ def _rows() -> dict[str, Any]:
     return rows
 
 
-@cache
+@lru_cache(maxsize=8192)  # callers' expressions name what they like
 def structure(name: str) -> Structure | None:
     """The type of that name, or the backbone element at that path (`Observation.component`); None for any other."""
     row = _rows().get(name)
@@ -118,7 +118,7 @@ def all_resource_types() -> frozenset[str]:
     return frozenset(table("resource-types.json"))
 
 
-@cache
+@lru_cache(maxsize=8192)  # callers' expressions name what they like
 def is_a(name: str, ancestor: str) -> bool:
     """Whether a type is another or derives from it (FHIR R4 2.24.0)."""
     while name != ancestor:
