@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from wetread.record.search import search
 from wetread.store.database import Database
 
 JSON = {"Content-Type": "application/fhir+json"}
@@ -144,3 +145,12 @@ async def test_a_history_is_audited_under_each_patient_that_it_shows(
 async def test_what_a_history_cannot_give(shared_fhir_client: httpx.AsyncClient, path: str, status: int) -> None:
     answer = await shared_fhir_client.get(path)
     assert (answer.status_code, answer.json()["resourceType"]) == (status, "OperationOutcome")
+
+
+async def test_a_history_that_takes_too_long_is_refused(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "TIME_LIMIT_S", 0.0)
+    answer = await client.get("_history")
+    assert answer.status_code == 422
+    assert answer.json()["issue"][0]["code"] == "too-costly"
