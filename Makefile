@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FAST := "not slow and not conformance"
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .PHONY: setup serve demo test lint bench conformance soak pins clean
@@ -29,7 +30,11 @@ demo: setup
 # What a change must pass. Installs the peers from Debian that the tests run against.
 test: setup
 	./scripts/install-peers.sh dcmtk dicom3tools orthanc orthanc-dicomweb postgresql chromium chromium-driver openssl
-	$(BIN)/pytest -m "not slow and not conformance"
+	@mkdir -p build; \
+	echo "The unit tests run beside the others; what they say stands at the end (build/test-unit.log)."; \
+	$(BIN)/pytest tests/unit -m $(FAST) > build/test-unit.log 2>&1 & units=$$!; \
+	$(BIN)/pytest --ignore tests/unit -m $(FAST); others=$$?; \
+	wait $$units; units=$$?; tail -n 40 build/test-unit.log; exit $$((others || units))
 
 lint: setup
 	$(BIN)/ruff check .
