@@ -14,7 +14,7 @@ from wetread.api.credentials import Authenticate
 from wetread.api.fhir_audit import AuditHook, Visit, visit
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, MethodNotAllowed, NotFound
-from wetread.record.compartment import patient_of
+from wetread.record.compartment import patients_named
 from wetread.record.resources import Version
 from wetread.record.search.parameters import resource_types
 from wetread.store.database import Connection, Database
@@ -55,8 +55,7 @@ def reference(version: Version) -> str:
 
 def patients(version: Version) -> tuple[str, ...]:
     """Whom a version is about, for the audit."""
-    patient_id = patient_of(version.resource())
-    return (patient_id,) if patient_id else ()
+    return patients_named(version.resource())
 
 
 def require_writable(resource_type: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,7 +14,7 @@ from wetread.api import fhir_http as http
 from wetread.api.fhir_face import Face, patients, require_writable
 from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute
 from wetread.domain.reader import Reader
-from wetread.errors import MethodNotAllowed, TooCostly
+from wetread.errors import MethodNotAllowed
 from wetread.record import lossless, resources
 from wetread.record.compartment import patients_of
 from wetread.record.operations import everything, lastn, meta_operation, operations
@@ -23,6 +22,7 @@ from wetread.record.operations import input as operation_input
 from wetread.record.operations.input import Given
 from wetread.record.terminology import code_checks, expansion, translation
 from wetread.record.terminology.definitions import Definition
+from wetread.record.time_limit import time_limit
 from wetread.record.validation import operation as validate_operation
 from wetread.store.database import Connection
 
@@ -102,11 +102,8 @@ class _Operations:
                 await one.record(conn, patient_ids=answer.patient_ids)
                 return answer
 
-            try:
-                async with asyncio.timeout(TIME_LIMIT_S):
-                    answer = await self.face.database.retried(work)
-            except TimeoutError as error:
-                raise TooCostly(f"the operation took more than {TIME_LIMIT_S:g} s; ask for less") from error
+            async with time_limit(TIME_LIMIT_S, "operation", "ask for less"):
+                answer = await self.face.database.retried(work)
             return Response(answer.body, media_type=MEDIA_TYPE)
 
     async def _body(self, request: Request) -> Mapping[str, Any] | None:

@@ -5,9 +5,6 @@ A read is one statement, and its audit row another, committed before the answer 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -18,11 +15,14 @@ from wetread.api.fhir_audit import Visit
 from wetread.api.fhir_face import AUDIT_EVENT, Face, patients
 from wetread.api.fhir_outcome import MEDIA_TYPE
 from wetread.domain.reader import Reader
-from wetread.errors import NotFound, TooCostly
+from wetread.errors import NotFound
 from wetread.record import events, history, resources
 from wetread.record.audit import audit as audit_record
 from wetread.record.search import search
+from wetread.record.time_limit import time_limit
 from wetread.store.database import Connection
+
+_ADVICE = "ask for a resource, or since a moment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Reads:
 
     async def history_of_resource(self, request: Request, resource_type: str, resource_id: str) -> Response:
         async with self.face.visit(request, "history-instance", resource_type, resource_id) as (one, reader):
-            async with _in_time(), self.face.database.statements() as conn:
+            async with time_limit(search.TIME_LIMIT_S, "history", _ADVICE), self.face.database.statements() as conn:
                 found = await history.of_resource(
                     conn, reader, resource_type, resource_id, http.query(request), self.face.base_url
                 )
@@ -63,7 +63,7 @@ class Reads:
     async def history_of_type(self, request: Request, resource_type: str) -> Response:
         async with self.face.visit(request, "history-type", resource_type) as (one, reader):
             await self._settle()
-            async with _in_time(), self.face.database.statements() as conn:
+            async with time_limit(search.TIME_LIMIT_S, "history", _ADVICE), self.face.database.statements() as conn:
                 found = await history.of_type(conn, reader, resource_type, http.query(request), self.face.base_url)
                 await one.record(conn, patient_ids=found.patient_ids)
             return Response(found.body, media_type=MEDIA_TYPE)
@@ -71,7 +71,7 @@ class Reads:
     async def history_of_system(self, request: Request) -> Response:
         async with self.face.visit(request, "history-system") as (one, reader):
             await self._settle()
-            async with _in_time(), self.face.database.statements() as conn:
+            async with time_limit(search.TIME_LIMIT_S, "history", _ADVICE), self.face.database.statements() as conn:
                 found = await history.of_system(conn, reader, http.query(request), self.face.base_url)
                 await one.record(conn, patient_ids=found.patient_ids)
             return Response(found.body, media_type=MEDIA_TYPE)
@@ -131,14 +131,3 @@ class Reads:
             params = [*params, *form]
             one.query += (b"&" if request.url.query else b"?") + text
         return params
-
-
-@contextlib.asynccontextmanager
-async def _in_time() -> AsyncIterator[None]:
-    """Leaving in time cancels the statement that runs (psycopg cancels it in the server)."""
-    try:
-        async with asyncio.timeout(search.TIME_LIMIT_S):
-            yield
-    except TimeoutError as error:
-        text = f"this history takes longer than {search.TIME_LIMIT_S:g} s; ask for a resource, or since a moment"
-        raise TooCostly(text) from error

@@ -24,10 +24,11 @@ from wetread.api.credentials import Authenticate
 from wetread.api.fhir_audit import AuditHook, visit
 from wetread.api.fhir_outcome import OutcomeRoute
 from wetread.domain.reader import Reader
-from wetread.errors import InvalidInput, NotAcceptable, OutOfSpace, TooCostly, Unsupported
+from wetread.errors import InvalidInput, NotAcceptable, OutOfSpace, Unsupported
 from wetread.record import lossless
 from wetread.record.audit.audit import AuditEntry, Entity
 from wetread.record.export import jobs
+from wetread.record.time_limit import time_limit
 from wetread.record.views import run
 from wetread.record.views.definition import compiled
 from wetread.record.views.output import MEDIA_TYPES
@@ -107,7 +108,7 @@ class _Face:
             target = _scratch(self.views.scratch)
             deadline = time.monotonic() + TIME_LIMIT_S
             try:
-                async with asyncio.timeout(TIME_LIMIT_S), self.places:
+                async with time_limit(TIME_LIMIT_S, "view", "ask for less, or use $export"), self.places:
                     asked = await self._asked(reader, content, given, deadline)
                     if resources is None:
                         made = await run.written(self.views.database, reader, asked, form, target, header=header)
@@ -127,9 +128,6 @@ class _Face:
                 async with self.views.database.transaction() as conn:
                     await one.write(conn, entry)
                 size = target.tell()
-            except TimeoutError as error:
-                target.close()
-                raise TooCostly(f"the view took more than {TIME_LIMIT_S:g} s; ask for less, or use $export") from error
             except OSError as error:
                 target.close()
                 raise OutOfSpace("no space for the table of a view; free space in the folder of exports") from error

@@ -22,7 +22,7 @@ from wetread.domain.reader import Reader
 from wetread.errors import Contended, InvalidInput, NotFound, PreconditionFailed, WetreadError
 from wetread.record import conditional, fhirpath_patch, history, lossless, patch, resources
 from wetread.record.bundle_entry import METHODS, Entry
-from wetread.record.compartment import patient_of
+from wetread.record.compartment import patients_named
 from wetread.record.links import conditional_references, rewritten
 from wetread.record.resources import Accepted, Version
 from wetread.record.search import search
@@ -257,7 +257,9 @@ async def _patch(conn: Connection, entry: Entry, manner: Manner) -> Done:
 async def _delete(conn: Connection, entry: Entry, manner: Manner) -> Done:
     before = await resources.current(conn, entry.resource_type, entry.id) if entry.id else None
     after = None
-    if entry.id:
+    if not entry.id:
+        resources.require_version(None, entry.if_match)
+    else:
         after = await resources.delete(conn, entry.resource_type, entry.id, if_match=entry.if_match)
     response = {"status": "204 No Content", **({"etag": f'W/"{after.version_id}"'} if after else {})}
     written = (entry.resource_type, entry.id, None) if before is not None and not before.deleted else None
@@ -331,8 +333,7 @@ def _success(status: int) -> dict[str, Any]:
 def _patients(version: Version | None, content: dict[str, Any] | None = None) -> tuple[str, ...]:
     if version is None or version.deleted:
         return ()
-    patient_id = patient_of(content if content is not None else version.resource())
-    return (patient_id,) if patient_id else ()
+    return patients_named(content if content is not None else version.resource())
 
 
 def response(done: Sequence[str], *, is_transaction: bool) -> str:

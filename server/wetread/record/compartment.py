@@ -64,14 +64,14 @@ def member(compartment: str, id_: str, resource_types: Sequence[str]) -> Conditi
     )
 
 
-def patient_of(content: Mapping[str, Any]) -> str | None:
-    """The id of the one patient whom a resource names as its patient or subject; None where none or several."""
+def patients_named(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ids of the patients whom a resource names as its patient or subject, each once; a Patient's own."""
     resource_type = content.get("resourceType", "")
     if resource_type == "Patient":
-        return str(content["id"]) if "id" in content else None
+        return (str(content["id"]),) if "id" in content else ()
     own = parameters_of(resource_type)
     found = {
-        parts.target_id
+        parts.target_id: None
         for name in _PARAMETERS
         if name in own
         for node in paths.compiled(own[name].expression)(dict(content))
@@ -79,7 +79,7 @@ def patient_of(content: Mapping[str, Any]) -> str | None:
         for parts in (reference_parts(str(node.value.get("reference", ""))),)
         if parts.target_type == "Patient" and not parts.url
     }
-    return found.pop() if len(found) == 1 else None
+    return tuple(found)
 
 
 async def patients_of(conn: Connection, resource_type: str, ids: Sequence[str]) -> tuple[str, ...]:

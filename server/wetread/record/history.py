@@ -21,10 +21,10 @@ from psycopg.rows import class_row
 from wetread.domain.reader import Reader
 from wetread.errors import Forbidden, InvalidInput, NotFound
 from wetread.record import events
-from wetread.record.compartment import patient_of, visible
+from wetread.record.compartment import patients_named, visible
 from wetread.record.condition import TRUE, Condition, all_of
-from wetread.record.lossless import dump
-from wetread.record.resources import Version, require_identity
+from wetread.record.lossless import dump, parse
+from wetread.record.resources import require_identity
 from wetread.record.search.index import date_range
 from wetread.record.search.parameters import resource_types
 from wetread.record.shape import shaped
@@ -213,14 +213,11 @@ def _history(
 
 
 def _patients(page: Sequence[_Kept]) -> tuple[str, ...]:
-    versions = (
-        Version(row.resource_type, row.id, row.version_id, row.last_updated, row.body, row.deleted)
-        for row in page
-        if not row.deleted
-    )
-    found = dict.fromkeys(patient_of(version.resource()) for version in versions)
-    found.update({row.id: None for row in page if row.resource_type == "Patient"})
-    return tuple(patient_id for patient_id in found if patient_id)
+    found: dict[str, None] = {}
+    for row in page:
+        is_patient = row.resource_type == "Patient"
+        found |= dict.fromkeys([row.id] if is_patient else [] if row.deleted else patients_named(parse(row.body)))
+    return tuple(found)
 
 
 def _entry(row: _Kept, base_url: str, asked: _Asked) -> str:

@@ -5,11 +5,9 @@ The union of the pages is the unpaged set, also while others write: see `paging`
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound, TooCostly
@@ -19,9 +17,11 @@ from wetread.record.search import includes, paging, query, searchset
 from wetread.record.search.found import Found
 from wetread.record.search.parameters import resource_types
 from wetread.record.search.plan import Plan, planned
+from wetread.record.time_limit import time_limit
 from wetread.store.database import Connection
 
 TIME_LIMIT_S = 30.0
+_ADVICE = "make it more specific"
 _COUNTED = 10_000
 """An estimated total is exact up to here, and the planner's guess above."""
 
@@ -54,10 +54,9 @@ async def search(
         raise NotFound("no such resource type here; see GET metadata")
     reader.require("s", resource_type)
     path = "/".join((*compartment, resource_type) if compartment else (resource_type,))
-    return await _within(
-        time_limit_s,
-        _search(query.Question(conn, reader, base_url), (resource_type,), params, path, compartment, strict=strict),
-    )
+    question = query.Question(conn, reader, base_url)
+    async with time_limit(time_limit_s, "search", _ADVICE):
+        return await _search(question, (resource_type,), params, path, compartment, strict=strict)
 
 
 async def search_system(
@@ -83,19 +82,9 @@ async def search_system(
     if not types:
         reader.require("s", "Patient")
     path = "/".join((*compartment, "*")) if compartment else ""
-    return await _within(
-        time_limit_s,
-        _search(query.Question(conn, reader, base_url), types, params, path, compartment, strict=strict),
-    )
-
-
-async def _within(time_limit_s: float, work: Coroutine[Any, Any, SearchSet]) -> SearchSet:
-    """Leaving in time cancels the statement that runs (psycopg cancels it in the server)."""
-    try:
-        async with asyncio.timeout(time_limit_s):
-            return await work
-    except TimeoutError as error:
-        raise TooCostly(f"this search takes longer than {time_limit_s:g} s; make it more specific") from error
+    question = query.Question(conn, reader, base_url)
+    async with time_limit(time_limit_s, "search", _ADVICE):
+        return await _search(question, types, params, path, compartment, strict=strict)
 
 
 async def _search(
