@@ -26,7 +26,6 @@ from wetread.errors import Misconfigured, Unauthorized
 
 _ALGORITHM = "ES256"
 _ISSUER = "urn:wetread:local"
-ROLES = ("administrator", "engineer", "radiologist", "governance", "auditor", "service")
 
 
 def signing_key(file: Path) -> ECKey:
