@@ -27,30 +27,31 @@ _CLINICAL = (
     "Patient Encounter Practitioner PractitionerRole Organization Location Endpoint Device ServiceRequest Task"
     " ImagingStudy Observation DiagnosticReport Media Binary DocumentReference Provenance Communication Flag"
     " RiskAssessment Group Condition Procedure AllergyIntolerance Specimen CarePlan CareTeam RelatedPerson Appointment"
-).split()
+)
 _TECHNICAL = (
     "Device Endpoint Location Organization PractitionerRole Practitioner Subscription CodeSystem ValueSet ConceptMap"
     " StructureDefinition SearchParameter OperationDefinition CapabilityStatement NamingSystem Library"
-).split()
+)
+_MEASURED = " Measure MeasureReport"
 
 
-def _on(types: Iterable[str], letters: str) -> tuple[Scope, ...]:
-    return tuple(Scope("user", name, frozenset(letters)) for name in types)
+def _on(types: str, letters: str) -> tuple[Scope, ...]:
+    return tuple(Scope("user", name, frozenset(letters)) for name in types.split())
 
 
 RIGHTS: Mapping[str, tuple[Scope, ...]] = MappingProxyType(
     {
-        "administrator": _on(["*"], "cruds"),
+        "administrator": _on("*", "cruds"),
         "engineer": (*_on(_CLINICAL, "rs"), *_on(_TECHNICAL, "cruds")),
         "radiologist": (
             *_on(_CLINICAL, "rs"),
-            *_on(["DiagnosticReport", "Observation", "Task", "Communication", "Flag"], "cu"),
+            *_on("DiagnosticReport Observation Task Communication Flag", "cu"),
         ),
-        "technologist": (*_on(_CLINICAL, "rs"), *_on(["ServiceRequest", "Task", "ImagingStudy"], "u")),
-        "physicist": _on(["Device", "ImagingStudy", "Observation", "DiagnosticReport", "Provenance"], "rs"),
-        "governance": _on([*_CLINICAL, "Measure", "MeasureReport"], "rs"),
-        "auditor": _on([*_CLINICAL, "AuditEvent", "Subscription", "Measure", "MeasureReport"], "rs"),
-        "analyst": _on([*_CLINICAL, "Measure", "MeasureReport", "Library", "ValueSet"], "rs"),
+        "technologist": (*_on(_CLINICAL, "rs"), *_on("ServiceRequest Task ImagingStudy", "u")),
+        "physicist": _on("Device ImagingStudy Observation DiagnosticReport Provenance", "rs"),
+        "governance": _on(_CLINICAL + _MEASURED, "rs"),
+        "auditor": _on(_CLINICAL + _MEASURED + " AuditEvent Subscription", "rs"),
+        "analyst": _on(_CLINICAL + _MEASURED + " Library ValueSet", "rs"),
         "service": (),
     }
 )

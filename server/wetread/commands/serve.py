@@ -20,7 +20,7 @@ import structlog.typing
 import typer
 
 from wetread import app as composition
-from wetread.access.tokens import ROLES as PERSON_ROLES
+from wetread.access.rights import ROLES as PERSON_ROLES
 from wetread.commands.options import Config, DataDir, database_url, opened, operator, settings_of
 from wetread.errors import InvalidInput, Misconfigured, StoreUnavailable, WetreadError
 from wetread.mapping import maps

@@ -15,7 +15,7 @@ _V1 = {"read": "rs", "write": "cud", "*": "cruds"}
 @dataclass(frozen=True, slots=True)
 class Scope:
     """One SMART App Launch 2.2 scope: level, resource type (`*` for all), the letters of cruds, and the search
-    parameters that what it opens must match, in the order given (SMART 2.2 scopes-and-launch-context.html#finer-grained)."""
+    parameters that what it opens must match (SMART App Launch 2.2 scopes-and-launch-context.html)."""
 
     level: str
     resource_type: str

@@ -41,7 +41,7 @@ def upgrade() -> None:
             expires_at timestamptz NOT NULL,
             revoked_at timestamptz
         );
-        COMMENT ON COLUMN client_secret.scope IS 'of an API key: the part of the client''s scope that it carries; null means all';
+        COMMENT ON COLUMN client_secret.scope IS 'of an API key: the part of the client''s that it carries; null is all';
         CREATE INDEX client_secret_of ON client_secret (client_id);
 
         CREATE TABLE account (
@@ -59,7 +59,7 @@ def upgrade() -> None:
             disabled_at timestamptz,
             created_at timestamptz NOT NULL DEFAULT clock_timestamp()
         );
-        COMMENT ON COLUMN account.issuer IS 'of the identity provider that vouches for the person; empty for a local account';
+        COMMENT ON COLUMN account.issuer IS 'the identity provider that vouches for the person; empty: local';
         CREATE UNIQUE INDEX account_subject ON account (issuer, subject) WHERE issuer <> '';
 
         CREATE TABLE login_session (
@@ -91,7 +91,7 @@ def upgrade() -> None:
             expires_at timestamptz NOT NULL,
             revoked_at timestamptz
         );
-        COMMENT ON COLUMN authorization_grant.context IS 'patient, encounter, fhirContext, intent and the like, as the token response tells them';
+        COMMENT ON COLUMN authorization_grant.context IS 'patient, encounter, fhirContext: as the token response has it';
         COMMENT ON COLUMN authorization_grant.session_digest IS 'of online access: ends with this session';
         CREATE INDEX authorization_grant_of ON authorization_grant (account_name, client_id);
 
@@ -134,7 +134,7 @@ def upgrade() -> None:
             before timestamptz NOT NULL DEFAULT clock_timestamp(),
             forget_at timestamptz NOT NULL
         );
-        COMMENT ON COLUMN revocation.subject IS 'token:<jti>, grant:<id>, client:<client_id>, account:<name>, key:<id>, session:<hex digest>';
+        COMMENT ON COLUMN revocation.subject IS 'token:, grant:, client:, account:, key: or session: and its name';
         COMMENT ON COLUMN revocation.before IS 'what was issued at this time or earlier counts no more';
         CREATE INDEX revocation_age ON revocation (before);
     """)
