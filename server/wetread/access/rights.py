@@ -68,7 +68,7 @@ def checked(roles: Iterable[str]) -> frozenset[str]:
 def narrowed(asked: Iterable[Scope], held: Iterable[Scope]) -> tuple[Scope, ...]:
     """The part of what was asked that is held: each pair's common type, letters and both constraints; each once.
 
-    A held `system` or `user` scope also covers an asked `patient` scope on the same type; levels otherwise must agree.
+    A held `user` scope also covers an asked `patient` scope; otherwise the levels must agree.
     """
     most = tuple(held)
     found: dict[Scope, None] = {}

@@ -41,7 +41,7 @@ def upgrade() -> None:
             expires_at timestamptz NOT NULL,
             revoked_at timestamptz
         );
-        COMMENT ON COLUMN client_secret.scope IS 'of an API key: the part of the client''s that it carries; null is all';
+        COMMENT ON COLUMN client_secret.scope IS 'of an API key: the part of the client''s that it carries; null: all';
         CREATE INDEX client_secret_of ON client_secret (client_id);
 
         CREATE TABLE account (
@@ -91,7 +91,7 @@ def upgrade() -> None:
             expires_at timestamptz NOT NULL,
             revoked_at timestamptz
         );
-        COMMENT ON COLUMN authorization_grant.context IS 'patient, encounter, fhirContext: as the token response has it';
+        COMMENT ON COLUMN authorization_grant.context IS 'patient, encounter, fhirContext: as in the token response';
         COMMENT ON COLUMN authorization_grant.session_digest IS 'of online access: ends with this session';
         CREATE INDEX authorization_grant_of ON authorization_grant (account_name, client_id);
 
