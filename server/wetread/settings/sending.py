@@ -1,0 +1,61 @@
+"""What leaves: destinations, notifications, exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from wetread.settings.section import Port, Section
+
+
+class Destination(Section):
+    """Where results go. `kind` says how: C-STORE, STOW-RS, or HL7v2 over MLLP."""
+
+    name: str = Field(min_length=1, pattern=r"^[a-z0-9][a-z0-9-]*$")
+    kind: Literal["dicom", "stow", "mllp"]
+    host: str = ""
+    port: Port = 0
+    ae_title: str = Field(default="", max_length=16)
+    url: str = ""
+    application: str = ""
+    facility: str = ""
+    sends: tuple[Literal["sr", "seg", "pr", "alert"], ...] = Field(min_length=1)
+    timeout_s: float = Field(default=30, gt=0)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Destination:
+        needed = {"dicom": ("host", "port", "ae_title"), "stow": ("url",), "mllp": ("host", "port")}[self.kind]
+        for key in needed:
+            if not getattr(self, key):
+                raise ValueError(f"a destination of kind {self.kind!r} needs {key!r}")
+        takes = {"alert"} if self.kind == "mllp" else {"sr", "seg", "pr"}
+        if not takes.issuperset(self.sends):
+            raise ValueError(f"a destination of kind {self.kind!r} sends {', '.join(sorted(takes))} only")
+        return self
+
+
+class Outbound(Section):
+    allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    """Hosts and networks that notifications may be posted to."""
+    destinations: tuple[Destination, ...] = ()
+
+    @model_validator(mode="after")
+    def _unique(self) -> Outbound:
+        names = [destination.name for destination in self.destinations]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two destinations are named {name!r}; deliveries are kept in order by that name")
+        return self
+
+
+class Export(Section):
+    """Bulk exports of the FHIR store."""
+
+    folder: Path | None = None
+    """Where their files lie; data_dir/exports where none is given. Every host with the roles http and work sees it."""
+    retention_hours: float = Field(default=24, gt=0)
+    most_jobs: int = Field(default=4, ge=1)
+    file_mb: int = Field(default=64, ge=1, le=1024)
+    batch_kb: int = Field(default=4096, ge=64, le=65536)

@@ -1,0 +1,104 @@
+"""The whole tree, and what its sections must be together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from wetread.domain.endpoint import AllowedEndpoints
+from wetread.settings.listeners import Dicom, Http, Mllp
+from wetread.settings.reading import Models, Site, Study
+from wetread.settings.section import Section, is_loopback, require_network
+from wetread.settings.sending import Export, Outbound
+
+
+class Fhir(Section):
+    update_create: bool = True
+    """Whether a PUT may create a resource under an id that the client chose."""
+
+
+class Log(Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["text", "json"] = "text"
+
+
+class Settings(BaseSettings):
+    """The whole tree. `load` is the way in."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WETREAD_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+        env_ignore_empty=True,
+    )
+
+    profile: Literal["production", "demo"] = "production"
+    data_dir: Path = Path("wetread-data")
+    database_url: SecretStr | None = None
+    overlay_dir: Path | None = None
+    """The site's own `mappings/` files, laid over the shipped ones."""
+    http: Http = Http()
+    fhir: Fhir = Fhir()
+    mllp: Mllp = Mllp()
+    dicom: Dicom = Dicom()
+    site: Site = Site()
+    study: Study = Study()
+    models: Models = Models()
+    outbound: Outbound = Outbound()
+    export: Export = Export()
+    log: Log = Log()
+
+    @property
+    def base_url(self) -> str:
+        return self.http.base_url or f"http://{self.http.host}:{self.http.port}"
+
+    @property
+    def fhir_base(self) -> str:
+        return f"{self.base_url}/fhir"
+
+    @property
+    def demo(self) -> bool:
+        return self.profile == "demo"
+
+    @field_validator("overlay_dir")
+    @classmethod
+    def _is_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError(f"there is no folder {value}")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("expected postgresql://user:password@host:port/name")
+        return value
+
+    @model_validator(mode="after")
+    def _safe(self) -> Settings:
+        for name, listener in (("mllp", self.mllp), ("dicom", self.dicom)):
+            for network in listener.allow:
+                require_network(f"{name}.allow", network)
+            if not is_loopback(listener.host) and not listener.allow and not (listener.tls and listener.tls.client_ca):
+                raise ValueError(
+                    f"{name}.host: {listener.host} is beyond loopback; give {name}.allow (networks) "
+                    f"or {name}.tls with client_ca (mutual TLS)"
+                )
+        endpoints = AllowedEndpoints.parse(self.outbound.allow)
+        if self.demo:
+            self._require_loopback(endpoints)
+        return self
+
+    def _require_loopback(self, endpoints: AllowedEndpoints) -> None:
+        hosts = [("http.host", self.http.host), ("mllp.host", self.mllp.host), ("dicom.host", self.dicom.host)]
+        hosts += [(f"outbound.destinations.{d.name}", d.url or d.host) for d in self.outbound.destinations]
+        hosts += [("outbound.allow", host) for host in sorted(endpoints.hosts)]
+        outside = [(key, host) for key, host in hosts if not is_loopback(host)]
+        outside += [("outbound.allow", str(network)) for network in endpoints.networks if not network.is_loopback]
+        for key, host in outside:
+            raise ValueError(f"{key}: the demo profile stays on loopback; {host} is refused")
