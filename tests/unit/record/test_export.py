@@ -567,6 +567,31 @@ class TestTheKickOff:
         refused = await world.client.post(f"{world.base}/Patient/$export", json=body, headers=PARAMETERS)
         assert refused.status_code == 400
 
+    @pytest.mark.parametrize(
+        "slip",
+        [
+            {"patient:identifier": "urn:x|1"},
+            {"Patient": "Patient/p1"},
+            {"patients": "Patient/p1"},
+            {"pateint": "Patient/p1"},
+            {"patient.identifier": "urn:x|1"},
+            {"type": "Patient"},
+            {"_Type": "Patient"},
+            {"_typeFilters": "Observation?status=final"},
+            {"_since:exact": "2024-01-01T00:00:00Z"},
+            {"since": "2024-01-01T00:00:00Z"},
+            {"_since": ""},
+            {"_typeFilter": " , "},
+            {"_elements": ""},
+        ],
+    )
+    async def test_a_slip_is_never_taken_for_everything_however_lenient(
+        self, shared: World, slip: dict[str, str]
+    ) -> None:
+        refused = await shared.kick_off("/Patient/$export", prefer="handling=lenient", **slip)
+        assert refused.status_code == 400, refused.text
+        assert refused.json()["issue"][0]["expression"] == [f"http.{next(iter(slip))}"]
+
     async def test_a_patient_may_be_named_by_the_whole_address(self, world: World) -> None:
         await world.put(patient("p1"), patient("p2"))
         assert await world.exported("/Patient/$export", patient=f"{world.base}/Patient/p1") == {"Patient/p1"}

@@ -11,7 +11,7 @@ from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Forbidden, InvalidInput, NotFound
 from wetread.record import resources
 from wetread.record.search.parameters import parameters_of
-from wetread.record.search.search import SearchSet, search
+from wetread.record.search.search import SearchSet, search, search_system
 from wetread.store.database import Connection, Database
 
 BASE = "https://wetread.example/fhir"
@@ -183,6 +183,18 @@ async def test_an_unknown_parameter_is_ignored_and_told_of_when_handling_is_leni
     assert (match["search"], outcome["search"]) == ({"mode": "match"}, {"mode": "outcome"})
     assert outcome["resource"]["issue"][0]["expression"] == ["http.bogus"]
     assert found["total"] == 1
+
+
+@pytest.mark.parametrize(
+    "slip", ["Patient=p0", "patients=p0", "pateint=p0", "patient=", "subject=", "Status=final", "_Code=1", "_HAS:a:b=c"]
+)
+async def test_a_slip_of_what_narrows_a_search_is_refused_however_lenient(shelf: Database, slip: str) -> None:
+    name, _, value = slip.partition("=")
+    async with shelf.transaction() as conn:
+        with pytest.raises(InvalidInput, match="meant"):
+            await search(conn, SYSTEM, "Observation", [(name, value)], BASE)
+        with pytest.raises(InvalidInput, match="meant"):
+            await search_system(conn, SYSTEM, [("_type", "Observation,Organization"), ("patient", "p0")], BASE)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from wetread.errors import Forbidden, InvalidInput
 from wetread.record import lossless
 from wetread.record.search.index import date_range, reference_parts
 from wetread.record.search.parameters import parameters_of, resource_types, table
+from wetread.record.search.slips import meant
 
 PARAMETERS = (
     "_outputFormat",
@@ -28,6 +29,8 @@ PARAMETERS = (
     "allowPartialManifests",
 )
 """The kick-off parameters that are honoured; `organizeOutputBy` is refused."""
+_NARROWING = ("_since", "_until", "_type", "_typeFilter", "_elements")
+"""Where one of these is given and says nothing, less was meant than everything. So it is with `patient`."""
 ASSOCIATED = ("LatestProvenanceResources", "RelevantProvenanceResources")
 MOST_FILTERS = 100
 """`_typeFilter`s of one export."""
@@ -180,8 +183,13 @@ def read(
             raise InvalidInput("a parameter holds a NUL or an unpaired surrogate, which is not text")
         if name in PARAMETERS:
             reading.values.setdefault(name, []).append(value)
+        elif like := meant(name, PARAMETERS):  # never ignored: the client means less than everything
+            raise InvalidInput(f"this is no kick-off parameter; is {like} meant?", location=f"http.{name}")
         elif name not in ("_format", "_pretty"):
             reading.unable("this kick-off parameter is not supported", name)
+    for name in _NARROWING:
+        if name in reading.values and not reading.several(name):
+            raise InvalidInput(f"{name} is empty; say what is meant, or leave it out", location=f"http.{name}")
     _check_format(reading)
     if reading.one("allowPartialManifests") not in ("", "true", "false"):
         reading.unable("this takes true or false", "allowPartialManifests")

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from wetread.errors import InvalidInput
 from wetread.record.condition import Condition
-from wetread.record.search import includes, paging, query
+from wetread.record.search import includes, paging, query, slips
 from wetread.record.search.parameters import common_parameters
 
 DEFAULT_COUNT = 50
@@ -99,8 +99,13 @@ def _is_broad(plan: Plan, name: str) -> bool:
 
 
 def _ignore(plan: Plan, name: str, reason: str, *, strict: bool) -> None:
+    """Raises InvalidInput when `strict`, and always for what may be a slip of a parameter that narrows the result."""
     if strict:
         raise InvalidInput(f"{' and '.join(plan.types[:3])} has no such search parameter", location=f"http.{name}")
+    known = (*common_parameters(plan.types), "_has", "_list", "_filter")
+    if like := slips.meant(name, slips.WHOSE) or slips.respelt(name, known):
+        text = f"this is empty, or no search parameter of what is searched; is {like} meant?"
+        raise InvalidInput(text, location=f"http.{name}")
     plan.ignored.append((name, reason))
 
 
