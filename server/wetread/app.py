@@ -52,6 +52,7 @@ from wetread.record.views.run import shipped
 from wetread.settings import Role, Settings, share_dir
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Connection, Database
+from wetread.wire.fetch import Fetch
 from wetread.work.jobs import Payload, Work
 
 logger = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class House:
     joining: Joining
     subscriptions: Subscriptions
     notifier: Notifier
+    fetch: Fetch
 
     @property
     def intake(self) -> Intake:
@@ -146,9 +148,9 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
     endpoints = AllowedEndpoints.parse(settings.outbound.allow)
     known_topics = topics.load(shipped / "conformance" / "topics")
     subscriptions = Subscriptions(known_topics, endpoints, work, settings.fhir_base)
-    poster = HttpPoster(endpoints)
-    notifier = Notifier(database, subscriptions, poster)
-    built = House(settings, database, work, blobs, site, loaded, packages, joining, subscriptions, notifier)
+    fetch = Fetch(endpoints)
+    notifier = Notifier(database, subscriptions, HttpPoster(fetch))
+    built = House(settings, database, work, blobs, site, loaded, packages, joining, subscriptions, notifier, fetch)
     rules = routing.load(shipped / "mappings", settings.overlay_dir, list(packages))
     default_phase = Phase(settings.models.default_phase)
     report = Report(database, work, blobs, site, _sender(settings), wanted, settings.base_url)
@@ -175,7 +177,7 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
         yield built
     finally:
         await deliver.close()
-        await poster.close()
+        await fetch.close()
         await database.close()
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import httpx
-
-from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import PeerUnavailable, Refused
+from wetread.wire.fetch import Fetch
 
 _PASSING = frozenset({408, 425, 429})
 
@@ -20,15 +18,11 @@ class RefusedByPeer(Refused):
 
 
 class HttpPoster:
-    """Posts over kept connections. `allowed` is asked again before every request: the list may have changed since the
-    address was accepted. Close it when done."""
+    """Posts by `fetch`, which is asked before every request: its list may have changed since the address was
+    accepted."""
 
-    def __init__(self, allowed: AllowedEndpoints) -> None:
-        self._allowed = allowed
-        self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
-
-    async def close(self) -> None:
-        await self._client.aclose()
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
 
     async def post(self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float) -> None:
         """Returns when the peer answered 2xx.
@@ -36,16 +30,11 @@ class HttpPoster:
         Raises PeerUnavailable (no answer in time, 408, 425, 429, 5xx) and RefusedByPeer (anything else); Unsupported
         where the address is not allowed.
         """
-        self._allowed.check(url)
-        try:
-            async with self._client.stream(
-                "POST", url, content=body, headers=list(headers), timeout=timeout_s
-            ) as answer:
-                status = answer.status_code
-        except httpx.TransportError as error:
-            raise PeerUnavailable(f"no answer from the endpoint: {type(error).__name__}") from error
-        if 200 <= status < 300:
+        answer = await self._fetch.send(
+            "POST", url, headers=headers, content=body, limit_bytes=None, timeout_s=timeout_s
+        )
+        if 200 <= answer.status < 300:
             return
-        if status >= 500 or status in _PASSING:
-            raise PeerUnavailable(f"the endpoint answered {status}; it is tried again")
-        raise RefusedByPeer(f"the endpoint answered {status}; it must answer 2xx")
+        if answer.status >= 500 or answer.status in _PASSING:
+            raise PeerUnavailable(f"the endpoint answered {answer.status}; it is tried again")
+        raise RefusedByPeer(f"the endpoint answered {answer.status}; it must answer 2xx")

@@ -25,6 +25,7 @@ from wetread.record.events import Sequencer
 from wetread.record.subscriptions import subscriptions, topics
 from wetread.record.subscriptions.subscriptions import Subscriptions
 from wetread.store.database import Database
+from wetread.wire.fetch import Fetch
 from wetread.work.jobs import Payload, Step, Work
 
 from .conftest import Received, Sink
@@ -80,8 +81,8 @@ class Server:
         self.database = database
         self.work = Work(database, self._died)
         self.subscriptions = Subscriptions(TOPICS, ALLOWED, self.work, BASE)
-        self.poster = HttpPoster(ALLOWED)
-        self.notifier = Notifier(database, self.subscriptions, self.poster)
+        self.fetch = Fetch(ALLOWED)
+        self.notifier = Notifier(database, self.subscriptions, HttpPoster(self.fetch))
 
     async def _died(self, step: str, payload: Payload, error: BaseException) -> None:
         raise AssertionError(f"{step} died") from error
@@ -147,7 +148,7 @@ async def server(database: Database) -> AsyncIterator[Server]:
     server = Server(database)
     await server.open()
     yield server
-    await server.poster.close()
+    await server.fetch.close()
 
 
 async def _until(condition: Callable[[], bool]) -> None:
