@@ -37,11 +37,13 @@ def upgrade() -> None:
             kind text NOT NULL CHECK (kind IN ('secret', 'api_key')),
             digest bytea NOT NULL UNIQUE,
             scope text,
+            roles text[],
             created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
             expires_at timestamptz NOT NULL,
             revoked_at timestamptz
         );
         COMMENT ON COLUMN client_secret.scope IS 'of an API key: the part of the client''s that it carries; null: all';
+        COMMENT ON COLUMN client_secret.roles IS 'of an API key: those of the client''s that it carries; null: all';
         CREATE INDEX client_secret_of ON client_secret (client_id);
 
         CREATE TABLE account (
@@ -65,10 +67,14 @@ def upgrade() -> None:
         CREATE TABLE login_session (
             digest bytea PRIMARY KEY,
             account_name text COLLATE "C" NOT NULL REFERENCES account ON DELETE CASCADE,
-            authenticated_at timestamptz NOT NULL,
+            authenticated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+            seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+            idle interval NOT NULL,
             expires_at timestamptz NOT NULL,
+            network text NOT NULL DEFAULT '',
             ended_at timestamptz
         );
+        COMMENT ON COLUMN login_session.idle IS 'it ends when it is not seen for so long';
         CREATE INDEX login_session_of ON login_session (account_name);
 
         CREATE TABLE pending_login (
