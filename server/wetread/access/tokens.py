@@ -1,7 +1,8 @@
-"""Signed, short-lived access tokens of the local operator, and their verification (JWT, RFC 7519; ES256).
+"""Signed, short-lived access tokens and their verification (JWT, RFC 7519; ES256): those of the local operator, and
+those that the authorization server gives to clients.
 
-The signing key lies in the data directory, mode 0600: who may read it may make a token. SMART on FHIR will issue its
-tokens beside these; `Tokens.verify` is the one place where a bearer token becomes a Reader.
+The signing key lies in the data directory, mode 0600: who may read it may make a token. `Tokens.verify` is the one
+place where such a token becomes a Reader.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,11 +22,14 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
+from wetread.access.registration import check_scope, is_resource_scope
+from wetread.access.revocation import Revocations, subject
 from wetread.domain.reader import Reader, Scope
 from wetread.errors import Misconfigured, Unauthorized
 
 _ALGORITHM = "ES256"
 _ISSUER = "urn:wetread:local"
+_NOT_VALID = "the access token is not valid here or has expired; get a new one"
 
 
 def signing_key(file: Path) -> ECKey:
@@ -56,6 +60,29 @@ def secret_file(file: Path, make: Callable[[], bytes]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What a token stands on, and falls with: empty where there is none. `client_id` is whom it was given to,
+    `patient_id` the patient of its `patient/` scopes, `session` the digest of a login in hexadecimal."""
+
+    client_id: str = ""
+    patient_id: str = ""
+    grant_id: str = ""
+    account: str = ""
+    session: str = ""
+    fhir_user: str = ""
+
+    def subjects(self, token_id: str) -> tuple[str, ...]:
+        """Every revocation that would end the token."""
+        return (
+            subject("token", token_id),
+            subject("grant", self.grant_id),
+            subject("client", self.client_id),
+            subject("account", self.account),
+            subject("session", self.session),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Issued:
     token: str
     token_id: str
@@ -63,18 +90,34 @@ class Issued:
     expires_s: int
 
 
-class Tokens:
-    """Issues and verifies. Verified tokens are remembered by digest until they expire: a check costs 89 us else."""
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A token that counts now. `scope` is as it was issued: also what opens no resource, like `openid`."""
 
-    def __init__(self, key: ECKey, audience: str) -> None:
+    reader: Reader
+    basis: Basis
+    token_id: str
+    scope: str
+    issued_at: int
+    expires_at: int
+
+
+class Tokens:
+    """Issues and verifies. Verified tokens are remembered by digest, since a check costs 89 us; whether one has expired
+    or was revoked is asked each time."""
+
+    def __init__(self, key: ECKey, audience: str, revocations: Revocations | None = None) -> None:
         self._key = key
         self._audience = audience
-        self._verified: dict[bytes, tuple[float, Reader]] = {}
+        self.revocations = revocations or Revocations()
+        self._known: dict[bytes, Verified] = {}
 
-    def issue(self, principal: str, scope: str, roles: Sequence[str], lifetime: timedelta) -> Issued:
+    def issue(
+        self, principal: str, scope: str, roles: Sequence[str], lifetime: timedelta, basis: Basis | None = None
+    ) -> Issued:
         """Raises InvalidInput for a scope that SMART does not know."""
-        for text in scope.split():
-            Scope.parse(text)
+        for word in scope.split():
+            check_scope(word)
         now, token_id = int(time.time()), str(uuid.uuid4())
         expires_s = int(lifetime.total_seconds())
         claims = {
@@ -86,28 +129,48 @@ class Tokens:
             "jti": token_id,
             "scope": scope,
             "roles": list(roles),
+            **{name: value for name, value in asdict(basis or Basis()).items() if value},
         }
         return Issued(jwt.encode({"alg": _ALGORITHM}, claims, self._key), token_id, principal, expires_s)
 
     def verify(self, token: str) -> Reader:
-        """Raises Unauthorized: unreadable, forged, expired, or for another server."""
-        digest = hashlib.sha256(token.encode()).digest()
-        known = self._verified.get(digest)
-        now = time.time()
-        if known is not None and now < known[0]:
-            return known[1]
+        """Raises Unauthorized: unreadable, forged, expired, revoked, or for another server."""
+        return self.verified(token).reader
+
+    def verified(self, token: str) -> Verified:
+        """All that the token says. Raises as `verify` does."""
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._known.get(digest)
+        if known is None:
+            known = self._read(token)
+            if len(self._known) > 10_000:
+                self._known.clear()
+            self._known[digest] = known
+        if time.time() >= known.expires_at:
+            raise Unauthorized(_NOT_VALID)
+        if self.revocations.end(known.basis.subjects(known.token_id), known.issued_at):
+            raise Unauthorized("the access token was revoked; get a new one")
+        return known
+
+    def _read(self, token: str) -> Verified:
         try:
             claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM]).claims
             jwt.JWTClaimsRegistry(
                 iss={"essential": True, "value": _ISSUER},
                 aud={"essential": True, "value": self._audience},
                 exp={"essential": True},
+                iat={"essential": True},
             ).validate(claims)
         except (JoseError, ValueError) as error:
-            raise Unauthorized("the access token is not valid here or has expired; get a new one") from error
-        scopes = tuple(Scope.parse(text) for text in claims["scope"].split())
-        reader = Reader(claims["sub"], scopes, frozenset(claims["roles"]), token_id=claims["jti"])
-        if len(self._verified) > 10_000:
-            self._verified.clear()
-        self._verified[digest] = (claims["exp"], reader)
-        return reader
+            raise Unauthorized(_NOT_VALID) from error
+        scopes = tuple(Scope.parse(word) for word in claims["scope"].split() if is_resource_scope(word))
+        basis = Basis(**{name: claims.get(name, "") for name in Basis.__slots__})
+        reader = Reader(
+            claims["sub"],
+            scopes,
+            frozenset(claims["roles"]),
+            patient_id=basis.patient_id or None,
+            token_id=claims["jti"],
+            client_id=basis.client_id or None,
+        )
+        return Verified(reader, basis, claims["jti"], claims["scope"], int(claims["iat"]), int(claims["exp"]))

@@ -1,0 +1,94 @@
+"""What counts no more before it expires: a token, all of a grant's, a session's, a person's or a client's.
+
+The rows are the truth for all processes. Each keeps a copy in memory, so that checking a token asks no database: a
+revocation counts at once where it was made, and within about a second elsewhere. While the database is away the copy is
+not renewed, but then nothing is answered either, since every access is audited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Literal, TypeAlias
+
+from wetread.errors import Unreachable
+from wetread.store.database import Connection, Database
+
+logger = logging.getLogger(__name__)
+
+Kind: TypeAlias = Literal["token", "grant", "client", "account", "session"]
+
+LONGEST = timedelta(days=366)
+"""No access token lives longer, so a revocation is kept no longer."""
+_COMMITTED_AFTER_S = 60.0
+
+
+def subject(kind: Kind, name: str) -> str:
+    """How a revocation names what it ends. A session's name is its digest in hexadecimal."""
+    return f"{kind}:{name}"
+
+
+async def revoke(conn: Connection, kind: Kind, name: str, kept: timedelta = LONGEST) -> None:
+    """Ends what was issued until now. `kept` is how long a token of it could have lived."""
+    await conn.execute(
+        """
+        INSERT INTO revocation (subject, forget_at) VALUES (%s, clock_timestamp() + %s)
+        ON CONFLICT (subject) DO UPDATE
+            SET before = excluded.before, forget_at = greatest(revocation.forget_at, excluded.forget_at)
+        """,
+        (subject(kind, name), kept),
+    )
+
+
+async def forget(conn: Connection) -> int:
+    """Removes what could end no token any more; how many."""
+    return (await conn.execute("DELETE FROM revocation WHERE forget_at < clock_timestamp()")).rowcount
+
+
+class Revocations:
+    """The copy of one process."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, float] = {}
+        self._own: dict[str, tuple[float, float]] = {}
+
+    def end(self, subjects: Iterable[str], issued_at: float) -> bool:
+        """Whether any of these has ended what was issued at that time (seconds since 1970). To the second, so a token
+        of the very second of a revocation counts as older."""
+        return any(int(issued_at) <= self._before.get(name, -1.0) for name in subjects)
+
+    async def revoke(self, conn: Connection, kind: Kind, name: str, kept: timedelta = LONGEST) -> None:
+        """As `revoke` does, and at once for this process, even before the transaction is committed."""
+        await revoke(conn, kind, name, kept)
+        ended = subject(kind, name)
+        rows = await conn.execute(
+            "SELECT extract(epoch FROM before)::float8 FROM revocation WHERE subject = %s", (ended,)
+        )
+        async for (before,) in rows:
+            self._before[ended] = before
+            self._own[ended] = (before, time.monotonic())
+
+    async def refresh(self, conn: Connection) -> None:
+        rows = await conn.execute(
+            "SELECT subject, extract(epoch FROM before)::float8 FROM revocation WHERE forget_at > clock_timestamp()"
+        )
+        found: dict[str, float] = {name: before async for name, before in rows}
+        # What another task of this process revoked a moment ago: its row may not be committed yet.
+        young = time.monotonic() - _COMMITTED_AFTER_S
+        self._own = {name: (before, at) for name, (before, at) in self._own.items() if at > young}
+        for name, (before, _) in self._own.items():
+            found[name] = max(before, found.get(name, before))
+        self._before = found
+
+    async def keep(self, database: Database, every_s: float = 1.0) -> None:
+        """Renews the copy for ever."""
+        while True:
+            try:
+                async with database.statements() as conn:
+                    await self.refresh(conn)
+            except Unreachable:
+                logger.warning("revocations are not renewed: the database does not answer")
+            await asyncio.sleep(every_s)

@@ -1,0 +1,106 @@
+"""What is revoked counts no more: here at once, in other processes soon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from wetread.access import revocation
+from wetread.access.revocation import Kind, Revocations
+from wetread.access.tokens import Basis, Tokens, signing_key
+from wetread.errors import Unauthorized
+from wetread.store.database import Database
+
+HOUR = timedelta(hours=1)
+BASIS = Basis(client_id="app", patient_id="p1", grant_id="g1", account="ana", session="ab12")
+
+
+def tokens_of(tmp_path: Path, revocations: Revocations) -> Tokens:
+    return Tokens(signing_key(tmp_path / "token.key"), "urn:here", revocations)
+
+
+def is_good(tokens: Tokens, token: str) -> bool:
+    try:
+        tokens.verify(token)
+    except Unauthorized:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("client", "app"), ("grant", "g1"), ("account", "ana"), ("session", "ab12"), ("token", "")],
+)
+async def test_a_token_falls_with_what_it_stands_on(
+    kind: Kind, name: str, module_database: Database, tmp_path: Path
+) -> None:
+    tokens = tokens_of(tmp_path, Revocations())
+    issued = tokens.issue("ana", "patient/*.rs openid", (), HOUR, BASIS)
+    other = tokens.issue("ben", "user/*.rs", (), HOUR, Basis(client_id="other", grant_id="g2", account="ben"))
+    assert is_good(tokens, issued.token)
+    async with module_database.transaction() as conn:
+        await tokens.revocations.revoke(conn, kind, name or issued.token_id)
+    assert not is_good(tokens, issued.token)
+    assert is_good(tokens, other.token)
+
+
+async def test_another_process_hears_of_it_from_the_table(module_database: Database, tmp_path: Path) -> None:
+    here, there = tokens_of(tmp_path, Revocations()), tokens_of(tmp_path, Revocations())
+    issued = here.issue("ana", "user/*.rs", (), HOUR, Basis(grant_id="heard"))
+    assert is_good(there, issued.token)
+    watching = asyncio.create_task(there.revocations.keep(module_database, every_s=0.01))
+    async with module_database.transaction() as conn:
+        await revocation.revoke(conn, "grant", "heard")
+    async with asyncio.timeout(10):
+        while is_good(there, issued.token):  # noqa: ASYNC110 - what another process does has no event here
+            await asyncio.sleep(0.01)
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+
+
+async def test_a_revocation_that_is_not_committed_yet_is_not_lost_when_the_copy_is_renewed(
+    module_database: Database, tmp_path: Path
+) -> None:
+    tokens = tokens_of(tmp_path, Revocations())
+    issued = tokens.issue("ana", "user/*.rs", (), HOUR, Basis(grant_id="uncommitted"))
+    async with module_database.transaction() as conn:
+        await tokens.revocations.revoke(conn, "grant", "uncommitted")
+        async with module_database.statements() as other:
+            await tokens.revocations.refresh(other)
+        assert not is_good(tokens, issued.token)
+
+
+async def test_what_a_client_gets_after_its_tokens_were_revoked_counts(
+    module_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = tokens_of(tmp_path, Revocations())
+    async with module_database.transaction() as conn:
+        await tokens.revocations.revoke(conn, "client", "again")
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 2)
+    assert is_good(tokens, tokens.issue("client:again", "system/*.rs", (), HOUR, Basis(client_id="again")).token)
+
+
+async def test_a_revocation_is_forgotten_when_it_could_end_nothing_more(module_database: Database) -> None:
+    async with module_database.transaction() as conn:
+        await revocation.revoke(conn, "token", "old", timedelta(0))
+        await revocation.revoke(conn, "token", "young", HOUR)
+        assert await revocation.forget(conn) == 1
+        left = [
+            row[0] async for row in await conn.execute("SELECT subject FROM revocation WHERE subject LIKE 'token:%g'")
+        ]
+    assert left == ["token:young"]
+
+
+def test_a_token_says_whom_it_was_given_to_and_for_which_patient(tmp_path: Path) -> None:
+    tokens = tokens_of(tmp_path, Revocations())
+    verified = tokens.verified(tokens.issue("ana", "launch/patient patient/*.rs", (), HOUR, BASIS).token)
+    assert (verified.reader.principal, verified.reader.client_id, verified.reader.patient_id) == ("ana", "app", "p1")
+    assert [str(scope) for scope in verified.reader.scopes] == ["patient/*.rs"]
+    assert (verified.basis, verified.scope) == (BASIS, "launch/patient patient/*.rs")
