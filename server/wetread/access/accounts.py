@@ -11,11 +11,13 @@ from typing import Any, LiteralString
 from psycopg.rows import dict_row
 
 from wetread.access import rights
+from wetread.access.names import require_free
+from wetread.access.revocation import revoke
 from wetread.domain.reader import Reader
-from wetread.errors import Conflict, InvalidInput, NotFound
+from wetread.errors import InvalidInput, NotFound
 from wetread.store.database import Connection
 
-# No ":" and no "#": neither `client:...`, `operator:...` nor a person of an identity provider is named so.
+# No ":" and no "#": neither `operator:...` nor a person of an identity provider is named so.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 _FHIR_USER = re.compile(r"(Practitioner|PractitionerRole|Patient|RelatedPerson|Person)/[A-Za-z0-9.-]{1,64}")
 _MOST_CHARACTERS = 200
@@ -81,14 +83,11 @@ async def add(conn: Connection, name: str, display_name: str, roles: Iterable[st
     """
     if not _NAME.fullmatch(name):
         raise InvalidInput("a person's name to sign in with is of a-z 0-9 . _ @ -, at most 64 characters")
-    added = await conn.execute(
-        """
-        INSERT INTO account (name, display_name, roles, fhir_user) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
-        """,
+    await require_free(conn, name)
+    await conn.execute(
+        "INSERT INTO account (name, display_name, roles, fhir_user) VALUES (%s, %s, %s, %s)",
         (name, _display(display_name or name), sorted(rights.checked(roles)), _fhir_user(fhir_user)),
     )
-    if added.rowcount == 0:
-        raise Conflict("an account of this name exists")
     return await named(conn, name)
 
 
@@ -128,8 +127,10 @@ async def set_roles(conn: Connection, name: str, roles: Iterable[str]) -> None:
 
 
 async def disable(conn: Connection, name: str) -> None:
-    """The caller also ends sessions and revokes tokens. Raises NotFound."""
+    """Nothing is given to the person from now on, and tokens that were count no more; the caller also ends their
+    sessions. Raises NotFound."""
     await named(conn, name)
+    await revoke(conn, "account", name)
     await conn.execute(
         "UPDATE account SET disabled_at = coalesce(disabled_at, clock_timestamp()) WHERE name = %s", (name,)
     )

@@ -11,9 +11,11 @@ from typing import Any, LiteralString
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from wetread.access.names import require_free
 from wetread.access.registration import Network, Registration, is_resource_scope
+from wetread.access.revocation import revoke
 from wetread.domain.reader import Scope
-from wetread.errors import Conflict, NotFound
+from wetread.errors import NotFound
 from wetread.store.database import Connection
 
 _COLUMNS: LiteralString = """
@@ -41,11 +43,6 @@ class Client:
     networks: tuple[Network, ...]
     disabled_at: datetime | None
     created_at: datetime
-
-    @property
-    def principal(self) -> str:
-        """Its name where it acts for itself: no person is named so."""
-        return f"client:{self.client_id}"
 
     def admits(self, host: str | None) -> bool:
         """Whether it may call from this address."""
@@ -81,11 +78,12 @@ async def all_of_them(conn: Connection) -> list[Client]:
 
 async def add(conn: Connection, client_id: str, wanted: Registration) -> Client:
     """Raises Conflict where the id is taken."""
-    added = await conn.execute(
+    await require_free(conn, client_id)
+    await conn.execute(
         """
         INSERT INTO client (client_id, name, kind, redirect_uris, launch_uri, grant_types, scope, roles, jwks, jwks_uri,
                             networks)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::cidr[]) ON CONFLICT DO NOTHING
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::cidr[])
         """,
         (
             client_id,
@@ -101,8 +99,6 @@ async def add(conn: Connection, client_id: str, wanted: Registration) -> Client:
             [str(network) for network in wanted.networks],
         ),
     )
-    if added.rowcount == 0:
-        raise Conflict("a client of this id is registered")
     return await named(conn, client_id)
 
 
@@ -115,8 +111,9 @@ async def named(conn: Connection, client_id: str) -> Client:
 
 
 async def disable(conn: Connection, client_id: str) -> None:
-    """From now on nothing is given to it; the caller also revokes what it has. Raises NotFound."""
+    """Nothing is given to it from now on, and tokens that were count no more. Raises NotFound."""
     await named(conn, client_id)
+    await revoke(conn, "client", client_id)
     await conn.execute(
         "UPDATE client SET disabled_at = coalesce(disabled_at, clock_timestamp()) WHERE client_id = %s", (client_id,)
     )

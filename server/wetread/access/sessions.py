@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from psycopg.rows import class_row
 
 from wetread.access.accounts import Account, named
+from wetread.access.revocation import revoke
 from wetread.access.secrets import digest
 from wetread.errors import Forbidden, Unauthorized
 from wetread.store.database import Connection
@@ -95,7 +96,7 @@ async def person(conn: Connection, cookie: str) -> Signed | None:
 
 
 async def end(conn: Connection, account_name: str, session: bytes) -> bool:
-    """Ends one session of the person; false where it was over or is not theirs."""
+    """Ends one session of the person and the tokens that hang on it; false where it was over or is not theirs."""
     ended = await conn.execute(
         """
         UPDATE login_session SET ended_at = clock_timestamp()
@@ -103,6 +104,8 @@ async def end(conn: Connection, account_name: str, session: bytes) -> bool:
         """,
         (session, account_name),
     )
+    if ended.rowcount:
+        await revoke(conn, "session", session.hex())
     return ended.rowcount == 1
 
 
@@ -111,10 +114,12 @@ async def end_all(conn: Connection, account_name: str, *, but: bytes | None = No
     ended = await conn.execute(
         """
         UPDATE login_session SET ended_at = clock_timestamp()
-        WHERE account_name = %s AND ended_at IS NULL AND digest IS DISTINCT FROM %s
+        WHERE account_name = %s AND ended_at IS NULL AND digest IS DISTINCT FROM %s RETURNING digest
         """,
         (account_name, but),
     )
+    for (session,) in await ended.fetchall():
+        await revoke(conn, "session", session.hex())
     return ended.rowcount
 
 
