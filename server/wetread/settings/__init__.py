@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from wetread.settings.access import Access
 from wetread.settings.listeners import Dicom, Http, Mllp, Tls
 from wetread.settings.loading import load, read
 from wetread.settings.reading import Models, Site, Study
@@ -22,6 +23,7 @@ ROLES: tuple[Role, ...] = ("http", "mllp", "dicom", "work", "infer", "notify")
 
 __all__ = [
     "ROLES",
+    "Access",
     "Destination",
     "Dicom",
     "Export",

@@ -9,6 +9,7 @@ from pydantic import SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wetread.domain.endpoint import AllowedEndpoints
+from wetread.settings.access import Access
 from wetread.settings.listeners import Dicom, Http, Mllp
 from wetread.settings.reading import Models, Site, Study
 from wetread.settings.section import Section, is_loopback, require_network
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     models: Models = Models()
     outbound: Outbound = Outbound()
     export: Export = Export()
+    access: Access = Access()
     log: Log = Log()
 
     @property

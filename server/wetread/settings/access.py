@@ -1,0 +1,30 @@
+"""How people sign in."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from wetread.access import rights
+from wetread.errors import Misconfigured
+from wetread.settings.section import Section
+
+
+class Access(Section):
+    session_hours: float = Field(default=12, gt=0, le=168)
+    idle_minutes: float = Field(default=30, gt=0)
+    password_length: int = Field(default=12, ge=8, le=64)
+    """NIST SP 800-63B 5.1.1.1 has 8 as the least."""
+    lockout_after: int = Field(default=5, ge=1, le=100)
+    lockout_s: float = Field(default=30, gt=0)
+    lockout_most_s: float = Field(default=900, gt=0)
+    totp_roles: tuple[str, ...] = ("administrator",)
+    """Roles that sign in with a code of an authenticator app beside the password."""
+
+    @field_validator("totp_roles")
+    @classmethod
+    def _known_roles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            rights.checked(value)
+        except Misconfigured as error:
+            raise ValueError(error.message) from error
+        return value
