@@ -20,14 +20,15 @@ def access(
     detail: dict[str, str] | None = None,
 ) -> audit.AuditEntry:
     """Who asked for what, from where. The path is kept, the query string is not: it may hold patient data."""
-    return audit.AuditEntry(
+    entry = audit.AuditEntry(
         kind=kind,
         action=action,
         outcome=outcome,
         outcome_text=outcome_text,
-        principal=reader.principal if reader else "anonymous",
+        principal="",
         network=request.client.host if request.client else "",
         patient_id=patient_id,
         detail={"method": request.method, "path": request.url.path, **(detail or {})},
         request_id=request.headers.get("x-request-id", ""),
     )
+    return audit.Asker.of(reader).said_of(entry)

@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from wetread.domain.reader import Reader
 from wetread.errors import Refused, Unreachable, WetreadError
-from wetread.record.audit.audit import AuditEntry, Entity
+from wetread.record.audit.audit import Asker, AuditEntry, Entity
 from wetread.store.database import Connection, Database
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,9 @@ class Visit:
             for patient_id in patient_ids:
                 await self.write(conn, replace(entry, patient_id=patient_id))
 
-    def entry(self, interaction: str, what: str = "") -> Visit:
+    def entry(self, interaction: str, what: str = "", query: bytes = b"") -> Visit:
         """The visit that one entry of a Bundle makes."""
-        return replace(self, interaction=interaction, what=what)
+        return replace(self, interaction=interaction, what=what, query=query)
 
     async def record_failure(self, conn: Connection, error: BaseException) -> None:
         """Adds the failure: outcome 4 where the caller is refused, 8 where something is away, 12 where we are wrong."""
@@ -70,15 +70,16 @@ class Visit:
             entities.append(Entity(what=what))
         if self.query:
             entities.append(Entity(type_code="2", role_code="24", query=_bounded(self.query)))
-        return AuditEntry(
+        entry = AuditEntry(
             kind=self.interaction,
             action=ACTIONS.get(self.interaction, "E"),
             outcome=outcome,
-            principal=self.reader.principal if self.reader else "anonymous",
+            principal="",
             network=self.request.client.host if self.request.client else "",
             entities=tuple(entities),
             request_id=self.request_id,
         )
+        return Asker.of(self.reader).said_of(entry)
 
 
 def _bounded(query: bytes) -> bytes:

@@ -66,7 +66,7 @@ class Bundles:
         try:
             return await self.face.database.retried(work)
         except WetreadError as error:
-            failed = one.entry(entry.interaction, entry.what) if isinstance(entry, Entry) else one
+            failed = one.entry(*_asked(entry)) if isinstance(entry, Entry) else one
             async with self.face.database.transaction() as conn:
                 await failed.record_failure(conn, error)
             response = {"status": http.status_line(error.http_status), "outcome": outcome(error)}
@@ -76,4 +76,13 @@ class Bundles:
         """Tells `on_write` and the audit what an entry did."""
         if done.written is not None:
             await self.face.on_write(conn, reader, *done.written)
-        await one.entry(done.entry.interaction, done.what).record(conn, patient_ids=done.patient_ids)
+        interaction, _, query = _asked(done.entry)
+        await one.entry(interaction, done.what, query).record(conn, patient_ids=done.patient_ids)
+
+
+def _asked(entry: Entry) -> tuple[str, str, bytes]:
+    """Interaction, what it is about, and, of a search, its request."""
+    if not entry.interaction.startswith("search"):
+        return entry.interaction, entry.what, b""
+    steps = [*(entry.compartment or ()), entry.resource_type]
+    return entry.interaction, "", f"{'/'.join(step for step in steps if step)}?{entry.query}".encode()

@@ -23,7 +23,7 @@ from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute, outcome
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound, WetreadError
 from wetread.record import lossless
-from wetread.record.audit.audit import AuditEntry, Entity
+from wetread.record.audit.audit import Asker, AuditEntry, Entity
 from wetread.record.export import jobs as export_jobs
 from wetread.record.export import request as export_request
 from wetread.record.export.jobs import Throttled
@@ -80,13 +80,13 @@ class _Face:
             kind=one.interaction,
             action="E",
             outcome="0",
-            principal=one.reader.principal if one.reader else "anonymous",
+            principal="",
             network=one.request.client.host if one.request.client else "",
             entities=(Entity(type_code="2", role_code="24", query=one.query),) if one.query else (),
             detail={"export": str(job_id), **detail},
             request_id=one.request_id,
         )
-        await one.write(conn, entry)
+        await one.write(conn, Asker.of(one.reader).said_of(entry))
 
     async def system(self, request: Request) -> Response:
         return await self._kick_off(request, "system")

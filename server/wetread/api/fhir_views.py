@@ -26,7 +26,7 @@ from wetread.api.fhir_outcome import OutcomeRoute
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotAcceptable, OutOfSpace, Unsupported
 from wetread.record import lossless
-from wetread.record.audit.audit import AuditEntry, Entity
+from wetread.record.audit.audit import Asker, AuditEntry, Entity
 from wetread.record.export import jobs
 from wetread.record.time_limit import time_limit
 from wetread.record.views import run
@@ -118,7 +118,7 @@ class _Face:
                     kind="view-run",
                     action="E",
                     outcome="0",
-                    principal=reader.principal,
+                    principal="",
                     network=request.client.host if request.client else "",
                     entities=(Entity(type_code="2", role_code="24", query=_asked_text(request, content, given)),),
                     detail=_detail(asked, form, made, of_store=resources is None),
@@ -126,7 +126,7 @@ class _Face:
                     patient_id=min(asked.patients) if asked.patients and len(asked.patients) == 1 else None,
                 )
                 async with self.views.database.transaction() as conn:
-                    await one.write(conn, entry)
+                    await one.write(conn, Asker.of(reader).said_of(entry))
                 size = target.tell()
             except OSError as error:
                 target.close()

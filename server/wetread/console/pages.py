@@ -171,12 +171,12 @@ def _entry(
     error: WetreadError | None = None,
 ) -> audit.AuditEntry:
     """Who looked at which page from where, whose study it showed, and how it ended."""
-    return audit.AuditEntry(
+    entry = audit.AuditEntry(
         kind=kind,
         action="E" if kind in ("login", "logout") else "R",
         outcome="0" if error is None else "8" if error.http_status >= 500 else "4",
         outcome_text=error.message if error else "",
-        principal=reader.principal if reader else "anonymous",
+        principal="",
         network=request.client.host if request.client else "",
         patient_id=study.patient_id if study else None,
         entities=(audit.Entity(f"ImagingStudy/{study.id}", identifier=f"urn:oid:{study.study_instance_uid}"),)
@@ -185,3 +185,4 @@ def _entry(
         detail={"method": request.method, "path": request.url.path},
         request_id=request.headers.get("x-request-id", ""),
     )
+    return audit.Asker.of(reader).said_of(entry)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from wetread.domain.destination import Destination
 from wetread.errors import Misconfigured, WetreadError
@@ -45,7 +45,7 @@ class Deliver:
             raise
         async with self.database.transaction() as conn:
             if await outbox.settle(conn, delivery.id, "sent", answer=answer):
-                await audit.write(conn, _audit(delivery, "0", ""))
+                await audit.write_many(conn, self._told(delivery, "0", ""))
 
     async def give_up(self, payload: Payload, error: BaseException) -> None:
         """The dead letter: shown to staff, sent again only by a person."""
@@ -53,7 +53,7 @@ class Deliver:
         async with self.database.transaction() as conn:
             delivery = await outbox.pending(conn, payload["delivery_id"])
             if delivery is not None and await outbox.settle(conn, delivery.id, "dead", error=reason):
-                await audit.write(conn, _audit(delivery, "8", reason))
+                await audit.write_many(conn, self._told(delivery, "8", reason))
 
     async def close(self) -> None:
         for connection in self.connections.values():
@@ -89,16 +89,23 @@ class Deliver:
                 timeout_s=destination.timeout_s,
             )
 
-
-def _audit(delivery: Delivery, outcome: str, reason: str) -> audit.AuditEntry:
-    failed = outcome != "0"
-    return audit.AuditEntry(
-        kind="delivery-failed" if failed else _KIND[delivery.about],
-        action="R",
-        outcome=outcome,
-        outcome_text=reason,
-        principal="wetread",
-        patient_id=delivery.patient_id,
-        entities=(audit.Entity(identifier=delivery.id, type_code="4", role_code="20"),),
-        detail={"destination": delivery.destination, "what": delivery.about, "attempts": str(delivery.attempts + 1)},
-    )
+    def _told(self, delivery: Delivery, outcome: str, reason: str) -> list[audit.AuditEntry]:
+        """What was done, and, where a patient's data left, their disclosure (BALP 3:5.7.1)."""
+        destination = self.destinations.get(delivery.destination)
+        failed = outcome != "0"
+        sent = audit.AuditEntry(
+            kind="delivery-failed" if failed else _KIND[delivery.about],
+            action="R",
+            outcome=outcome,
+            outcome_text=reason,
+            principal=delivery.destination,
+            network=(destination.url or destination.host) if destination else "",
+            patient_id=delivery.patient_id,
+            entities=(audit.Entity(identifier=delivery.id, type_code="4", role_code="20"),),
+            detail={
+                "destination": delivery.destination,
+                "what": delivery.about,
+                "attempts": str(delivery.attempts + 1),
+            },
+        )
+        return [sent] if failed or not delivery.patient_id else [sent, replace(sent, kind="disclosure")]

@@ -13,6 +13,7 @@ from typing import Any
 
 from wetread.record.audit.chain import Verification as Verification
 from wetread.record.audit.chain import verify as verify
+from wetread.record.audit.entry import Asker as Asker
 from wetread.record.audit.entry import AuditEntry as AuditEntry
 from wetread.record.audit.entry import Entity as Entity
 from wetread.record.audit.fhir import audit_event
@@ -35,7 +36,12 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 def _row(entry: AuditEntry) -> tuple[Any, ...]:
     audit_id, recorded = str(uuid.uuid4()), datetime.now(UTC)
-    names = {name for entity in entry.entities for name in (entity.what, entity.identifier) if name}
+    names = {
+        name
+        for entity in entry.entities
+        for name in (entity.what, entity.what.partition("/_history/")[0], entity.identifier)
+        if name
+    }
     return (
         audit_id,
         recorded,

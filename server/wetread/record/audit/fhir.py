@@ -8,11 +8,13 @@ import json
 import re
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from wetread.record.audit import balp
 from wetread.record.audit.entry import AuditEntry, Entity
-from wetread.record.audit.kinds import KINDS, OWN, Coding
+from wetread.record.audit.kinds import APPLICATION, KINDS, OWN, Coding
 
 _ENTITY_TYPE = "http://terminology.hl7.org/CodeSystem/audit-entity-type"
 _OBJECT_ROLE = "http://terminology.hl7.org/CodeSystem/object-role"
@@ -32,6 +34,8 @@ def audit_event(audit_id: str, recorded: datetime, entry: AuditEntry) -> str:
     kind = KINDS[entry.kind]
     instant = recorded.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     meta: dict[str, Any] = {"versionId": "1", "lastUpdated": instant}
+    if profiles := balp.profiles(entry):
+        meta["profile"] = profiles
     if entry.governance_only:
         meta["security"] = [Coding(OWN, "governance-only", "For governance only").as_fhir()]
     body: dict[str, Any] = {
@@ -52,7 +56,10 @@ def audit_event(audit_id: str, recorded: datetime, entry: AuditEntry) -> str:
     }
     if entry.outcome_text:
         body["outcomeDesc"] = entry.outcome_text
-    entities = [*_patient(entry), *(_entity(e) for e in entry.entities), *_request(entry), *_detail(entry)]
+    if balp.is_closed(entry):
+        entities = [_entity(_with_all(entry, entry.entities[0]))]
+    else:
+        entities = [*_patient(entry), *(_entity(e) for e in entry.entities), *_request(entry), *_detail(entry)]
     if entities:
         body["entity"] = entities
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
@@ -61,6 +68,8 @@ def audit_event(audit_id: str, recorded: datetime, entry: AuditEntry) -> str:
 
 def _agents(entry: AuditEntry) -> list[dict[str, Any]]:
     theirs, ours, person = KINDS[entry.kind].flow.value
+    policy = [f"urn:ietf:params:oauth:jti:{entry.token_id}"] if entry.token_id else []
+    roles = [{"text": role} for role in entry.roles]
     client: dict[str, Any] = {"type": _concept(theirs), "who": _who(entry.principal), "requestor": not entry.user}
     if entry.network:
         client["network"] = _network(entry.network)
@@ -72,24 +81,44 @@ def _agents(entry: AuditEntry) -> list[dict[str, Any]]:
     }
     agents = [client, server]
     if entry.user:
-        agents.append({"type": _concept(person), "who": _who(entry.user), "requestor": True})
+        user: dict[str, Any] = {"type": _concept(person), "who": _who(entry.user, entry.client_id), "requestor": True}
+        agents.append(user | {"name": entry.user} | _where(role=roles, policy=policy))
+    else:
+        client |= _where(role=roles, policy=policy)
+    if entry.client_id and theirs != APPLICATION:
+        app: dict[str, Any] = {
+            "type": _concept(APPLICATION),
+            "who": _who(entry.client_id, entry.client_id),
+            "requestor": False,
+        }
+        agents.append(app | ({"network": client["network"]} if entry.network else {}))
     return agents
 
 
-def _who(name: str) -> dict[str, Any]:
-    if _REFERENCE.fullmatch(name):
-        return {"reference": name}
-    return {"identifier": {"system": "urn:wetread:principal", "value": name}}
+def _where(**known: list[Any]) -> dict[str, Any]:
+    return {name: value for name, value in known.items() if value}
+
+
+def _who(name: str, client_id: str = "") -> dict[str, Any]:
+    """Of a person who came through an app also the identifier, which BALP's profile of token use needs."""
+    identifier = {"identifier": {"system": "urn:wetread:principal", "value": name}}
+    if not _REFERENCE.fullmatch(name):
+        return identifier
+    return {"reference": name, **(identifier if client_id else {})}
 
 
 def _network(address: str) -> dict[str, str]:
+    """R4 network-type: 5 a URI, 2 an IP address, 1 a machine's name; a port is no part of the last two."""
     if "://" in address:
         return {"address": address, "type": "5"}
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return {"address": address, "type": "1"}
-    return {"address": address, "type": "2"}
+    host = address.removeprefix("[").partition("]")[0] if address.startswith("[") else address
+    for candidate in (host, host.rpartition(":")[0]):
+        try:
+            ipaddress.ip_address(candidate)
+        except ValueError:
+            continue
+        return {"address": candidate, "type": "2"}
+    return {"address": re.sub(r":\d+$", "", host), "type": "1"}
 
 
 def _concept(coding: Coding) -> dict[str, Any]:
@@ -140,6 +169,11 @@ def _detail(entry: AuditEntry) -> list[dict[str, Any]]:
     if not entry.detail:
         return []
     return [{"type": {"system": _ENTITY_TYPE, "code": "4", "display": "Other"}, "detail": _details(entry.detail)}]
+
+
+def _with_all(entry: AuditEntry, entity: Entity) -> Entity:
+    """The one entity of an event that may have no other, with what stands beside it elsewhere."""
+    return replace(entity, detail={**entity.detail, **entry.detail, "x-request-id": entry.request_id})
 
 
 def _details(detail: Mapping[str, str]) -> list[dict[str, str]]:

@@ -33,6 +33,9 @@ CUSTODIAN = Coding("http://terminology.hl7.org/CodeSystem/provenance-participant
 AUTHORIZER = Coding(
     "http://terminology.hl7.org/CodeSystem/extra-security-role-type", "authserver", "authorization server"
 )
+TOKEN_SERVICE = Coding(
+    "https://profiles.ihe.net/ITI/BALP/CodeSystem/UserAgentTypes", "AuthzOauthService", "OAuth Authorization Server"
+)
 RECIPIENT = Coding("http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "IRCP", "information recipient")
 AUTHOR = Coding("http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "AUT", "author (originator)")
 
@@ -46,6 +49,7 @@ class Flow(Enum):
     REMOVE = (APPLICATION, CUSTODIAN, AUTHOR)
     SEND = (DESTINATION, SOURCE, RECIPIENT)
     AUTHENTICATE = (APPLICATION, AUTHORIZER, RECIPIENT)
+    ISSUE = (APPLICATION, TOKEN_SERVICE, RECIPIENT)
     ACT = (APPLICATION, CUSTODIAN, AUTHOR)
 
 
@@ -56,8 +60,11 @@ class Kind:
     flow: Flow
 
 
+_REST = Coding(EVENT_TYPE, "rest", "RESTful Operation")
+
+
 def _rest(code: str, flow: Flow) -> Kind:
-    return Kind(Coding(EVENT_TYPE, "rest", "RESTful Operation"), (Coding(INTERACTION, code, code),), flow)
+    return Kind(_REST, (Coding(INTERACTION, code, code),), flow)
 
 
 def _own(code: str, display: str, type_: Coding, flow: Flow, *also: Coding) -> Kind:
@@ -89,6 +96,7 @@ _MERGE = _lifecycle("merge", "Merge")
 _HOLD = _lifecycle("hold", "Add Legal Hold")
 _VERIFY = _lifecycle("verify", "Verify")
 _AMEND = _lifecycle("amend", "Amend (Update)")
+_DESTROY = _lifecycle("destroy", "Destroy/Delete")
 _DISCLOSE = _lifecycle("disclose", "Disclose")
 
 _REST_FLOWS = {
@@ -131,7 +139,10 @@ KINDS: Mapping[str, Kind] = {
     "silent-results-read": _own("silent-results-read", "Results of a silent model read", _ACCESS, Flow.PULL),
     "page-viewed": _own("page-viewed", "Page for staff viewed", _ACCESS, Flow.PULL),
     "audit-read": _own("audit-read", "Audit record read or exported", _AUDIT_LOG_USED, Flow.PULL),
-    "token-issued": Kind(_AUTHENTICATION, (Coding(IHE_TRANSACTION, "ITI-71", "Get Access Token"),), Flow.AUTHENTICATE),
+    "audit-removed": _own("audit-removed", "Audit records removed by policy", _DESTROY, Flow.ACT),
+    "request-answered": _own("request-answered", "Request answered", _REST, Flow.PULL),
+    "request-refused": _own("request-refused", "Request refused", _REST, Flow.ASK),
+    "token-issued": Kind(_AUTHENTICATION, (Coding(IHE_TRANSACTION, "ITI-71", "Get Access Token"),), Flow.ISSUE),
     "login": Kind(_AUTHENTICATION, (Coding(DCM, "110122", "Login"),), Flow.AUTHENTICATE),
     "logout": Kind(_AUTHENTICATION, (Coding(DCM, "110123", "Logout"),), Flow.AUTHENTICATE),
     "access-denied": _own("access-denied", "Access denied", _ALERT, Flow.ASK),
