@@ -121,8 +121,10 @@ async def vouched(
 
 
 async def set_roles(conn: Connection, name: str, roles: Iterable[str]) -> None:
-    """Raises NotFound, Misconfigured. Open sessions have them from their next request on."""
+    """Open sessions have them from their next request on; tokens that were given out count no more, since they say
+    what the roles were. Raises NotFound, Misconfigured."""
     await named(conn, name)
+    await revoke(conn, "account", name)
     await conn.execute("UPDATE account SET roles = %s WHERE name = %s", (sorted(rights.checked(roles)), name))
 
 

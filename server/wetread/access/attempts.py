@@ -43,8 +43,9 @@ async def begin(conn: Connection, name: str, rule: LockOut) -> Attempt | None:
     """
     begun = await conn.execute(
         """
-        UPDATE account SET failures = failures + 1, locked_until = CASE WHEN failures + 1 >= %(after)s THEN
-            clock_timestamp() + least(%(most)s, %(first)s * power(2, least(failures + 1 - %(after)s, %(doublings)s))) END
+        UPDATE account SET failures = failures + 1, locked_until = CASE WHEN failures + 1 >= %(after)s
+            THEN clock_timestamp()
+                + least(%(most)s, %(first)s * power(2, least(failures + 1 - %(after)s, %(doublings)s))) END
         WHERE name = %(name)s AND password_hash IS NOT NULL AND disabled_at IS NULL AND failures < %(failures)s
             AND (locked_until IS NULL OR locked_until <= clock_timestamp())
         RETURNING password_hash, failures, locked_until IS NOT NULL

@@ -86,6 +86,7 @@ _QUERY = Coding(DCM, "110112", "Query")
 _ALERT = Coding(DCM, "110113", "Security Alert")
 _AUTHENTICATION = Coding(DCM, "110114", "User Authentication")
 _CONFIGURATION = Coding(DCM, "110131", "Software Configuration")
+_SECURITY_ATTRIBUTES = Coding(DCM, "110137", "User Security Attributes Changed")
 _RECEIVE = _lifecycle("receive", "Receive/Retain")
 _ACCESS = _lifecycle("access", "Access/View")
 _ORIGINATE = _lifecycle("originate", "Originate/Retain")
@@ -146,6 +147,11 @@ KINDS: Mapping[str, Kind] = {
     "login": Kind(_AUTHENTICATION, (Coding(DCM, "110122", "Login"),), Flow.AUTHENTICATE),
     "logout": Kind(_AUTHENTICATION, (Coding(DCM, "110123", "Logout"),), Flow.AUTHENTICATE),
     "access-denied": _own("access-denied", "Access denied", _ALERT, Flow.ASK),
+    "account-locked": _own("account-locked", "Name closed after failed logins", _ALERT, Flow.ASK),
+    "account-changed": _own(
+        "account-changed", "Person, password or second factor changed", _ALERT, Flow.ACT, _SECURITY_ATTRIBUTES
+    ),
+    "client-changed": _own("client-changed", "Client or its secrets changed", _ALERT, Flow.ACT, _SECURITY_ATTRIBUTES),
     "phase-changed": _own("phase-changed", "Phase of a model changed", _ALERT, Flow.ACT, _CONFIGURATION),
     "configuration-changed": _own("configuration-changed", "Configuration changed", _ALERT, Flow.ACT, _CONFIGURATION),
     "server-started": Kind(_ACTIVITY, (Coding(DCM, "110120", "Application Start"),), Flow.ACT),
