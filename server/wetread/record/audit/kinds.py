@@ -152,6 +152,12 @@ KINDS: Mapping[str, Kind] = {
         "account-changed", "Person, password or second factor changed", _ALERT, Flow.ACT, _SECURITY_ATTRIBUTES
     ),
     "client-changed": _own("client-changed", "Client or its secrets changed", _ALERT, Flow.ACT, _SECURITY_ATTRIBUTES),
+    "app-authorized": _own("app-authorized", "App given access by a person", _ALERT, Flow.ACT, _SECURITY_ATTRIBUTES),
+    "app-launched": _own("app-launched", "App launched in a context", _ALERT, Flow.ACT),
+    "access-withdrawn": _own(
+        "access-withdrawn", "Access of an app or token ended", _ALERT, Flow.ACT, _SECURITY_ATTRIBUTES
+    ),
+    "token-introspected": _own("token-introspected", "Token asked about", _AUTHENTICATION, Flow.ASK),
     "phase-changed": _own("phase-changed", "Phase of a model changed", _ALERT, Flow.ACT, _CONFIGURATION),
     "configuration-changed": _own("configuration-changed", "Configuration changed", _ALERT, Flow.ACT, _CONFIGURATION),
     "server-started": Kind(_ACTIVITY, (Coding(DCM, "110120", "Application Start"),), Flow.ACT),
