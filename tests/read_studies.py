@@ -12,15 +12,22 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from argon2 import PasswordHasher
 from fastapi import FastAPI, Request
 from joserfc.jwk import ECKey
 from pydicom import Dataset
 from starlette.responses import Response
 
+from wetread.access.attempts import LockOut
+from wetread.access.known_clients import KnownClients
+from wetread.access.passwords import Passwords
+from wetread.access.sessions import Lifetime
 from wetread.access.tokens import Tokens
+from wetread.access.totp import Seeds
 from wetread.api import credentials, pictures, problem
 from wetread.archive import instances
 from wetread.console import pages
+from wetread.console.sign_in import People
 from wetread.demo import studies as demo
 from wetread.domain.finding import Reading
 from wetread.domain.identity import PatientIdentifier, PatientIdentity
@@ -216,6 +223,7 @@ class Site:
 
     app: FastAPI
     tokens: Tokens
+    people: People
 
     def token(self, *roles: str, scope: str = "system/*.rs", principal: str = "dr-demo") -> str:
         return self.tokens.issue(principal, scope, roles, timedelta(minutes=5)).token
@@ -223,12 +231,23 @@ class Site:
 
 def site(database: Database, blobs: LocalBlobs, *, demo: bool = False, https: bool = False) -> Site:
     tokens = Tokens(ECKey.generate_key("P-256", private=True), "urn:test")
-    authenticate = credentials.bearer(tokens)
+    known = KnownClients(database, remembered_s=0)
+    authenticate = credentials.authenticator(credentials.Credentials(database, tokens, known, https))
+    quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    people = People(
+        Passwords(hasher=quick),
+        Seeds(bytes(32)),
+        LockOut(after=3, first=timedelta(seconds=30), most=timedelta(minutes=15)),
+        Lifetime(timedelta(hours=12), timedelta(minutes=30)),
+        frozenset({"administrator"}),
+    )
     app = FastAPI()
     app.include_router(pictures.router(database, blobs, authenticate))
     app.include_router(
         pages.router(
-            pages.Console(database, tokens, authenticate, credentials.COOKIE, ZoneInfo("Europe/Berlin"), demo, https)
+            pages.Console(
+                database, tokens, authenticate, people, credentials.COOKIE, ZoneInfo("Europe/Berlin"), demo, https
+            )
         )
     )
 
@@ -236,7 +255,7 @@ def site(database: Database, blobs: LocalBlobs, *, demo: bool = False, https: bo
     async def on_error(request: Request, error: WetreadError) -> Response:
         return problem.problem(error)
 
-    return Site(app, tokens)
+    return Site(app, tokens, people)
 
 
 async def audited(database: Database) -> Sequence[tuple[str, str, str, str | None]]:

@@ -16,10 +16,16 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from wetread import __version__
+from wetread.access.attempts import LockOut
+from wetread.access.known_clients import KnownClients
+from wetread.access.passwords import Passwords
+from wetread.access.sessions import Lifetime
 from wetread.access.tokens import Tokens, secret_file, signing_key
+from wetread.access.totp import Seeds
 from wetread.api import credentials, dicomweb, fhir, fhir_export, fhir_views, health, ops, pictures, problem
 from wetread.api import hl7 as hl7_http
 from wetread.console import pages
+from wetread.console.sign_in import People
 from wetread.domain.destination import Destination
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.phase import Phase
@@ -225,7 +231,10 @@ def _sender(settings: Settings) -> Sender:
 def web_app(built: House) -> FastAPI:
     """The HTTP faces under one roof."""
     settings = built.settings
-    authenticate = credentials.bearer(tokens(settings))
+    signed_tokens = tokens(settings)
+    https = settings.base_url.startswith("https:")
+    known = KnownClients(built.database)
+    authenticate = credentials.authenticator(credentials.Credentials(built.database, signed_tokens, known, https))
     web = FastAPI(title="Wetread", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     web.include_router(health.router(built.database, authenticate))
     exports = fhir_export.Export(
@@ -253,12 +262,13 @@ def web_app(built: House) -> FastAPI:
         pages.router(
             pages.Console(
                 built.database,
-                tokens(settings),
+                signed_tokens,
                 authenticate,
+                _people(settings),
                 credentials.COOKIE,
                 built.site.time_zone,
                 settings.demo,
-                settings.base_url.startswith("https:"),
+                https,
             )
         )
     )
@@ -286,6 +296,17 @@ def web_app(built: House) -> FastAPI:
         return problem.problem(error)
 
     return web
+
+
+def _people(settings: Settings) -> People:
+    access = settings.access
+    return People(
+        Passwords(access.password_length),
+        Seeds(site_key(settings.data_dir)),
+        LockOut(access.lockout_after, timedelta(seconds=access.lockout_s), timedelta(seconds=access.lockout_most_s)),
+        Lifetime(timedelta(hours=access.session_hours), timedelta(minutes=access.idle_minutes)),
+        frozenset(access.totp_roles),
+    )
 
 
 def _subscribing(subscriptions: Subscriptions) -> fhir.OnWrite:

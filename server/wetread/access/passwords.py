@@ -23,7 +23,7 @@ class Passwords:
     """Hashes and checks, `at_once` at a time: each takes 64 MiB (RFC 9106 4, second choice)."""
 
     def __init__(self, minimum_length: int = 12, at_once: int = 4, hasher: PasswordHasher | None = None) -> None:
-        self._minimum_length = minimum_length
+        self.minimum_length = minimum_length
         self._hasher = hasher or PasswordHasher()
         self._turns = anyio.CapacityLimiter(at_once)
         self._nobodys: str | None = None
@@ -31,10 +31,8 @@ class Passwords:
     def require_good(self, name: str, password: str) -> None:
         """Raises InvalidInput for one that is too short, too long, the person's name, or among the first guesses."""
         plain = _normal(password)
-        if len(plain) < self._minimum_length:
-            raise InvalidInput(
-                f"a password has at least {self._minimum_length} characters; a sentence makes a good one"
-            )
+        if len(plain) < self.minimum_length:
+            raise InvalidInput(f"a password has at least {self.minimum_length} characters; a sentence makes a good one")
         if len(plain) > _MOST_CHARACTERS:
             raise InvalidInput(f"a password has at most {_MOST_CHARACTERS} characters")
         bare = plain.casefold()

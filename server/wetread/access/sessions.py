@@ -73,8 +73,11 @@ async def begin(conn: Connection, account_name: str, lifetime: Lifetime, network
     return value
 
 
-async def person(conn: Connection, cookie: str) -> Signed | None:
-    """Who the cookie's value stands for now; None where its session is over, or the account disabled."""
+async def person(conn: Connection, cookie: str, *, active: bool = True) -> Signed | None:
+    """Who the cookie's value stands for now; None where its session is over, or the account disabled.
+
+    `active`: the person is there, so the idle time starts anew. What a page's script asks for shows nobody.
+    """
     value = digest(cookie)
     found = await (
         await conn.execute(
@@ -90,7 +93,7 @@ async def person(conn: Connection, cookie: str) -> Signed | None:
     if found is None:
         return None
     name, authenticated_at, seen_long_ago = found
-    if seen_long_ago:
+    if seen_long_ago and active:
         await conn.execute("UPDATE login_session SET seen_at = clock_timestamp() WHERE digest = %s", (value,))
     return Signed(await named(conn, name), authenticated_at, value)
 

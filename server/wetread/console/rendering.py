@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from wetread.access.rights import ROLES
 from wetread.results import narrative
 
 _HEADERS = {
@@ -53,6 +54,7 @@ class Pages:
         self._templates.globals["demo"] = demo
         self._templates.filters |= {
             "moment": self._moment,
+            "role_name": lambda code: ROLES.get(code, code),
             "state_words": lambda state: _STATES[state],
             "model_label": narrative.model_label,
             "measurement_text": narrative.measurement_text,
@@ -60,7 +62,9 @@ class Pages:
         }
 
     def page(self, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
-        return HTMLResponse(self._templates.get_template(template).render(values), status, _HEADERS)
+        """`visitor.header` gives what the page of somebody signed in shows at its top."""
+        shown = {"principal": None, "has_own_page": False, "sign_out_token": "", **values}
+        return HTMLResponse(self._templates.get_template(template).render(shown), status, _HEADERS)
 
     def _moment(self, at: datetime) -> Markup:
         local = at.astimezone(self._zone)
