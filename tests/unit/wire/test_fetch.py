@@ -21,6 +21,7 @@ from wetread.errors import Misconfigured, PeerUnavailable, Unsupported
 from wetread.wire.fetch import Fetch, UnusableAnswer, max_age_s, trusted
 
 LOOPBACK = AllowedEndpoints.parse(("127.0.0.0/8",))
+TRUSTED = trusted()
 NAMED = AllowedEndpoints.parse(("idp.example.org",))
 
 
@@ -75,7 +76,7 @@ async def peer() -> AsyncIterator[Peer]:
 
 @pytest.fixture
 async def fetch() -> AsyncIterator[Fetch]:
-    fetch = Fetch(LOOPBACK)
+    fetch = Fetch(LOOPBACK, TRUSTED)
     yield fetch
     await fetch.close()
 
@@ -226,7 +227,7 @@ async def test_a_certificate_of_an_authority_that_is_not_trusted_is_refused(
     peer: Peer, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=tls[0])
-    fetch = Fetch(LOOPBACK)
+    fetch = Fetch(LOOPBACK, TRUSTED)
     with pytest.raises(PeerUnavailable, match="ConnectError"):
         await get(fetch, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     await fetch.close()
@@ -254,7 +255,7 @@ async def test_a_listed_name_never_leads_to_these_addresses(address: str) -> Non
     async def resolve(host: str, port: int) -> Sequence[str]:
         return ["127.0.0.1", address]
 
-    fetch = Fetch(NAMED, resolve=resolve)
+    fetch = Fetch(NAMED, TRUSTED, resolve)
     with pytest.raises(Unsupported, match="never called"):
         await get(fetch, "https://idp.example.org/")
     await fetch.close()
@@ -265,7 +266,7 @@ async def test_a_listed_name_never_leads_to_these_addresses(address: str) -> Non
     ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "0.0.0.0", "[::]", "255.255.255.255"],
 )
 async def test_nor_does_a_network_that_holds_them(host: str) -> None:
-    fetch = Fetch(AllowedEndpoints.parse(("0.0.0.0/0", "::/0")))
+    fetch = Fetch(AllowedEndpoints.parse(("0.0.0.0/0", "::/0")), TRUSTED)
     with pytest.raises(Unsupported, match="never called"):
         await get(fetch, f"https://{host}/")
     await fetch.close()
@@ -280,7 +281,7 @@ async def test_other_spellings_of_an_address_are_refused(host: str, peer: Peer, 
 
 async def test_an_ipv4_mapped_address_counts_as_the_ipv4_address(peer: Peer, fetch: Fetch) -> None:
     assert await get(fetch, peer.url(host="[::ffff:127.0.0.1]")) == b"{}"
-    elsewhere = Fetch(AllowedEndpoints.parse(("10.0.0.0/8",)))
+    elsewhere = Fetch(AllowedEndpoints.parse(("10.0.0.0/8",)), TRUSTED)
     with pytest.raises(Unsupported):
         await get(elsewhere, peer.url(host="[::ffff:127.0.0.1]"))
     await elsewhere.close()
@@ -290,7 +291,7 @@ async def test_localhost_is_loopback_or_nothing(peer: Peer) -> None:
     async def poisoned(host: str, port: int) -> Sequence[str]:
         return ["127.0.0.1", "10.0.0.1"]
 
-    fetch = Fetch(LOOPBACK, resolve=poisoned)
+    fetch = Fetch(LOOPBACK, TRUSTED, poisoned)
     with pytest.raises(Unsupported):
         await get(fetch, peer.url(host="localhost"))
     await fetch.close()
@@ -303,7 +304,7 @@ async def test_an_unlisted_name_is_not_even_resolved() -> None:
         asked.append(host)
         return ["127.0.0.1"]
 
-    fetch = Fetch(LOOPBACK, resolve=resolve)
+    fetch = Fetch(LOOPBACK, TRUSTED, resolve)
     with pytest.raises(Unsupported, match=r"outbound\.allow"):
         await get(fetch, "https://evil.example.org/")
     assert asked == []
@@ -311,7 +312,7 @@ async def test_an_unlisted_name_is_not_even_resolved() -> None:
 
 
 async def test_beyond_loopback_only_https() -> None:
-    fetch = Fetch(NAMED)
+    fetch = Fetch(NAMED, TRUSTED)
     with pytest.raises(Unsupported, match="https"):
         await get(fetch, "http://idp.example.org/")
     await fetch.close()
