@@ -59,6 +59,7 @@ from wetread.settings import Role, Settings, share_dir
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Connection, Database
 from wetread.wire.fetch import Fetch
+from wetread.wire.tls import ClientTls, Contexts, client_contexts
 from wetread.work.jobs import Payload, Work
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,19 @@ def model_packages(settings: Settings) -> dict[str, ModelPackage]:
 
 
 def destinations(settings: Settings) -> tuple[Destination, ...]:
-    return tuple(Destination(**{**d.model_dump(), "sends": frozenset(d.sends)}) for d in settings.outbound.destinations)
+    return tuple(
+        Destination(**{**d.model_dump(exclude={"tls"}), "sends": frozenset(d.sends)})
+        for d in settings.outbound.destinations
+    )
+
+
+def _peer_tls(settings: Settings) -> dict[str, Contexts]:
+    """Raises Misconfigured."""
+    return {
+        d.name: client_contexts(ClientTls(d.tls.authority, d.tls.certificate, d.tls.key, d.tls.minimum_version))
+        for d in settings.outbound.destinations
+        if d.tls is not None
+    }
 
 
 @dataclass(frozen=True)
@@ -150,7 +163,7 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
     wanted = destinations(settings)
     packages = model_packages(settings)
     joining = Joining(work, timedelta(days=settings.study.propose_window_days), settings.study.match_on_patient)
-    deliver = Deliver(database, blobs, {d.name: d for d in wanted}, settings.dicom.ae_title)
+    deliver = Deliver(database, blobs, {d.name: d for d in wanted}, settings.dicom.ae_title, _peer_tls(settings))
     endpoints = AllowedEndpoints.parse(settings.outbound.allow)
     known_topics = topics.load(shipped / "conformance" / "topics")
     subscriptions = Subscriptions(known_topics, endpoints, work, settings.fhir_base)

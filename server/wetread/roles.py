@@ -6,28 +6,30 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_network
 
-import uvicorn
-
 from wetread.app import House, house, web_app
 from wetread.archive.sweep import sweep
+from wetread.domain.networks import Networks, networks
 from wetread.errors import Unreachable
 from wetread.inbound.dicom import DicomListener, DimseEvent
 from wetread.inbound.dicom_negotiation import AllowedPeer
+from wetread.inbound.http import Bounds, HttpListener
 from wetread.inbound.mllp import MllpListener, Received
 from wetread.record.audit import audit
 from wetread.record.events import Sequencer
 from wetread.record.search import units
-from wetread.settings import Role, Settings, Tls
+from wetread.settings import Http, Role, Settings, Tls, is_loopback
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import SyncConnection, SyncDatabase
+from wetread.wire.tls import ServerTls, server_context
 
 logger = logging.getLogger(__name__)
 
 _FIRST_SWEEP_S, _SWEEP_EVERY_S = 300.0, 6 * 3600.0
+_LOOPBACK = ("127.0.0.0/8", "::1/128")
 _QUEUES: Mapping[Role, str] = {"work": "work", "infer": "infer", "notify": "notify"}
 
 
@@ -114,7 +116,7 @@ async def _serve_mllp(built: House, stop: asyncio.Event) -> None:
         limit_bytes=settings.limit_mb * 1024 * 1024,
         idle_timeout_s=settings.idle_timeout_s,
         max_connections=settings.max_connections,
-        allow=tuple(ip_network(network) for network in settings.allow),
+        allow=networks(settings.allow),
         tls=_tls(settings.tls),
     )
     await listener.start()
@@ -175,35 +177,41 @@ def _audit_dimse(conn: SyncConnection, event: DimseEvent) -> None:
     )
 
 
-def _tls(settings: Tls | None) -> ssl.SSLContext | None:
+def _tls(settings: Tls | None, *, protocols: Sequence[str] = ()) -> ssl.SSLContext | None:
     if settings is None:
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(settings.certificate, settings.key)
-    if settings.client_ca is not None:
-        context.load_verify_locations(settings.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    wanted = ServerTls(
+        settings.certificate,
+        settings.key,
+        settings.client_ca,
+        settings.require_client_certificate,
+        settings.minimum_version,
+    )
+    return server_context(wanted, protocols=protocols)
 
 
 async def _serve_http(built: House, stop: asyncio.Event) -> None:
     http = built.settings.http
-    server = _Server(
-        uvicorn.Config(
-            web_app(built), host=http.host, port=http.port, log_config=None, access_log=False, lifespan="off"
-        )
+    listener = HttpListener(
+        web_app(built),
+        http.host,
+        http.port,
+        allow=_http_peers(http),
+        tls=_tls(http.tls, protocols=["http/1.1"]),
+        bounds=Bounds(connections=http.max_connections),
     )
-    serving = asyncio.create_task(server.serve())
-    logger.info("HTTP listens on %s:%d", http.host, http.port)
-    await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    await serving
+    await listener.start()
+    logger.info("HTTP%s listens on %s:%d", "S" if http.tls else "", http.host, listener.port)
+    await asyncio.wait(
+        {asyncio.create_task(listener.wait()), asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED
+    )
+    await listener.close()
 
 
-class _Server(uvicorn.Server):
-    """Leaves signals to the process that runs the roles."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+def _http_peers(http: Http) -> Networks:
+    """Who may connect at all. A proxy may, for those it asks for; whether they may is seen from what it tells. Beyond
+    loopback plain HTTP is for proxies and this machine only, unless `allow` says more."""
+    if not http.allow and (http.tls is not None or is_loopback(http.host)):
+        return ()
+    own = () if http.allow else _LOOPBACK
+    return networks((*http.allow, *http.trusted_proxies, *own))

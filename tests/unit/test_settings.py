@@ -51,7 +51,8 @@ class TestTheExampleFile:
 
     def test_loads_with_every_example_in_it(self, file: Path) -> None:
         (file.parent / "site").mkdir()
-        touch(file.parent / "tls", "wetread.pem", "wetread.key", "clients.pem")
+        touch(file.parent / "tls", "wetread.pem", "wetread.key", "clients.pem", "hospital-ca.pem")
+        (file.parent / "secrets").mkdir(exist_ok=True)
         file.write_text(uncommented(EXAMPLE.read_text()))
         settings = load(file)
         assert settings.mllp.tls is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import register_uid, uid_to_service_class
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from wetread.domain import networks
 
 VERIFICATION = "1.2.840.10008.1.1"
 MODALITY_PERFORMED_PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
@@ -25,19 +24,14 @@ TRANSFER_SYNTAXES = frozenset(
 class AllowedPeer:
     """A sender that is let in: from this network, under this AE title; None admits any."""
 
-    network: Network | None = None
+    network: networks.Network | None = None
     ae_title: str | None = None
 
     def admits(self, address: str, ae_title: str) -> bool:
         """Whether a caller at `address` (IPv4 or IPv6) that calls itself `ae_title` is this peer."""
         if self.ae_title is not None and self.ae_title != ae_title:
             return False
-        if self.network is None:
-            return True
-        caller = ipaddress.ip_address(address.partition("%")[0])
-        if isinstance(caller, ipaddress.IPv6Address) and caller.ipv4_mapped is not None:
-            caller = caller.ipv4_mapped
-        return caller in self.network
+        return self.network is None or networks.within(networks.address(address), (self.network,))
 
 
 def is_admitted(allow: Sequence[AllowedPeer], address: str, ae_title: str) -> bool:

@@ -7,7 +7,6 @@ one the connection is closed and nothing is sent, since engines send again after
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import ssl
@@ -17,15 +16,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from wetread.domain.networks import Networks, address, within
 from wetread.errors import Misconfigured, Unreachable
 from wetread.wire.mllp import Deframer, Event, Frame, Junk, Oversize, Truncated, frame
 
 logger = logging.getLogger(__name__)
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 _READ_BYTES = 64 * 1024
 _CLOSE_S = 5.0
+_HANDSHAKE_S = 10.0
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 
@@ -65,7 +64,7 @@ class MllpListener:
         limit_bytes: int,
         idle_timeout_s: float | None,
         max_connections: int,
-        allow: tuple[Network, ...] = (),
+        allow: Networks = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.host = host
@@ -91,7 +90,13 @@ class MllpListener:
     async def start(self) -> None:
         """Raises Misconfigured when the address cannot be had."""
         try:
-            self._server = await asyncio.start_server(self._accept, self.host, self.port, ssl=self._tls)
+            self._server = await asyncio.start_server(
+                self._accept,
+                self.host,
+                self.port,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None,
+            )
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise Misconfigured(
@@ -116,14 +121,14 @@ class MllpListener:
         self._server = None
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        address = str((writer.get_extra_info("peername") or ("",))[0])
-        if not address:
+        peer = str((writer.get_extra_info("peername") or ("",))[0])
+        if not peer:
             writer.transport.abort()  # gone already
-        elif not self._allowed(address):
-            logger.warning("MLLP %s: turned %s away, it is not in the allow-list", self.name, address)
+        elif self._allow and not within(address(peer), self._allow):
+            logger.warning("MLLP %s: turned %s away, it is not in the allow-list", self.name, peer)
             writer.transport.abort()
         elif len(self._connections) >= self._max_connections and not self._make_room():
-            logger.warning("MLLP %s: turned %s away, every connection is at work", self.name, address)
+            logger.warning("MLLP %s: turned %s away, every connection is at work", self.name, peer)
             writer.transport.abort()
         else:
             _keep_alive(writer)
@@ -134,14 +139,6 @@ class MllpListener:
     def _forget(self, connection: _Connection) -> None:
         self._connections.discard(connection)
         connection.abandon()
-
-    def _allowed(self, address: str) -> bool:
-        if not self._allow:
-            return True
-        peer = ipaddress.ip_address(address.partition("%")[0])
-        if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped:
-            peer = peer.ipv4_mapped
-        return any(peer in network for network in self._allow)
 
     def _make_room(self) -> bool:
         idle = [connection for connection in self._connections if not connection.busy]

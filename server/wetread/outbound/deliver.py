@@ -18,6 +18,7 @@ from wetread.reading.outbox import Delivery
 from wetread.record.audit import audit
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database
+from wetread.wire.tls import Contexts
 from wetread.work.jobs import Payload
 
 _KIND = {"alert": "alert-sent", "sr": "instance-sent", "seg": "instance-sent", "pr": "instance-sent"}
@@ -29,6 +30,8 @@ class Deliver:
     blobs: LocalBlobs
     destinations: Mapping[str, Destination]
     calling_ae: str
+    tls: Mapping[str, Contexts] = field(default_factory=dict)
+    """By the name of a destination that is called with TLS."""
     connections: dict[str, mllp.MllpConnection] = field(default_factory=dict)
 
     async def __call__(self, payload: Payload) -> None:
@@ -71,14 +74,17 @@ class Deliver:
 
     async def _send_message(self, destination: Destination, message: bytes) -> str:
         connection = self.connections.setdefault(
-            destination.name, mllp.MllpConnection(destination.host, destination.port)
+            destination.name,
+            mllp.MllpConnection(destination.host, destination.port, tls=self.tls.get(destination.name)),
         )
         ack = await connection.exchange(message, timeout_s=destination.timeout_s)
         return ack.code
 
     def _send_objects(self, destination: Destination, contents: list[bytes]) -> None:
+        contexts = self.tls.get(destination.name)
+        context = contexts() if contexts is not None else None
         if destination.kind == "stow":
-            dicom.stow(contents, url=destination.url, headers={}, timeout_s=destination.timeout_s)
+            dicom.stow(contents, url=destination.url, headers={}, timeout_s=destination.timeout_s, tls=context)
         else:
             dicom.send(
                 contents,
@@ -87,6 +93,7 @@ class Deliver:
                 called_ae=destination.ae_title,
                 calling_ae=self.calling_ae,
                 timeout_s=destination.timeout_s,
+                tls=context,
             )
 
     def _told(self, delivery: Delivery, outcome: str, reason: str) -> list[audit.AuditEntry]:

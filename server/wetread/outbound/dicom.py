@@ -23,9 +23,11 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, _config, evt
 from pynetdicom.presentation import PresentationContext, build_context
+from requests.adapters import HTTPAdapter
 
 from wetread.errors import Misconfigured, PeerUnavailable, Refused
 from wetread.wire.dicom import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, read
+from wetread.wire.tls import ClientTls, client_contexts
 
 logger = logging.getLogger(__name__)
 
@@ -87,14 +89,25 @@ def send(
         raise refusals[0]
 
 
-def stow(data: Sequence[bytes], *, url: str, headers: Mapping[str, str], timeout_s: float) -> None:
+def stow(
+    data: Sequence[bytes],
+    *,
+    url: str,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    tls: ssl.SSLContext | None = None,
+) -> None:
     """Stores Part 10 files by STOW-RS (PS3.18 10.5) at the DICOMweb root `url`; `headers` carry the credential.
+
+    Without `tls` an https URL is called by the system's authorities and TLS 1.3.
 
     Raises like `send`.
     """
     try:
         # A body over the chunk size goes chunked, which not every archive takes.
-        client = DICOMwebClient(url, headers=dict(headers), timeout=timeout_s, chunk_size=2**31)
+        session = requests.Session()
+        session.mount("https://", _Over(tls or client_contexts(ClientTls())()))
+        client = DICOMwebClient(url, session=session, headers=dict(headers), timeout=timeout_s, chunk_size=2**31)
         client.set_http_retry_params(retry=False)
     except ValueError as error:
         raise Misconfigured(
@@ -116,6 +129,17 @@ def stow(data: Sequence[bytes], *, url: str, headers: Mapping[str, str], timeout
             raise RefusedByArchive(f"the archive refused an instance with failure reason {reason:04X}", status=reason)
     if failed:
         raise PeerUnavailable("the archive could not store every instance now")
+
+
+class _Over(HTTPAdapter):
+    """HTTPS by a context of ours."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+        super().init_poolmanager(*arguments, **named, ssl_context=self._context)
 
 
 def _item(data: bytes) -> _Item:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-import ssl
 from dataclasses import dataclass, field
 
 from wetread.errors import InvalidInput, PeerUnavailable, Refused
 from wetread.wire.hl7 import Message, parse
 from wetread.wire.hl7_ack import recover_control_id
 from wetread.wire.mllp import Deframer, Frame, Junk, Oversize, frame
+from wetread.wire.tls import Contexts
 
 _REPLY_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
@@ -48,7 +48,7 @@ class MllpConnection:
     the next message's.
     """
 
-    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, host: str, port: int, *, tls: Contexts | None = None) -> None:
         self.host = host
         self.port = port
         self._tls = tls
@@ -108,7 +108,7 @@ class MllpConnection:
                 # The peer gave up the idle connection as we wrote; nothing tells that this message is at fault.
                 pass
         self._abandon()
-        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self._tls)
+        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self._tls() if self._tls else None)
         sock: socket.socket = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._streams = (reader, writer)
@@ -155,7 +155,7 @@ async def send(
     message: bytes,
     *,
     timeout_s: float,
-    tls: ssl.SSLContext | None = None,
+    tls: Contexts | None = None,
     connection: MllpConnection | None = None,
 ) -> Ack:
     """Send one message, on `connection` when given (then host, port and tls are its own), else on one just for it.

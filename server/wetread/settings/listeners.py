@@ -7,29 +7,51 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from wetread.settings.section import AeTitle, Port, Section
+from wetread.settings.section import AeTitle, MinimumVersion, Port, Section, require_file
 
 
 class Tls(Section):
-    """Certificate files in PEM. With `client_ca`, only clients with a certificate of that authority are let in."""
+    """Certificate files in PEM. With `client_ca`, only clients with a certificate of that authority are let in, unless
+    `require_client_certificate` is off."""
 
     certificate: Path
     key: Path
     client_ca: Path | None = None
+    require_client_certificate: bool = True
+    minimum_version: MinimumVersion = "1.3"
+
+    @property
+    def is_mutual(self) -> bool:
+        return self.client_ca is not None and self.require_client_certificate
 
     @field_validator("certificate", "key", "client_ca")
     @classmethod
     def _is_file(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError(f"there is no file {value}")
-        return value
+        return require_file(value)
+
+
+class Limits(Section):
+    """How much one client or one address may ask of each process; 0 sets no limit."""
+
+    client_per_minute: int = Field(default=120_000, ge=0)
+    anonymous_per_minute: int = Field(default=600, ge=0)
+    refused_per_minute: int = Field(default=60, ge=0)
+    guesses_per_minute: int = Field(default=30, ge=0)
+    guesses_per_name: int = Field(default=10, ge=0)
 
 
 class Http(Section):
     host: str = "127.0.0.1"
     port: Port = 8080
     base_url: str = ""
-    """The address that clients see, without a closing slash; empty means http://host:port."""
+    """The address that clients see, without a closing slash; empty means http://host:port, or https with tls."""
+    allow: tuple[str, ...] = ()
+    """Networks (CIDR) that may ask; empty means any."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose word counts for whom they ask (X-Forwarded-For, Forwarded)."""
+    tls: Tls | None = None
+    max_connections: int = Field(default=1000, ge=1)
+    limits: Limits = Limits()
 
 
 class Mllp(Section):

@@ -72,6 +72,8 @@ def _anchored(model: type[BaseModel], values: Mapping[str, Any], folder: Path) -
         section = _section(field.annotation) if field else None
         if section is not None and isinstance(value, dict):
             done[key] = _anchored(section, value, folder)
+        elif section is not None and isinstance(value, list):
+            done[key] = [_anchored(section, item, folder) if isinstance(item, dict) else item for item in value]
         elif Path in kinds and isinstance(value, str):
             done[key] = folder / value
         elif Path in kinds and isinstance(value, list):

@@ -5,9 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from wetread.settings.section import Port, Section
+from wetread.settings.section import MinimumVersion, Port, Section, require_file
+
+
+class PeerTls(Section):
+    """TLS towards one peer; certificate files in PEM."""
+
+    authority: Path | None = None
+    """Who vouches for the peer; the system's authorities where none is given."""
+    certificate: Path | None = None
+    key: Path | None = None
+    minimum_version: MinimumVersion = "1.3"
+
+    @field_validator("authority", "certificate", "key")
+    @classmethod
+    def _is_file(cls, value: Path | None) -> Path | None:
+        return require_file(value)
+
+    @model_validator(mode="after")
+    def _pair(self) -> PeerTls:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together")
+        return self
 
 
 class Destination(Section):
@@ -23,6 +44,8 @@ class Destination(Section):
     facility: str = ""
     sends: tuple[Literal["sr", "seg", "pr", "alert"], ...] = Field(min_length=1)
     timeout_s: float = Field(default=30, gt=0)
+    tls: PeerTls | None = None
+    """Without it MLLP and DICOM go in the clear; an https URL is TLS in any case."""
 
     @model_validator(mode="after")
     def _whole(self) -> Destination:

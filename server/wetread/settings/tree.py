@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,7 +12,7 @@ from wetread.domain.endpoint import AllowedEndpoints
 from wetread.settings.access import Access
 from wetread.settings.listeners import Dicom, Http, Mllp
 from wetread.settings.reading import Models, Site, Study
-from wetread.settings.section import Section, is_loopback, require_network
+from wetread.settings.section import Section, is_loopback, require_network, with_secret_files
 from wetread.settings.sending import Export, Outbound
 
 
@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     profile: Literal["production", "demo"] = "production"
     data_dir: Path = Path("wetread-data")
     database_url: SecretStr | None = None
+    database_url_file: Path | None = None
+    """A file that holds database_url and nothing else, for secrets that are mounted as files."""
     overlay_dir: Path | None = None
     """The site's own `mappings/` files, laid over the shipped ones."""
     http: Http = Http()
@@ -57,7 +59,8 @@ class Settings(BaseSettings):
 
     @property
     def base_url(self) -> str:
-        return self.http.base_url or f"http://{self.http.host}:{self.http.port}"
+        host = f"[{self.http.host}]" if ":" in self.http.host else self.http.host
+        return self.http.base_url or f"{'https' if self.http.tls else 'http'}://{host}:{self.http.port}"
 
     @property
     def fhir_base(self) -> str:
@@ -66,6 +69,11 @@ class Settings(BaseSettings):
     @property
     def demo(self) -> bool:
         return self.profile == "demo"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return with_secret_files(cls, values)
 
     @field_validator("overlay_dir")
     @classmethod
@@ -86,14 +94,23 @@ class Settings(BaseSettings):
         for name, listener in (("mllp", self.mllp), ("dicom", self.dicom)):
             for network in listener.allow:
                 require_network(f"{name}.allow", network)
-            if not is_loopback(listener.host) and not listener.allow and not (listener.tls and listener.tls.client_ca):
+            if not is_loopback(listener.host) and not listener.allow and not (listener.tls and listener.tls.is_mutual):
                 raise ValueError(
                     f"{name}.host: {listener.host} is beyond loopback; give {name}.allow (networks) "
                     f"or {name}.tls with client_ca (mutual TLS)"
                 )
+        for key, networks in (("allow", self.http.allow), ("trusted_proxies", self.http.trusted_proxies)):
+            for network in networks:
+                require_network(f"http.{key}", network)
         endpoints = AllowedEndpoints.parse(self.outbound.allow)
         if self.demo:
             self._require_loopback(endpoints)
+        http = self.http
+        if not (is_loopback(http.host) or http.tls or http.trusted_proxies or http.allow):
+            raise ValueError(
+                f"http.host: {http.host} is beyond loopback, where plain HTTP shows tokens and patients to whoever "
+                "listens; give http.tls, or http.trusted_proxies (the proxy that speaks TLS), or http.allow (networks)"
+            )
         return self
 
     def _require_loopback(self, endpoints: AllowedEndpoints) -> None:
