@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -49,6 +50,7 @@ from wetread.reading.runtime import Runtime
 from wetread.reading.settle import Settle
 from wetread.reading.steps import INFER, REPORT, SETTLE
 from wetread.record.audit import audit
+from wetread.record.cursors import Cursors
 from wetread.record.export.export import Exporter
 from wetread.record.export.jobs import EXPORT, SWEEP
 from wetread.record.resources import Version
@@ -72,6 +74,11 @@ TOKEN_AUDIENCE = "urn:wetread:server"  # noqa: S105
 def site_key(data_dir: Path) -> bytes:
     """The key under which ids made from patient identifiers are HMACs; made once, kept with the data."""
     return secret_file(data_dir / "site.key", lambda: os.urandom(32))
+
+
+def cursors(data_dir: Path) -> Cursors:
+    """The seal of what pages of results go on from: the same in all processes of a site."""
+    return Cursors(hmac.digest(site_key(data_dir), b"cursors", "sha256"))
 
 
 def tokens(settings: Settings) -> Tokens:
@@ -267,6 +274,7 @@ def web_app(built: House) -> FastAPI:
             on_write=_subscribing(built.subscriptions),
             update_create=settings.fhir.update_create,
             topics=sorted(built.subscriptions.topics),
+            cursors=cursors(settings.data_dir),
         )
     )
     web.include_router(dicomweb.router(built.database, built.blobs, authenticate))

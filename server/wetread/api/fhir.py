@@ -27,6 +27,7 @@ from wetread.api.fhir_reads import Reads
 from wetread.api.fhir_writes import Writes
 from wetread.errors import InvalidInput, MethodNotAllowed, NotFound
 from wetread.record import lossless
+from wetread.record.cursors import OF_THIS_PROCESS, Cursors
 from wetread.store.database import Database
 
 Endpoint: TypeAlias = Callable[..., Awaitable[Response]]
@@ -43,14 +44,16 @@ def router(
     max_body_bytes: int = 16 * 1024 * 1024,
     update_create: bool = True,
     topics: Sequence[str] = (),
+    cursors: Cursors = OF_THIS_PROCESS,
 ) -> APIRouter:
     """The routes under /fhir. `base_url` is what the world calls that path, without a slash at its end.
 
     `on_write` is told, in the transaction of each write by a client, what was written: type, id, and its version
     (None for a deletion). What it raises undoes the write. `update_create` lets a PUT make a
-    resource under an id of the client's. `topics` are the canonicals that clients may subscribe to.
+    resource under an id of the client's. `topics` are the canonicals that clients may subscribe to. `cursors` are those
+    of all processes that answer under this address.
     """
-    face = Face(database, authenticate, audit, base_url.rstrip("/"), on_write, max_body_bytes, update_create)
+    face = Face(database, authenticate, audit, base_url.rstrip("/"), on_write, max_body_bytes, update_create, cursors)
     table = _table(face)
     openapi = lossless.dump(document(face.base_url, table))
     statements = _Metadata(face, _statements(face, topics))

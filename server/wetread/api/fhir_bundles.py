@@ -31,6 +31,7 @@ class Bundles:
                 returns=http.returns(request),
                 strict=http.prefers(request, "handling") == "strict",
                 may_create=self.face.update_create,
+                cursors=self.face.cursors,
             )
             if asked.is_transaction:
                 entries = [entry for entry in asked.entries if isinstance(entry, Entry)]

@@ -15,6 +15,7 @@ from wetread.api.fhir_audit import AuditHook, Visit, visit
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, MethodNotAllowed, NotFound
 from wetread.record.compartment import patients_named
+from wetread.record.cursors import Cursors
 from wetread.record.resources import Version
 from wetread.record.search.parameters import resource_types
 from wetread.store.database import Connection, Database
@@ -30,6 +31,7 @@ class Face:
 
     `on_write` is told, in the transaction of each write by a client, what was written: type, id, and its version
     (None for a deletion). What it raises undoes the write. `update_create` lets a PUT make a resource under its id.
+    `cursors` seals where pages go on.
     """
 
     database: Database
@@ -39,6 +41,7 @@ class Face:
     on_write: OnWrite
     max_body_bytes: int
     update_create: bool
+    cursors: Cursors
 
     @contextlib.asynccontextmanager
     async def visit(self, request: Request, interaction: str, *what: str) -> AsyncIterator[tuple[Visit, Reader]]:

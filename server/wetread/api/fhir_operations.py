@@ -138,13 +138,19 @@ async def _validate(conn: Connection, call: Call) -> Answer:
 
 async def _everything(conn: Connection, call: Call) -> Answer:
     page = await everything.everything(
-        conn, call.reader, call.resource_type, call.resource_id, call.given, call.face.base_url
+        conn,
+        call.reader,
+        call.resource_type,
+        call.resource_id,
+        call.given,
+        call.face.base_url,
+        cursors=call.face.cursors,
     )
     return Answer(page.body, page.patient_ids)
 
 
 async def _lastn(conn: Connection, call: Call) -> Answer:
-    page = await lastn.lastn(conn, call.reader, call.given, call.face.base_url)
+    page = await lastn.lastn(conn, call.reader, call.given, call.face.base_url, cursors=call.face.cursors)
     return Answer(page.body, page.patient_ids)
 
 

@@ -99,16 +99,16 @@ class Reads:
     async def _search(
         self, request: Request, one: Visit, reader: Reader, resource_type: str, compartment: tuple[str, str] | None
     ) -> Response:
-        params, base_url = await self._parameters(request, one), self.face.base_url
+        params, base_url, cursors = await self._parameters(request, one), self.face.base_url, self.face.cursors
         strict = http.prefers(request, "handling") == "strict"
 
         async def find(conn: Connection) -> search.SearchSet:
             if not resource_type:
                 return await search.search_system(
-                    conn, reader, params, base_url, compartment=compartment, strict=strict
+                    conn, reader, params, base_url, compartment=compartment, strict=strict, cursors=cursors
                 )
             return await search.search(
-                conn, reader, resource_type, params, base_url, compartment=compartment, strict=strict
+                conn, reader, resource_type, params, base_url, compartment=compartment, strict=strict, cursors=cursors
             )
 
         async with self.face.database.statements() as conn:

@@ -23,6 +23,7 @@ from wetread.errors import Contended, InvalidInput, NotFound, PreconditionFailed
 from wetread.record import conditional, fhirpath_patch, history, lossless, patch, resources
 from wetread.record.bundle_entry import METHODS, Entry
 from wetread.record.compartment import patients_named
+from wetread.record.cursors import OF_THIS_PROCESS, Cursors
 from wetread.record.links import conditional_references, rewritten
 from wetread.record.resources import Accepted, Version
 from wetread.record.search import search
@@ -55,6 +56,7 @@ class Manner:
     returns: str = "representation"
     strict: bool = False
     may_create: bool = True
+    cursors: Cursors = OF_THIS_PROCESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,11 +285,18 @@ async def _get(conn: Connection, reader: Reader, entry: Entry, manner: Manner) -
             found = await history.of_system(conn, reader, params, base)
         case _ if not type_:
             found = await search.search_system(
-                conn, reader, params, base, compartment=entry.compartment, strict=manner.strict
+                conn, reader, params, base, compartment=entry.compartment, strict=manner.strict, cursors=manner.cursors
             )
         case _:
             found = await search.search(
-                conn, reader, type_, params, base, compartment=entry.compartment, strict=manner.strict
+                conn,
+                reader,
+                type_,
+                params,
+                base,
+                compartment=entry.compartment,
+                strict=manner.strict,
+                cursors=manner.cursors,
             )
     return Done(entry, f'{{"resource":{found.body},"response":{{"status":"200 OK"}}}}', "", found.patient_ids)
 

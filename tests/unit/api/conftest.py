@@ -14,6 +14,7 @@ from wetread.api import fhir
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Unauthorized
 from wetread.record.audit import audit
+from wetread.record.cursors import OF_THIS_PROCESS, Cursors
 from wetread.store.database import Database
 
 READERS = {
@@ -36,7 +37,9 @@ async def _nobody_is_told(*_: object) -> None:
 
 
 @asynccontextmanager
-async def _calls(database: Database, *, update_create: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+async def _calls(
+    database: Database, *, update_create: bool = True, cursors: Cursors = OF_THIS_PROCESS
+) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     base = "http://wetread.example/fhir"
     app.include_router(
@@ -48,6 +51,7 @@ async def _calls(database: Database, *, update_create: bool = True) -> AsyncIter
             on_write=_nobody_is_told,
             max_body_bytes=1_000_000,
             update_create=update_create,
+            cursors=cursors,
         )
     )
     headers = {"Authorization": "Bearer all"}

@@ -20,8 +20,9 @@ from wetread.errors import InvalidInput
 from wetread.record import resources
 from wetread.record.compartment import definitions, patients_of, patients_of_all, visible
 from wetread.record.condition import FALSE, TRUE, Condition, all_of, any_of, none_of
+from wetread.record.cursors import OF_THIS_PROCESS, Cursors
 from wetread.record.operations.input import Given
-from wetread.record.operations.pages import Page, bundle, opened, sealed
+from wetread.record.operations.pages import Page, bundle
 from wetread.record.resources import Version
 from wetread.record.search.index import date_range
 from wetread.record.search.parameters import parameters_of, resource_types
@@ -165,7 +166,14 @@ class _Keyed:
 
 
 async def everything(
-    conn: Connection, reader: Reader, focus_type: str, focus_id: str, given: Given, base_url: str
+    conn: Connection,
+    reader: Reader,
+    focus_type: str,
+    focus_id: str,
+    given: Given,
+    base_url: str,
+    *,
+    cursors: Cursors = OF_THIS_PROCESS,
 ) -> Page:
     """One page on a patient, an encounter, or every patient where `focus_id` is empty.
 
@@ -189,18 +197,19 @@ async def everything(
     limits = all_of([Condition("NOT r.deleted"), *_asked(given), seen])
     stages = [all_of([stage, limits]) for stage in stages]
 
-    position = opened(given.cursor, 2) if given.cursor else [0, 0]
+    url = "/".join(part for part in (base_url, focus_type, focus_id, "$everything") if part)
+    params = _params(given)
+    position = cursors.opened(reader, url, params, given.cursor) if given.cursor else [0, 0]
     page, more = await _page(conn, stages, position, count)
     total = None
     if not given.cursor and (focus_id or not more):
         total = sum([await _count(conn, stage) for stage in stages[:2]]) if more else sum(s < 2 for s, _ in page)
-    after = sealed([page[-1][0], page[-1][1].key]) if more and page else ""
-    url = "/".join(part for part in (base_url, focus_type, focus_id, "$everything") if part)
+    after = cursors.sealed(reader, url, params, [page[-1][0], page[-1][1].key]) if more and page else ""
     versions = [row.version() for _, row in page]
     entries = [
         entry(v, base_url, "include" if stage == 2 else "match") for (stage, _), v in zip(page, versions, strict=True)
     ]
-    body = bundle(entries, total, url, _params(given), given.cursor, after)
+    body = bundle(entries, total, url, params, given.cursor, after)
     return Page(
         body,
         tuple(dict.fromkeys(owners))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import LiteralString
 
 from psycopg.rows import class_row
 
@@ -12,8 +13,10 @@ from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, TooCostly
 from wetread.record.compartment import patients_of, visible
 from wetread.record.condition import Condition, all_of
+from wetread.record.cursors import OF_THIS_PROCESS, Cursors
 from wetread.record.operations.input import Given
-from wetread.record.operations.pages import Page, bundle, opened, sealed
+from wetread.record.operations.pages import Page, bundle
+from wetread.record.page import PAGE_BYTES, cut
 from wetread.record.resources import Version
 from wetread.record.search.plan import MOST_COUNT
 from wetread.record.search.query import matching
@@ -35,8 +38,8 @@ _CANDIDATES = """
     ) c ON TRUE
     WHERE r.resource_type = 'Observation' AND NOT r.deleted AND
 """
-_BODIES = """
-    SELECT resource_type, id, version_id, last_updated, body, deleted FROM resource
+_BODIES: LiteralString = """
+    SELECT resource_type, id, version_id, last_updated, body, deleted, array_position(%s::bigint[], key) FROM resource
     WHERE key = ANY (%s) AND NOT deleted ORDER BY array_position(%s::bigint[], key)
 """
 
@@ -50,7 +53,9 @@ class _Candidate:
     codes: list[str | None]
 
 
-async def lastn(conn: Connection, reader: Reader, given: Given, base_url: str) -> Page:
+async def lastn(
+    conn: Connection, reader: Reader, given: Given, base_url: str, *, cursors: Cursors = OF_THIS_PROCESS
+) -> Page:
     """One page of the newest `max` observations of each code, the newest first; those of equal time go together.
 
     Raises Forbidden, InvalidInput where no patient or subject is named and for a bad search parameter, TooCostly.
@@ -64,7 +69,9 @@ async def lastn(conn: Connection, reader: Reader, given: Given, base_url: str) -
     filters = [(n, v) for n, v in given.search if n != "_count"]
     count = _count([v for n, v in given.search if n == "_count"])
 
-    newest, skipped = opened(given.cursor, 2) if given.cursor else (0, 0)
+    params = [("max", str(most)), *given.search]
+    url = f"{base_url}/Observation/$lastn"
+    newest, skipped = cursors.opened(reader, url, params, given.cursor) if given.cursor else (0, 0)
     where = all_of(
         [
             visible(reader, "Observation"),
@@ -76,12 +83,11 @@ async def lastn(conn: Connection, reader: Reader, given: Given, base_url: str) -
     keys = _last(candidates, most)
     page = keys[skipped : skipped + count]
     newest = newest or max((c.key for c in candidates), default=0)
-    after = sealed([newest, skipped + count]) if skipped + count < len(keys) and count else ""
-    async with conn.cursor(row_factory=class_row(Version)) as cursor:
-        await cursor.execute(_BODIES, (page, page))
-        versions = await cursor.fetchall()
-    params = [("max", str(most)), *given.search]
-    url = f"{base_url}/Observation/$lastn"
+    rows = await (await conn.execute(cut(_BODIES), (page, page, page, PAGE_BYTES))).fetchall()
+    versions = [Version(*row[:6]) for row in rows]
+    is_cut = bool(rows) and len(rows) < rows[0][-2]
+    reached = skipped + (rows[-1][6] if is_cut else len(page))
+    after = cursors.sealed(reader, url, params, [newest, reached]) if reached < len(keys) and count else ""
     entries = (entry(version, base_url, "match") for version in versions)
     return Page(
         bundle(entries, len(keys), url, params, given.cursor, after),

@@ -12,6 +12,7 @@ from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput
 from wetread.record.compartment import visible
 from wetread.record.condition import TRUE, Condition, all_of, any_of
+from wetread.record.page import cut
 from wetread.record.resources import Version
 from wetread.record.search import found
 from wetread.record.search.found import Found
@@ -24,7 +25,8 @@ _MOST_ROUNDS = 50
 
 
 class TooMany(Exception):
-    """The matches include more than MOST_INCLUDED resources, or by a longer chain than is followed."""
+    """The matches include more than MOST_INCLUDED resources, longer ones than fit, or by a longer chain than is
+    followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,10 @@ def parse(name: str, value: str) -> Include:
 
 
 async def included(
-    conn: Connection, reader: Reader, matches: Sequence[Version], includes: Sequence[Include]
+    conn: Connection, reader: Reader, matches: Sequence[Version], includes: Sequence[Include], most_bytes: int
 ) -> list[Found]:
-    """The included resources that the reader may see, each once, none of the matches among them.
+    """The included resources that the reader may see, each once, none of the matches among them; of at most so many
+    bytes together.
 
     Includes that iterate are followed from what was included, until nothing new is found. Raises TooMany.
     """
@@ -76,14 +79,15 @@ async def included(
             break
         fresh: list[Found] = []
         for include in wanted:
-            for each in await _step(conn, allowed, latest, include):
+            for each in await _step(conn, allowed, latest, include, most_bytes):
                 identity = each.version.resource_type, each.version.id
                 if identity not in seen:
                     seen.add(identity)
                     fresh.append(each)
+                    most_bytes -= len(each.version.body)
+            if len(all_found) + len(fresh) > MOST_INCLUDED or most_bytes < 0:
+                raise TooMany
         all_found += fresh
-        if len(all_found) > MOST_INCLUDED:
-            raise TooMany
         latest, wanted = [each.version for each in fresh], [i for i in includes if i.iterate]
     else:
         raise TooMany
@@ -103,8 +107,10 @@ _AROUND: LiteralString = "(SELECT * FROM unnest(%s::text[], %s::text[]))"
 
 
 async def _step(
-    conn: Connection, allowed: Condition, around: Sequence[Version], include: Include
-) -> list[Found]:  # fmt: skip
+    conn: Connection, allowed: Condition, around: Sequence[Version], include: Include, most_bytes: int
+) -> list[Found]:
+    """What one include gives, up to and with the one that goes beyond `most_bytes`; raises TooMany where that is not
+    all. What was found before counts again, so that a page may be shorter than it need be, never longer."""
     wanted_type = include.target if include.reverse else include.source
     around = [v for v in around if wanted_type in ("", v.resource_type)]
     if not around:
@@ -115,8 +121,11 @@ async def _step(
     for condition in linked:
         sql = _SELECT + condition.sql + ") AND (" + allowed.sql + ") ORDER BY r.key LIMIT %s"
         async with conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(sql, (*condition.args, *allowed.args, MOST_INCLUDED + 1))
-            rows += [Found.of(row) for row in await cursor.fetchall()]
+            await cursor.execute(cut(sql), (*condition.args, *allowed.args, MOST_INCLUDED + 1, max(most_bytes, 1)))
+            found_rows = await cursor.fetchall()
+        if found_rows and len(found_rows) < found_rows[0][-2]:
+            raise TooMany
+        rows += [Found.of(row) for row in found_rows]
     return rows
 
 

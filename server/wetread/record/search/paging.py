@@ -8,14 +8,12 @@ that is under way while the first page is made, and commits after it, may still 
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cmp_to_key
+from itertools import accumulate
 from typing import Any, LiteralString, TypeAlias
 
 from psycopg.rows import tuple_row
@@ -23,13 +21,14 @@ from psycopg.rows import tuple_row
 from wetread.errors import InvalidInput
 from wetread.record import lossless
 from wetread.record.condition import FALSE, TRUE, Condition, all_of, any_of
+from wetread.record.cursors import CURSOR
+from wetread.record.page import MOST_BYTES, PAGE_BYTES, cut
 from wetread.record.search import found, index
 from wetread.record.search.found import Found
 from wetread.record.search.parameters import FULL_TEXT, SearchParameter
 from wetread.record.search.query_values import TABLES
 from wetread.store.database import Connection
 
-CURSOR = "_cursor"
 MOST_KEYS = 5
 MOST_MOVED = 5000
 
@@ -103,42 +102,34 @@ def keys(value: str, parameters: Mapping[str, SearchParameter]) -> tuple[Key, ..
     return tuple(read)
 
 
-def seal(cursor: Cursor) -> str:
+def place(cursor: Cursor) -> list[Any]:
+    """The cursor as what JSON can hold."""
     values = [
         v.isoformat() if isinstance(v, datetime) else str(v) if isinstance(v, Decimal) else v for v in cursor.values
     ]
-    began = cursor.began.isoformat() if cursor.began else ""
-    text = json.dumps([cursor.key, values, began, cursor.last_key], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return [cursor.key, values, cursor.began.isoformat() if cursor.began else "", cursor.last_key]
 
 
-def opened(text: str, sort: Sequence[Key]) -> Cursor:
-    """Raises InvalidInput for what is no cursor of this sort."""
+def placed(found: Any, sort: Sequence[Key]) -> Cursor:
+    """The cursor of a place. Raises InvalidInput for one of another version of this server."""
     try:
-        key, values, began, last_key = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        key, values, began, last_key = found
         read = tuple(_value(v, k) for v, k in zip(values, sort, strict=True))
-        numbers = all(type(n) is int and 0 <= n < 2**63 for n in (key, last_key))
         moment = datetime.fromisoformat(began).astimezone(UTC) if began else None
-        if numbers and (moment is not None) == is_mutable(sort):
-            return Cursor(key, read, moment, last_key)
-    except (ValueError, TypeError, binascii.Error, RecursionError, InvalidOperation, OverflowError):
-        pass
-    raise InvalidInput("not a page of this search; follow the link that the server gave", location=f"http.{CURSOR}")
+        return Cursor(int(key), read, moment, int(last_key))
+    except (ValueError, TypeError, InvalidOperation) as error:
+        message = "not a page of this search; follow the link that the server gave"
+        raise InvalidInput(message, location=f"http.{CURSOR}") from error
 
 
-def _value(value: Any, key: Key) -> Any:
+def _value(value: str | None, key: Key) -> Any:
     if value is None:
         return None
-    if not isinstance(value, str) or not lossless.is_text(value):
-        raise ValueError("not a value of a cursor")
     match key.sql_type:
         case "timestamptz":
             return datetime.fromisoformat(value).astimezone(UTC)
         case "numeric":
-            number = Decimal(value)
-            if number.is_nan() or (number.is_finite() and abs(number.adjusted()) > 1000):
-                raise ValueError("not a number of the index")
-            return number
+            return Decimal(value)
     return value
 
 
@@ -156,8 +147,8 @@ async def page(
     most: int,
     *,
     is_broad: bool = False,
-) -> list[Row]:
-    """The first `most` matches after the cursor, in order.
+) -> tuple[list[Row], bool]:
+    """The first `most` matches after the cursor, in order, and whether there are more; fewer where they are long.
 
     `is_broad` says that the condition, which holds the types too, is likely to leave many: then the page is read along
     the keys, or along the index of the sort key, rather than all matches sorted.
@@ -166,11 +157,11 @@ async def page(
     if cursor and cursor.began:
         unmoved = all_of([where, Condition("r.key <= %s AND r.last_updated <= %s", (cursor.last_key, cursor.began))])
     if is_broad and len(types) == len(sort) == 1 and sort[0].code not in _OWN and sort[0].kind in _INDEXED_IN_ORDER:
-        rows = await _walked(conn, unmoved, sort[0], cursor, most, types[0])
+        rows, more = await _walked(conn, unmoved, sort[0], cursor, most + 1, types[0])
     else:
-        rows = await _rows(conn, unmoved, sort, cursor, most, is_broad=is_broad)
+        rows, more = await _rows(conn, unmoved, sort, cursor, most + 1, is_broad=is_broad)
     if cursor is None or cursor.began is None:
-        return rows
+        return rows[:most], more or len(rows) > most
     # Looked for last: what changes between the two statements is then found twice, not lost.
     moved = await _moved(conn, where, sort, cursor)
 
@@ -179,7 +170,16 @@ async def page(
 
     later = {r.key: r for r in moved if _compare(r.key, r.values, cursor.key, cursor.values, sort) > 0}
     here = [r for r in rows if r.key not in later]
-    return sorted([*here, *later.values()], key=cmp_to_key(order))[:most]
+    merged = sorted([*here, *later.values()], key=cmp_to_key(order))
+    # What lies between the last row that was read and the next waits for it.
+    whole = [r for r in merged if order(r, rows[-1]) <= 0] if more else merged
+    ends = [
+        end
+        for end, before in enumerate(accumulate(len(r.found.version.body) for r in whole), 1)
+        if before >= PAGE_BYTES
+    ]
+    there = whole[: min([most, *ends[:1]])]
+    return there, len(there) < len(merged) or more
 
 
 async def last_key(conn: Connection) -> int:
@@ -191,7 +191,7 @@ async def last_key(conn: Connection) -> int:
 
 async def _rows(
     conn: Connection, where: Condition, sort: Sequence[Key], cursor: Cursor | None, most: int, *, is_broad: bool
-) -> list[Row]:
+) -> tuple[list[Row], bool]:
     columns: list[LiteralString] = []
     joins: list[LiteralString] = []
     args: list[Any] = []
@@ -228,7 +228,7 @@ _INDEXED_IN_ORDER = frozenset({"token", "reference", "date", "number", "quantity
 
 async def _walked(
     conn: Connection, where: Condition, key: Key, cursor: Cursor | None, most: int, resource_type: str
-) -> list[Row]:
+) -> tuple[list[Row], bool]:
     """Along the index, each resource at its first row in this order; then those that have no row."""
     table, (column, _, sql_type) = TABLES[key.kind], _COLUMNS[key.kind]
     sign: LiteralString = ">" if key.descending else "<"
@@ -236,6 +236,7 @@ async def _walked(
     value: LiteralString = "i." + column
     has_value: LiteralString = " AND i.target_id <> ''" if key.kind == "reference" else ""
     rows: list[Row] = []
+    more = False
     if cursor is None or cursor.values[0] is not None:
         after = TRUE
         if cursor is not None:
@@ -253,22 +254,28 @@ async def _walked(
             + " AND (j." + column + ", j.ctid) " + sign + " (" + value + ", i.ctid))"
             " ORDER BY " + value + " " + way + ", r.key LIMIT %s"
         )  # fmt: skip
-        rows = await _read(conn, sql, (resource_type, key.code, *where.args, *after.args, most))
-    if len(rows) < most:
+        rows, more = await _read(conn, sql, (resource_type, key.code, *where.args, *after.args, most))
+    if len(rows) < most and not more:
         beyond_key = cursor.key if cursor is not None and cursor.values[0] is None else -1
         tail: LiteralString = (
             "SELECT " + found.COLUMNS + ", NULL FROM resource r WHERE (" + where.sql + ") AND r.key > %s"
             " AND NOT EXISTS (SELECT FROM " + table + " i WHERE i.resource_key = r.key AND i.param = %s" + has_value
             + ") ORDER BY r.key LIMIT %s"
         )  # fmt: skip
-        rows += await _read(conn, tail, (*where.args, beyond_key, key.code, most - len(rows)))
-    return rows
+        left = PAGE_BYTES - sum(len(row.found.version.body) for row in rows)
+        others, more = await _read(conn, tail, (*where.args, beyond_key, key.code, most - len(rows)), left)
+        rows += others
+    return rows, more
 
 
-async def _read(conn: Connection, sql: LiteralString, args: Sequence[Any]) -> list[Row]:
+async def _read(
+    conn: Connection, sql: LiteralString, args: Sequence[Any], most_bytes: int = PAGE_BYTES
+) -> tuple[list[Row], bool]:
+    """The rows, and whether some were left out because these are long."""
     async with conn.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(sql, args)
-        return [Row(Found.of(row), tuple(row[found.WIDTH :])) for row in await cursor.fetchall()]
+        await cursor.execute(cut(sql), (*args, max(most_bytes, 1)))
+        rows = await cursor.fetchall()
+    return [Row(Found.of(row), tuple(row[found.WIDTH : -2])) for row in rows], bool(rows) and len(rows) < rows[0][-2]
 
 
 _NAMES: tuple[LiteralString, ...] = ("s0", "s1", "s2", "s3", "s4")
@@ -311,7 +318,7 @@ def _compare(key: int, values: Values, other_key: int, others: Values, sort: Seq
 _MOVED: LiteralString = (
     "SELECT "
     + found.COLUMNS
-    + """, v.body, v.last_updated
+    + """, v.body AS then, v.last_updated AS at
     FROM resource r LEFT JOIN LATERAL (
         SELECT v.body, v.last_updated FROM resource_version v
         WHERE v.resource_type = r.resource_type AND v.id = r.id
@@ -330,12 +337,14 @@ async def _moved(conn: Connection, where: Condition, sort: Sequence[Key], cursor
     began = cursor.began
     args = (began, began, began, cursor.last_key, *where.args, MOST_MOVED + 1)
     async with conn.cursor(row_factory=tuple_row) as rows:
-        await rows.execute(_MOVED + where.sql + ") LIMIT %s", args)
+        await rows.execute(cut(_MOVED + where.sql + ") LIMIT %s"), (*args, MOST_BYTES))
         changed = await rows.fetchall()
-    if len(changed) > MOST_MOVED:
+    if len(changed) > MOST_MOVED or (changed and len(changed) < changed[0][-2]):
         raise InvalidInput("too much was changed since the first page; search anew", location=f"http.{CURSOR}")
     return [
-        Row(Found.of(row), _as_sorted(lossless.parse(then), at, row[2], sort)) for *row, then, at in changed if then
+        Row(Found.of(row), _as_sorted(lossless.parse(then), at, row[2], sort))
+        for *row, then, at, _, _ in changed
+        if then
     ]
 
 

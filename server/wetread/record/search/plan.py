@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from wetread.errors import InvalidInput
 from wetread.record.condition import Condition
+from wetread.record.cursors import CURSOR
 from wetread.record.search import includes, paging, query, slips
 from wetread.record.search.parameters import common_parameters
 
@@ -48,12 +49,8 @@ class Plan:
     def only_count(self) -> bool:
         return self.count == 0 or self.summary == "count"
 
-    @property
-    def cursor(self) -> paging.Cursor | None:
-        return paging.opened(self.cursor_text, self.sort) if self.cursor_text else None
-
     def link(self, relation: str, url: str, cursor: str) -> dict[str, str]:
-        params = [*self.applied, *([(paging.CURSOR, cursor)] if cursor else [])]
+        params = [*self.applied, *([(CURSOR, cursor)] if cursor else [])]
         return {"relation": relation, "url": url + (f"?{urlencode(params)}" if params else "")}
 
 
@@ -66,7 +63,7 @@ async def planned(
     plan = Plan(types)
     asked: list[tuple[str, str]] = []
     for name, value in params:
-        if name == paging.CURSOR:
+        if name == CURSOR:
             plan.cursor_text = value
         elif not value and not name.startswith("_") and query.known(types, name):
             _ignore(plan, name, "this search parameter has no value and was ignored", strict=strict)

@@ -13,6 +13,8 @@ from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound, TooCostly
 from wetread.record.compartment import member, visible
 from wetread.record.condition import TRUE, Condition, all_of, any_of
+from wetread.record.cursors import OF_THIS_PROCESS, Cursors
+from wetread.record.page import MOST_BYTES, PAGE_BYTES
 from wetread.record.search import includes, paging, query, searchset
 from wetread.record.search.found import Found
 from wetread.record.search.parameters import resource_types
@@ -44,6 +46,7 @@ async def search(
     compartment: tuple[str, str] | None = None,
     strict: bool = False,
     time_limit_s: float = TIME_LIMIT_S,
+    cursors: Cursors = OF_THIS_PROCESS,
 ) -> SearchSet:
     """One page, of a compartment (its type and id) where one is given.
 
@@ -56,7 +59,7 @@ async def search(
     path = "/".join((*compartment, resource_type) if compartment else (resource_type,))
     question = query.Question(conn, reader, base_url)
     async with time_limit(time_limit_s, "search", _ADVICE):
-        return await _search(question, (resource_type,), params, path, compartment, strict=strict)
+        return await _search(question, (resource_type,), params, path, compartment, cursors, strict=strict)
 
 
 async def search_system(
@@ -68,6 +71,7 @@ async def search_system(
     compartment: tuple[str, str] | None = None,
     strict: bool = False,
     time_limit_s: float = TIME_LIMIT_S,
+    cursors: Cursors = OF_THIS_PROCESS,
 ) -> SearchSet:
     """One page over several types: those of `_type`, else every type that the reader may search.
 
@@ -84,7 +88,7 @@ async def search_system(
     path = "/".join((*compartment, "*")) if compartment else ""
     question = query.Question(conn, reader, base_url)
     async with time_limit(time_limit_s, "search", _ADVICE):
-        return await _search(question, types, params, path, compartment, strict=strict)
+        return await _search(question, types, params, path, compartment, cursors, strict=strict)
 
 
 async def _search(
@@ -93,6 +97,7 @@ async def _search(
     params: Sequence[tuple[str, str]],
     path: str,
     compartment: tuple[str, str] | None,
+    cursors: Cursors,
     *,
     strict: bool,
 ) -> SearchSet:
@@ -106,16 +111,19 @@ async def _search(
         return SearchSet(searchset.bundle([], counted, [plan.link("self", url, "")]), ())
 
     began = datetime.now(UTC)
-    cursor = plan.cursor
+    cursor = None
+    if plan.cursor_text:
+        cursor = paging.placed(cursors.opened(reader, url, plan.applied, plan.cursor_text), plan.sort)
     is_broad = plan.is_broad and compartment is None
-    rows = await paging.page(conn, types, where, plan.sort, cursor, plan.count + 1, is_broad=is_broad)
-    page, included = await _with_includes(conn, reader, rows[: plan.count], plan)
-    more = len(rows) > len(page)
+    rows, more = await paging.page(conn, types, where, plan.sort, cursor, plan.count, is_broad=is_broad)
+    page, included = await _with_includes(conn, reader, rows, plan)
+    more = more or len(page) < len(rows)
     matches = [row.found for row in page]
 
     links = [plan.link("self", url, plan.cursor_text)]
     if more:
-        links.append(plan.link("next", url, await _next(conn, page[-1], plan, cursor, began)))
+        place = paging.place(await _next(conn, page[-1], plan, cursor, began))
+        links.append(plan.link("next", url, cursors.sealed(reader, url, plan.applied, place)))
     entries = [
         *(searchset.entry(m.version, base_url, "match", plan.summary, plan.elements) for m in matches),
         *(searchset.entry(i.version, base_url, "include", plan.summary, _qualified(plan.elements)) for i in included),
@@ -137,23 +145,25 @@ async def _with_includes(
 ) -> tuple[list[paging.Row], list[Found]]:
     """The matches and what they include; fewer matches, for the next page to go on, where that would be too much."""
     while True:
+        left = MOST_BYTES if len(page) == 1 else PAGE_BYTES - sum(len(row.found.version.body) for row in page)
         try:
-            return page, await includes.included(conn, reader, [row.found.version for row in page], plan.includes)
+            versions = [row.found.version for row in page]
+            return page, await includes.included(conn, reader, versions, plan.includes, left)
         except includes.TooMany as error:
             if len(page) == 1:
-                text = "one match includes too many resources, or too long a chain of them; search for these instead"
+                text = "one match includes too much, or by too long a chain; search for what it includes instead"
                 raise TooCostly(text, location="http._include") from error
             page = page[: len(page) // 2]
 
 
 async def _next(
     conn: Connection, last: paging.Row, plan: Plan, cursor: paging.Cursor | None, began: datetime
-) -> str:  # fmt: skip
+) -> paging.Cursor:  # fmt: skip
     if not paging.is_mutable(plan.sort):
-        return paging.seal(paging.Cursor(last.key, last.values))
+        return paging.Cursor(last.key, last.values)
     if cursor is not None:
-        return paging.seal(paging.Cursor(last.key, last.values, cursor.began, cursor.last_key))
-    return paging.seal(paging.Cursor(last.key, last.values, began, await paging.last_key(conn)))
+        return paging.Cursor(last.key, last.values, cursor.began, cursor.last_key)
+    return paging.Cursor(last.key, last.values, began, await paging.last_key(conn))
 
 
 def _qualified(elements: tuple[str, ...]) -> tuple[str, ...]:
