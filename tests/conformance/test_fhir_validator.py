@@ -347,7 +347,7 @@ async def test_the_bundles_that_the_fhir_face_answers(database: Database) -> Non
     ]}  # fmt: skip
     async with database.transaction() as conn:
         await resources.put(conn, task)
-        await resources.delete(conn, "Task", "t1")
+        await resources.delete(conn, SYSTEM, "Task", "t1")
         request = await bundle_entry.read(lossless.dump(wanted))
         done = await bundle.transact(conn, SYSTEM, request.entries, bundle.Manner(BASE))
         found = await search.search(conn, SYSTEM, "Task", [("_count", "1"), ("no-such", "1")], BASE)

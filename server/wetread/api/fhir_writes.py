@@ -31,7 +31,7 @@ class Writes:
     async def create(self, request: Request, resource_type: str) -> Response:
         async with self.face.visit(request, "create", resource_type) as (one, reader):
             require_writable(resource_type)
-            reader.require("c", resource_type)
+            reader.require_some("c", resource_type)
             accepted = await self._resource(request, resource_type)
             condition = request.headers.get("if-none-exist")
 
@@ -43,7 +43,7 @@ class Writes:
     async def update(self, request: Request, resource_type: str, resource_id: str) -> Response:
         async with self.face.visit(request, "update", resource_type, resource_id) as (one, reader):
             require_writable(resource_type)
-            reader.require("u", resource_type)
+            reader.require_some("u", resource_type)
             accepted = await self._resource(request, resource_type)
             if accepted.content.get("id") != resource_id:
                 raise InvalidInput("the resource's id is not that of the URL", location=f"{resource_type}.id")
@@ -51,7 +51,7 @@ class Writes:
 
             async def work(conn: Connection) -> tuple[Version, bool]:
                 return await resources.update(
-                    conn, accepted, if_match=if_match, only_new=only_new, may_create=self.face.update_create
+                    conn, reader, accepted, if_match=if_match, only_new=only_new, may_create=self.face.update_create
                 )
 
             return await self._written(request, one, reader, work)
@@ -59,7 +59,7 @@ class Writes:
     async def update_by_condition(self, request: Request, resource_type: str) -> Response:
         async with self.face.visit(request, "update", resource_type) as (one, reader):
             require_writable(resource_type)
-            reader.require("u", resource_type)
+            reader.require_some("u", resource_type)
             condition, if_match = http.condition(request), http.if_match(request)
             accepted = await self._resource(request, resource_type)
 
@@ -76,7 +76,8 @@ class Writes:
             if_match = http.if_match(request)
 
             async def work(conn: Connection) -> tuple[Version, bool]:
-                return await resources.patch(conn, resource_type, resource_id, change, if_match=if_match), False
+                version = await resources.patch(conn, reader, resource_type, resource_id, change, if_match=if_match)
+                return version, False
 
             return await self._written(request, one, reader, work)
 
@@ -89,14 +90,14 @@ class Writes:
                 found = await resources.held_match(conn, reader, resource_type, condition)
                 if found is None:
                     raise NotFound(f"no {resource_type} matches the condition")
-                return await resources.patch(conn, resource_type, found.id, change, if_match=if_match), False
+                return await resources.patch(conn, reader, resource_type, found.id, change, if_match=if_match), False
 
             return await self._written(request, one, reader, work)
 
     async def delete(self, request: Request, resource_type: str, resource_id: str) -> Response:
         async with self.face.visit(request, "delete", resource_type, resource_id) as (one, reader):
             require_writable(resource_type)
-            reader.require("d", resource_type)
+            reader.require_some("d", resource_type)
             if_match = http.if_match(request)
 
             async def work(conn: Connection) -> Version | None:
@@ -108,7 +109,7 @@ class Writes:
         """Deletes the one match; none is as well (3.1.0.7.1, conditionalDelete single)."""
         async with self.face.visit(request, "delete", resource_type) as (one, reader):
             require_writable(resource_type)
-            reader.require("d", resource_type)
+            reader.require_some("d", resource_type)
             condition, if_match = http.condition(request), http.if_match(request)
 
             async def work(conn: Connection) -> Version | None:
@@ -131,7 +132,7 @@ class Writes:
         self, request: Request, reader: Reader, resource_type: str
     ) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
         require_writable(resource_type)
-        reader.require("u", resource_type)
+        reader.require_some("u", resource_type)
         text, is_fhirpath = await http.patch_text(request, self.face.max_body_bytes)
         if is_fhirpath:
             return fhirpath_patch.change(fhirpath_patch.parsed(lossless.parse(text)))
@@ -160,8 +161,8 @@ class Writes:
         self, conn: Connection, one: Visit, reader: Reader, resource_type: str, resource_id: str, if_match: int | None
     ) -> Version | None:
         patient_ids = await patients_of(conn, resource_type, [resource_id])
-        version = await resources.delete(conn, resource_type, resource_id, if_match=if_match)
+        version = await resources.delete(conn, reader, resource_type, resource_id, if_match=if_match)
         if version is not None:
             await self.face.on_write(conn, reader, resource_type, resource_id, None)
-        await one.record(conn, f"{resource_type}/{resource_id}", patient_ids)
+        await one.record(conn, f"{resource_type}/{resource_id}", patient_ids if version is not None else ())
         return version

@@ -87,7 +87,7 @@ async def transact(conn: Connection, reader: Reader, entries: Sequence[Entry], m
     """
     for entry in entries:
         if entry.method in _LETTERS:
-            reader.require(_LETTERS[entry.method], entry.resource_type)
+            reader.require_some(_LETTERS[entry.method], entry.resource_type)
     steps = await _settled(conn, reader, entries)
     _require_distinct(steps)
     changed = [step.identity for step in steps if step.changes and not step.is_new]
@@ -100,6 +100,11 @@ async def transact(conn: Connection, reader: Reader, entries: Sequence[Entry], m
     for step in sorted(steps, key=_turn):
         with _within(step.entry):
             done.append(await _done(conn, reader, await _linked(conn, reader, step, targets), manner))
+    # Last, since what is written may be open to its writer by way of what was written after it.
+    for each in done:
+        if each.written is not None and each.written[2] is not None:
+            with _within(each.entry):
+                await resources.require_within(conn, reader, _LETTERS[each.entry.method], each.written[2])
     return sorted(done, key=lambda d: d.entry.number)
 
 
@@ -219,19 +224,20 @@ async def _done(conn: Connection, reader: Reader, step: _Step, manner: Manner) -
         case "POST" if step.found is not None:
             return _answer(entry, step.found, 200, manner)
         case "POST" | "PUT":
-            return await _write(conn, step, manner)
+            return await _write(conn, reader, step, manner)
         case "PATCH":
-            return await _patch(conn, entry, manner)
+            return await _patch(conn, reader, entry, manner)
         case "DELETE":
-            return await _delete(conn, entry, manner)
+            return await _delete(conn, reader, entry, manner)
     return await _get(conn, reader, entry, manner)
 
 
-async def _write(conn: Connection, step: _Step, manner: Manner) -> Done:
+async def _write(conn: Connection, reader: Reader, step: _Step, manner: Manner) -> Done:
     entry = step.entry
     content = {**(entry.content or {}), "id": entry.id}
     by_condition = entry.method == "PUT" and bool(entry.condition)
-    if by_condition and step.found is None and not step.is_new and await resources.lock(conn, [step.identity]):
+    may_be_taken = by_condition and step.found is None and not step.is_new
+    if may_be_taken and await conditional.is_taken(conn, reader, *step.identity):
         raise conditional.taken(entry.resource_type)
     accepted = Accepted(lossless.dump(content), content)
     if step.is_new:
@@ -239,30 +245,34 @@ async def _write(conn: Connection, step: _Step, manner: Manner) -> Done:
         return _answer(entry, await resources.make(conn, accepted, entry.id), 201, manner, wrote=content)
     version, created = await resources.update(
         conn,
+        reader,
         accepted,
         if_match=entry.if_match,
         only_new=entry.method == "PUT" and entry.if_none_match == "*",
         may_create=manner.may_create,
+        is_judged=False,
     )
     return _answer(entry, version, 201 if created else 200, manner, wrote=content)
 
 
-async def _patch(conn: Connection, entry: Entry, manner: Manner) -> Done:
+async def _patch(conn: Connection, reader: Reader, entry: Entry, manner: Manner) -> Done:
     if entry.content is not None:
         change = fhirpath_patch.change(fhirpath_patch.parsed(entry.content))
     else:
         change = patch.change(entry.operations)
-    version = await resources.patch(conn, entry.resource_type, entry.id, change, if_match=entry.if_match)
+    version = await resources.patch(
+        conn, reader, entry.resource_type, entry.id, change, if_match=entry.if_match, is_judged=False
+    )
     return _answer(entry, version, 200, manner, wrote=version.resource())
 
 
-async def _delete(conn: Connection, entry: Entry, manner: Manner) -> Done:
-    before = await resources.current(conn, entry.resource_type, entry.id) if entry.id else None
+async def _delete(conn: Connection, reader: Reader, entry: Entry, manner: Manner) -> Done:
+    before = await resources.current(conn, reader, "d", entry.resource_type, entry.id) if entry.id else None
     after = None
     if not entry.id:
         resources.require_version(None, entry.if_match)
     else:
-        after = await resources.delete(conn, entry.resource_type, entry.id, if_match=entry.if_match)
+        after = await resources.delete(conn, reader, entry.resource_type, entry.id, if_match=entry.if_match)
     response = {"status": "204 No Content", **({"etag": f'W/"{after.version_id}"'} if after else {})}
     written = (entry.resource_type, entry.id, None) if before is not None and not before.deleted else None
     return Done(entry, lossless.dump({"response": response}), entry.what, _patients(before), written)

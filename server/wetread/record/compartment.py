@@ -1,4 +1,4 @@
-"""Whom a resource is about (FHIR R4 compartmentdefinition-patient.html)."""
+"""Whom a resource is about (FHIR R4 compartmentdefinition-patient.html), and what of a type a reader may see for it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, LiteralString
 
-from wetread.domain.reader import Reader
+from wetread.domain.reader import Reader, Scope
 from wetread.errors import NotFound
-from wetread.record.condition import FALSE, TRUE, Condition
+from wetread.record.condition import FALSE, TRUE, Condition, all_of, any_of
+from wetread.record.scopes import narrowed_to
 from wetread.record.search import paths
 from wetread.record.search.index import reference_parts
-from wetread.record.search.parameters import parameters_of, table
+from wetread.record.search.indexed import of_types
+from wetread.record.search.parameters import parameters_of, resource_types, table
 from wetread.store.database import Connection
 
 _PARAMETERS = ("patient", "subject")
@@ -25,12 +27,140 @@ _SELECT = """
 """
 
 
-def visible(reader: Reader, resource_type: str, alias: LiteralString = "r") -> Condition:
-    """What the reader may see of a type, as a condition on `resource` under `alias`.
+OPEN_BY_NAME = frozenset(
+    {
+        *("Practitioner", "PractitionerRole", "Organization", "OrganizationAffiliation", "HealthcareService"),
+        *("Location", "Endpoint", "Device", "DeviceDefinition", "Medication", "MedicationKnowledge", "Substance"),
+        *("CodeSystem", "ValueSet", "ConceptMap", "Questionnaire"),
+    }
+)
+"""Outside of R4's Patient compartment: what a `patient/` scope may read that names the type; `patient/*` may not."""
+_LEFT_OUT = frozenset({"Group", "AuditEvent"})
+"""In R4's Patient compartment, and yet about others: a Group tells who else is in it, an AuditEvent who worked."""
+BY_WHAT_THEY_REFER_TO = {"Provenance": "target", "Binary": "securityContext"}
 
-    Everything that reads a type passes through here: searches, chains, includes, operations, export.
+
+def visible(reader: Reader, resource_type: str, letter: str) -> Condition:
+    """What of a type the reader's scopes open to an interaction (one of c r u d s), as a condition on `resource r`.
+
+    Everything that reads a type passes through here: reads, searches, chains, includes, operations, histories. It is
+    TRUE where a scope opens the whole type, FALSE where none opens anything; else what any of the scopes opens
+    (docs/decisions/0024-what-a-scope-opens.md).
     """
-    return TRUE if reader.may("r", resource_type) or reader.may("s", resource_type) else FALSE
+    scopes = reader.opening(letter, resource_type)
+    if any(scope.level != "patient" and not scope.constraint for scope in scopes):
+        return TRUE
+    parts: list[Condition] = []
+    for scope in scopes:
+        level, narrowed = _level(reader, scope, resource_type, letter), narrowed_to(scope, resource_type)
+        part = all_of([level, narrowed])
+        if FALSE not in (level, narrowed) and part not in parts:
+            parts.append(part)
+    return TRUE if TRUE in parts else any_of(parts)
+
+
+def visible_or_gone(reader: Reader, resource_type: str, letter: str) -> Condition:
+    """`visible`, where deleted resources are among those asked: only who may see all of a type is told of them."""
+    seen = visible(reader, resource_type, letter)
+    return seen if seen == TRUE else all_of([Condition("NOT r.deleted"), seen])
+
+
+def visible_of(reader: Reader, resource_types: Sequence[str], letter: str) -> Condition:
+    """`visible` of several types, the types among the condition."""
+    seen = {resource_type: visible(reader, resource_type, letter) for resource_type in resource_types}
+    whole = [t for t, condition in seen.items() if condition == TRUE]
+    if len(whole) == len(seen):
+        return of_types("r", whole)
+    # What only its patient decides is one look into the index for all such types.
+    plain = [
+        t for t, condition in seen.items() if condition not in (TRUE, FALSE) and condition == _of_patient(reader, t)
+    ]
+    parts = [all_of([of_types("r", (t,)), seen[t]]) for t in seen if t not in {*whole, *plain} and seen[t] != FALSE]
+    if whole:
+        parts.append(of_types("r", whole))
+    if plain:
+        parts.append(_in_compartment(reader.patient_id or "", plain))
+    return any_of(parts)
+
+
+def _level(reader: Reader, scope: Scope, resource_type: str, letter: str) -> Condition:
+    """What the level of a scope opens of a type."""
+    if scope.level != "patient":
+        return TRUE
+    if resource_type in OPEN_BY_NAME:
+        named = scope.resource_type == resource_type and letter in "rs"
+        return _of_no_other(reader.patient_id or "", resource_type) if named else FALSE
+    if resource_type in BY_WHAT_THEY_REFER_TO:
+        own = _by_what_it_refers_to(reader, resource_type, letter)
+    else:
+        own = _of_patient(reader, resource_type)
+    if letter in "rs" or own == FALSE:
+        return own
+    # Nobody writes by way of one patient into what is another's, too.
+    return all_of([own, _of_no_other(reader.patient_id or "", resource_type)])
+
+
+def _of_patient(reader: Reader, resource_type: str) -> Condition:
+    is_member = resource_type in definitions()["Patient"] and resource_type not in _LEFT_OUT
+    return _in_compartment(reader.patient_id or "", [resource_type]) if is_member else FALSE
+
+
+def _in_compartment(patient_id: str, resource_types: Sequence[str]) -> Condition:
+    """What R4 has in a patient's compartment, and the patient."""
+    own = definitions()["Patient"]
+    match resource_types:
+        case [only]:
+            by_type = Condition("i.resource_type = %s AND i.param = ANY (%s)", (only, list(own[only])))
+        case _:
+            pairs = [(t, param) for t in resource_types for param in own[t]]
+            by_type = Condition(
+                "(i.resource_type, i.param) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+                ([t for t, _ in pairs], [param for _, param in pairs]),
+            )
+    inside = Condition(
+        "r.key IN (SELECT i.resource_key FROM index_reference i WHERE " + by_type.sql + " AND i.target_id = %s"
+        " AND i.target_id <> '' AND i.target_type = 'Patient' AND i.url = '')",
+        (*by_type.args, patient_id),
+    )
+    if "Patient" not in resource_types:
+        return inside
+    return any_of([Condition("r.resource_type = 'Patient' AND r.id = %s", (patient_id,)), inside])
+
+
+def _of_no_other(patient_id: str, resource_type: str) -> Condition:
+    """What refers to no other patient, here or elsewhere."""
+    if not any("Patient" in parameter.targets for parameter in parameters_of(resource_type).values()):
+        return TRUE
+    return Condition(
+        "NOT EXISTS (SELECT FROM index_reference o WHERE o.resource_key = r.key AND o.target_type = 'Patient'"
+        " AND (o.target_id <> %s OR o.url <> ''))",
+        (patient_id,),
+    )
+
+
+def _by_what_it_refers_to(reader: Reader, resource_type: str, letter: str) -> Condition:
+    """What refers, by the parameter that decides, to something in the compartment, and to nothing that is not visible.
+
+    For Provenance its targets; for a Binary its securityContext (FHIR R4 binary.html 2.40.4).
+    """
+    param = BY_WHAT_THEY_REFER_TO[resource_type]
+    seen_by = letter if letter in "rs" else "r"
+    types = [t for t in resource_types() - BY_WHAT_THEY_REFER_TO.keys() if reader.may_some(seen_by, t)]
+    of_patient = [t for t in sorted(types) if t in definitions()["Patient"] and t not in _LEFT_OUT]
+    if not of_patient:
+        return FALSE
+    seen = visible_of(reader, sorted(types), seen_by)
+    inside = _in_compartment(reader.patient_id or "", of_patient)
+    row: LiteralString = "t.resource_key = r.key AND t.resource_type = %s AND t.param = %s"
+    return Condition(
+        "r.key IN (SELECT t.resource_key FROM resource r JOIN index_reference t"
+        " ON t.resource_type = %s AND t.param = %s"
+        " AND t.target_type = r.resource_type AND t.target_id = r.id AND t.target_id <> '' AND t.url = ''"
+        " WHERE NOT r.deleted AND (" + inside.sql + ")) AND NOT EXISTS (SELECT FROM index_reference t WHERE " + row
+        + " AND (t.target_id = '' OR t.url <> '' OR NOT EXISTS (SELECT FROM resource r WHERE NOT r.deleted"
+        " AND r.resource_type = t.target_type AND r.id = t.target_id AND (" + seen.sql + "))))",
+        (resource_type, param, *inside.args, resource_type, param, *seen.args),
+    )  # fmt: skip
 
 
 @cache

@@ -7,6 +7,8 @@ import uuid
 from wetread.domain.reader import Reader
 from wetread.errors import Conflict, InvalidInput
 from wetread.record import resources
+from wetread.record.compartment import visible
+from wetread.record.condition import TRUE
 from wetread.record.resources import Accepted, Resource, Version
 from wetread.store.database import Connection
 
@@ -22,8 +24,8 @@ async def update(
 ) -> tuple[Version, bool]:
     """Updates the one match, or creates where there is none; true when it created.
 
-    Raises PreconditionFailed on several matches, InvalidInput where the content's id is not the match's, and Conflict
-    where the content's id belongs to a resource that does not match.
+    Raises Forbidden, PreconditionFailed on several matches, InvalidInput where the content's id is not the match's, and
+    Conflict where the content's id belongs to a resource that does not match.
     """
     accepted = resources.accept(resource)
     resource_type = accepted.content["resourceType"]
@@ -31,13 +33,15 @@ async def update(
     id_, is_ours = identity(accepted.content, found)
     accepted = Accepted(accepted.text, {**accepted.content, "id": id_})
     if found is not None:
-        return await resources.update(conn, accepted, if_match=if_match)
+        return await resources.update(conn, reader, accepted, if_match=if_match)
     resources.require_version(None, if_match)
     if is_ours:
-        return await resources.make(conn, accepted, id_), True
-    if await resources.lock(conn, [(resource_type, id_)]):
+        version = await resources.make(conn, accepted, id_)
+        await resources.require_within(conn, reader, "u", version)
+        return version, True
+    if await is_taken(conn, reader, resource_type, id_):
         raise taken(resource_type)
-    return await resources.update(conn, accepted, may_create=may_create)
+    return await resources.update(conn, reader, accepted, may_create=may_create)
 
 
 def identity(content: dict[str, object], found: Version | None) -> tuple[str, bool]:
@@ -50,6 +54,13 @@ def identity(content: dict[str, object], found: Version | None) -> tuple[str, bo
     if found is not None:
         return found.id, False
     return (str(given), False) if given is not None else (str(uuid.uuid4()), True)
+
+
+async def is_taken(conn: Connection, reader: Reader, resource_type: str, id_: str) -> bool:
+    """Whether an id is a resource's already; held, too. Who may update a part of the type only is not told: they create
+    under no id of their own (`resources.update`)."""
+    is_open = visible(reader, resource_type, "u") == TRUE
+    return is_open and bool(await resources.lock(conn, [(resource_type, id_)]))
 
 
 def taken(resource_type: str) -> Conflict:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
@@ -20,8 +20,8 @@ from psycopg.rows import class_row
 
 from wetread.domain.reader import Reader
 from wetread.errors import Forbidden, InvalidInput, NotFound
-from wetread.record import events
-from wetread.record.compartment import patients_named, visible
+from wetread.record import events, former
+from wetread.record.compartment import patients_named, visible, visible_of
 from wetread.record.condition import TRUE, Condition, all_of
 from wetread.record.lossless import dump, parse
 from wetread.record.resources import require_identity
@@ -33,6 +33,8 @@ from wetread.store.database import Connection
 
 _DEFAULT_COUNT = 50
 _MOST_COUNT = 1000
+_BATCH = 200
+"""How many versions are judged at once for a reader of a part of a type."""
 _CURSOR = re.compile(r"(\d{1,18})\.(\d{1,18})")
 _LONGEST_TRANSACTION = timedelta(hours=1)
 """How much earlier than a version's `lastUpdated` its event may be dated: clocks differ, and transactions last."""
@@ -82,19 +84,26 @@ async def of_resource(
     base_url: str,
 ) -> History:
     """One page of a resource's versions. Raises Forbidden, NotFound, InvalidInput."""
-    reader.require("r", resource_type)
+    reader.require_some("r", resource_type)
     require_identity(resource_type, resource_id)
     asked = _asked(params)
     one = all_of(
-        [Condition("v.resource_type = %s AND v.id = %s", (resource_type, resource_id)), *_seen(reader, [resource_type])]
+        [
+            Condition("v.resource_type = %s AND v.id = %s", (resource_type, resource_id)),
+            *_seen(reader, "r", [resource_type]),
+        ]
     )
     if await _count(conn, one) == 0:
         raise NotFound("no such resource here, now or before")
     where = all_of([one, *_period(asked)])
-    total = await _count(conn, where)
-    if asked.before is not None:
-        where = all_of([where, Condition("v.version_id < %s", (asked.before,))])
-    rows = await _rows(conn, _OF_RESOURCE + where.sql + " ORDER BY v.version_id DESC LIMIT %s", where, asked)
+    is_whole = visible(reader, resource_type, "r") == TRUE
+    total = await _count(conn, where) if is_whole else None
+
+    async def before(place: int | None, most: int) -> list[_Kept]:
+        end = TRUE if place is None else Condition("v.version_id < %s", (place,))
+        return await _rows(conn, _OF_RESOURCE, all_of([where, end]), " ORDER BY v.version_id DESC LIMIT %s", most)
+
+    rows = await _page(conn, reader, "r", before, asked, is_whole=is_whole)
     return _history(rows, asked, f"{base_url}/{resource_type}/{resource_id}/_history", base_url, total)
 
 
@@ -104,13 +113,13 @@ async def of_type(
     """One page of the versions of a type. Raises Forbidden, NotFound, InvalidInput."""
     if resource_type not in resource_types():
         raise NotFound("no such resource type here; see GET metadata")
-    reader.require("s", resource_type)
+    reader.require_some("s", resource_type)
     return await _of_log(conn, reader, [resource_type], params, f"{base_url}/{resource_type}/_history", base_url)
 
 
 async def of_system(conn: Connection, reader: Reader, params: Sequence[tuple[str, str]], base_url: str) -> History:
     """One page of the versions of every type that the reader may search. Raises Forbidden, InvalidInput."""
-    types = [name for name in sorted(resource_types()) if reader.may("s", name)]
+    types = [name for name in sorted(resource_types()) if reader.may_some("s", name)]
     if not types:
         raise Forbidden("the token's scopes do not allow 's' on any type")
     return await _of_log(conn, reader, types, params, f"{base_url}/_history", base_url)
@@ -123,15 +132,19 @@ async def _of_log(
     floor = asked.floor
     if asked.before is None and asked.since is not None:
         floor = await _first_since(conn, asked.since)
-    where = [Condition("e.seq >= %s", (floor,)), *_seen(reader, types), *_period(asked)]
+    where = [Condition("e.seq >= %s", (floor,)), *_seen(reader, "s", types), *_period(asked)]
     if len(types) == 1:
         where.append(Condition("e.resource_type = %s", (types[0],)))
     elif len(types) < len(resource_types()):
         where.append(Condition("e.resource_type = ANY (%s)", (list(types),)))
-    if asked.before is not None:
-        where.append(Condition("e.seq < %s", (asked.before,)))
     wanted = all_of(where)
-    rows = await _rows(conn, _OF_LOG + wanted.sql + " ORDER BY e.seq DESC LIMIT %s", wanted, asked)
+
+    async def before(place: int | None, most: int) -> list[_Kept]:
+        end = TRUE if place is None else Condition("e.seq < %s", (place,))
+        return await _rows(conn, _OF_LOG, all_of([wanted, end]), " ORDER BY e.seq DESC LIMIT %s", most)
+
+    is_whole = all(visible(reader, name, "s") == TRUE for name in types)
+    rows = await _page(conn, reader, "s", before, asked, is_whole=is_whole)
     return _history(rows, asked, url, base_url, None, floor)
 
 
@@ -147,13 +160,41 @@ _OF_LOG: LiteralString = """
 """
 
 
-def _seen(reader: Reader, types: Sequence[str]) -> Iterator[Condition]:
-    """Leaves out, of each type, what the reader may not see of it."""
-    for name in types:
-        limit = visible(reader, name)
-        if limit != TRUE:
-            sql: LiteralString = "SELECT FROM resource r WHERE r.resource_type = v.resource_type AND r.id = v.id AND ("
-            yield Condition("v.resource_type <> %s OR EXISTS (" + sql + limit.sql + "))", (name, *limit.args))
+async def _page(
+    conn: Connection,
+    reader: Reader,
+    letter: str,
+    before: Callable[[int | None, int], Awaitable[list[_Kept]]],
+    asked: _Asked,
+    *,
+    is_whole: bool,
+) -> list[_Kept]:
+    """The rows of a page, and one more where there are more: those whose own content the reader may see, too."""
+    most = asked.count + 1
+    if is_whole:
+        return await before(asked.before, most)
+    found: list[_Kept] = []
+    place = asked.before
+    while len(found) < most:
+        rows = await before(place, _BATCH)
+        shown = await former.seen(conn, reader, letter, rows)
+        found += [row for row, is_seen in zip(rows, shown, strict=True) if is_seen]
+        if len(rows) < _BATCH:
+            break
+        place = rows[-1].place
+    return found[:most]
+
+
+def _seen(reader: Reader, letter: str, types: Sequence[str]) -> Iterator[Condition]:
+    """Leaves out what of these types the reader may not see now."""
+    whole = [name for name in types if visible(reader, name, letter) == TRUE]
+    if len(whole) < len(types):
+        limit = visible_of(reader, [name for name in types if name not in whole], letter)
+        sql: LiteralString = "SELECT FROM resource r WHERE r.resource_type = v.resource_type AND r.id = v.id"
+        yield Condition(
+            "v.resource_type = ANY (%s) OR EXISTS (" + sql + " AND NOT r.deleted AND (" + limit.sql + "))",
+            (whole, *limit.args),
+        )
 
 
 def _period(asked: _Asked) -> Iterator[Condition]:
@@ -185,9 +226,9 @@ async def _count(conn: Connection, where: Condition) -> int:
     return int(row[0]) if row else 0
 
 
-async def _rows(conn: Connection, sql: LiteralString, where: Condition, asked: _Asked) -> list[_Kept]:
+async def _rows(conn: Connection, sql: LiteralString, where: Condition, order: LiteralString, most: int) -> list[_Kept]:
     async with conn.cursor(row_factory=class_row(_Kept)) as cursor:
-        await cursor.execute(sql, (*where.args, asked.count + 1))
+        await cursor.execute(sql + where.sql + order, (*where.args, most))
         return await cursor.fetchall()
 
 

@@ -16,10 +16,11 @@ from urllib.parse import parse_qsl
 
 from psycopg.rows import class_row
 
-from wetread.domain.reader import Reader
-from wetread.errors import Gone, InvalidInput, MethodNotAllowed, NotFound, PreconditionFailed, Unsupported
-from wetread.record import lossless, splice
-from wetread.record.compartment import visible
+from wetread.domain.reader import SYSTEM, Reader
+from wetread.errors import Forbidden, Gone, InvalidInput, MethodNotAllowed, NotFound, PreconditionFailed, Unsupported
+from wetread.record import former, lossless, splice
+from wetread.record.compartment import visible, visible_or_gone
+from wetread.record.condition import TRUE, Condition, all_of, any_of
 from wetread.record.search import index, query
 from wetread.record.search.parameters import resource_types
 from wetread.store.database import Connection
@@ -61,29 +62,35 @@ async def put(conn: Connection, resource: Resource, *, if_match: int | None = No
     the current version: doing a step twice is safe. Raises InvalidInput, Unsupported for a type not stored here, and
     PreconditionFailed where `if_match` is not the current version.
     """
-    version, _ = await update(conn, resource, if_match=if_match)
+    version, _ = await update(conn, SYSTEM, resource, if_match=if_match)
     return version
 
 
 async def update(
     conn: Connection,
+    reader: Reader,
     resource: Resource,
     *,
     if_match: int | None = None,
     only_new: bool = False,
     may_create: bool = True,
+    is_judged: bool = True,
 ) -> tuple[Version, bool]:
-    """`put`, and whether the resource was not there before.
+    """`put` by a reader, and whether the resource was not there before.
 
-    Raises PreconditionFailed where `only_new` and it is there, MethodNotAllowed where it never was and may not be
-    created under an id of the client's.
+    To a reader who may update a part of the type only, what is outside of it is as what never was; and nobody but who
+    may update all of a type creates under an id of the client's: that an id is taken would tell what is there. With
+    `is_judged` false the caller sees to `require_within`. Raises PreconditionFailed where `only_new` and it is there,
+    MethodNotAllowed where it never was and may not be created under an id of the client's, Forbidden where the result
+    is outside of what the reader may update.
     """
     accepted = accept(resource)
     resource_type, resource_id = accepted.content["resourceType"], accepted.content.get("id")
     if not isinstance(resource_id, str) or not _ID.fullmatch(resource_id):
         raise InvalidInput("a resource needs an id of 1 to 64 letters, digits, - or .", location=f"{resource_type}.id")
-    current = await _locked(conn, resource_type, resource_id)
-    if current is None and not may_create:
+    limit = visible(reader, resource_type, "u")
+    current = await _held(conn, reader, "u", resource_type, resource_id)
+    if current is None and not (may_create and limit == TRUE):
         raise MethodNotAllowed("there is no such resource, and ids are given by this server: POST it", location="GET")
     if current is None and if_match is None:
         created = await _insert(conn, accepted, resource_id, "PUT")
@@ -96,28 +103,37 @@ async def update(
         raise PreconditionFailed("the resource is there already", location="http.If-None-Match")
     if not current.deleted and _essence(lossless.parse(current.body)) == _essence(accepted.content):
         return current, False
-    return await _replace(conn, current, accepted, "PUT"), current.deleted
+    version = await _replace(conn, current, accepted, "PUT")
+    if is_judged:
+        await require_within(conn, reader, "u", version)
+    return version, current.deleted
 
 
 async def patch(
     conn: Connection,
+    reader: Reader,
     resource_type: str,
     resource_id: str,
     change: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]],
     *,
     if_match: int | None = None,
+    is_judged: bool = True,
 ) -> Version:
     """The resource as `change` makes it of the current content, while nobody else can write it.
 
-    `change` keeps the type and the id. Raises NotFound, Gone, PreconditionFailed, and what `change` raises.
+    `change` keeps the type and the id; `is_judged` is as for `update`. Raises NotFound, Gone, PreconditionFailed,
+    Forbidden where the result is outside of what the reader may update, and what `change` raises.
     """
     require_identity(resource_type, resource_id)
-    current = _present(await _locked(conn, resource_type, resource_id), resource_type)
+    current = _present(await _held(conn, reader, "u", resource_type, resource_id), resource_type)
     require_version(current, if_match)
     after = await change(current.resource())
     if _essence(after) == _essence(current.resource()):
         return current
-    return await _replace(conn, current, Accepted(lossless.dump(after), after), "PUT")
+    version = await _replace(conn, current, Accepted(lossless.dump(after), after), "PUT")
+    if is_judged:
+        await require_within(conn, reader, "u", version)
+    return version
 
 
 async def create(
@@ -127,21 +143,32 @@ async def create(
 
     With `if_none_exist` (a query string, FHIR R4 3.1.0.8.1) one match gives that resource and false, and several raise
     PreconditionFailed. Two transactions with the same query wait for one another, so only one of them creates.
+    Raises Forbidden where the result is outside of what the reader may create.
     """
     accepted = accept(resource)
     if if_none_exist is not None:
         existing = await only_match(conn, reader, accepted.content["resourceType"], if_none_exist)
         if existing is not None:
             return existing, False
-    return await make(conn, accepted, str(uuid.uuid4())), True
+    version = await make(conn, accepted, str(uuid.uuid4()))
+    await require_within(conn, reader, "c", version)
+    return version, True
 
 
 async def make(conn: Connection, accepted: Accepted, resource_id: str) -> Version:
-    """Creates a resource under an id that was made up for it."""
+    """Creates a resource under an id that was made up for it; the caller sees to `require_within`."""
     _require_stored(accepted.content.get("resourceType"))
     created = await _insert(conn, accepted, resource_id, "POST")
     assert created is not None  # noqa: S101
     return created
+
+
+async def require_within(conn: Connection, reader: Reader, letter: str, version: Version) -> None:
+    """Raises Forbidden where a version, written in this transaction and current, is outside of what the reader's scopes
+    open to the interaction (c or u): nobody writes what they could then not write."""
+    limit = visible(reader, version.resource_type, letter)
+    if limit != TRUE and not await _is_seen(conn, version.resource_type, version.id, limit):
+        raise Forbidden(f"the token's scopes do not allow a {version.resource_type} with this content")
 
 
 async def only_match(conn: Connection, reader: Reader, resource_type: str, condition: str) -> Version | None:
@@ -192,11 +219,12 @@ async def lock(conn: Connection, identities: Sequence[tuple[str, str]]) -> dict[
 
 
 async def delete(
-    conn: Connection, resource_type: str, resource_id: str, *, if_match: int | None = None
+    conn: Connection, reader: Reader, resource_type: str, resource_id: str, *, if_match: int | None = None
 ) -> Version | None:
-    """Marks a resource deleted, as a version of its own; one already deleted stays as it is, None where none was."""
+    """Marks a resource deleted, as a version of its own; one already deleted stays as it is, None where none was that
+    the reader may delete."""
     require_identity(resource_type, resource_id)
-    current = await _locked(conn, resource_type, resource_id)
+    current = await _held(conn, reader, "d", resource_type, resource_id)
     require_version(current, if_match)
     if current is None or current.deleted:
         return current
@@ -210,10 +238,11 @@ def require_version(current: Version | None, if_match: int | None) -> None:
 
 
 async def read(conn: Connection, reader: Reader, resource_type: str, resource_id: str) -> Version:
-    """The current version. Raises Forbidden, NotFound, Gone."""
-    reader.require("r", resource_type)
+    """The current version. Raises Forbidden, NotFound, Gone: NotFound alike for what is not there and what the reader
+    may not see."""
+    reader.require_some("r", resource_type)
     require_identity(resource_type, resource_id)
-    seen = visible(reader, resource_type)
+    seen = visible_or_gone(reader, resource_type, "r")
     version = await _one(conn, _SELECT + " AND (" + seen.sql + ")", (resource_type, resource_id, *seen.args))
     return _present(version, resource_type)
 
@@ -222,9 +251,9 @@ async def read_of_patients(
     conn: Connection, reader: Reader, resource_type: str, resource_id: str
 ) -> tuple[Version, tuple[str, ...]]:
     """`read`, and the patients whom the resource is about by its index: its text need not be parsed for that."""
-    reader.require("r", resource_type)
+    reader.require_some("r", resource_type)
     require_identity(resource_type, resource_id)
-    seen = visible(reader, resource_type)
+    seen = visible_or_gone(reader, resource_type, "r")
     rows = await conn.execute(_SELECT_READ + seen.sql + ")", (resource_type, resource_id, *seen.args))
     row = await rows.fetchone()
     version = _present(Version(*row[:6]) if row is not None else None, resource_type)
@@ -232,17 +261,27 @@ async def read_of_patients(
     return version, (resource_id,) if resource_type == "Patient" else tuple(row[6])
 
 
-async def current(conn: Connection, resource_type: str, resource_id: str) -> Version | None:
-    """The current version, a deletion too; None where there never was one. For who is about to write."""
-    return await _one(conn, _SELECT, (resource_type, resource_id))
+async def current(
+    conn: Connection, reader: Reader, letter: str, resource_type: str, resource_id: str
+) -> Version | None:
+    """The current version, a deletion too; None where there never was one that the reader's scopes open to the
+    interaction. For who is about to write."""
+    seen = visible_or_gone(reader, resource_type, letter)
+    return await _one(conn, _SELECT + " AND (" + seen.sql + ")", (resource_type, resource_id, *seen.args))
 
 
 async def vread(conn: Connection, reader: Reader, resource_type: str, resource_id: str, version_id: int) -> Version:
-    """One version. Raises Forbidden, NotFound, and Gone for the version that is a deletion."""
-    reader.require("r", resource_type)
+    """One version. Raises Forbidden, NotFound, and Gone for the version that is a deletion.
+
+    A reader of a part of the type sees a version where both its content and the current one are of that part.
+    """
+    reader.require_some("r", resource_type)
     require_identity(resource_type, resource_id)
-    seen = visible(reader, resource_type)
+    seen = visible_or_gone(reader, resource_type, "r")
     version = await _one(conn, _SELECT_VERSION + seen.sql + ")", (resource_type, resource_id, version_id, *seen.args))
+    if version is not None and seen != TRUE:
+        [is_seen] = await former.seen(conn, reader, "r", [version])
+        version = version if is_seen else None
     return _present(version, resource_type)
 
 
@@ -254,13 +293,15 @@ async def find(
     *,
     most: int | None = None,
 ) -> list[Version]:
-    """The current resources that match every parameter, oldest first: all of them, or the first `most`.
+    """The current resources that the reader may search and that match every parameter, oldest first: all of them, or
+    the first `most`.
 
     Raises Forbidden, and InvalidInput for a parameter that the type has not.
     """
-    reader.require("s", resource_type)
+    reader.require_some("s", resource_type)
     _require_stored(resource_type)
-    where = await query.matching(conn, reader, resource_type, params)
+    asked = await query.matching(conn, reader, resource_type, params)
+    where = all_of([visible(reader, resource_type, "s"), asked])
     async with conn.cursor(row_factory=class_row(Version)) as cursor:
         await cursor.execute(_FIND + "(" + where.sql + ") ORDER BY r.key LIMIT %s", (resource_type, *where.args, most))
         return await cursor.fetchall()
@@ -372,6 +413,28 @@ async def _one(conn: Connection, sql: LiteralString, args: tuple[Any, ...]) -> V
 
 async def _locked(conn: Connection, resource_type: str, resource_id: str) -> Version | None:
     return await _one(conn, _SELECT + " FOR UPDATE", (resource_type, resource_id))
+
+
+async def _held(conn: Connection, reader: Reader, letter: str, resource_type: str, resource_id: str) -> Version | None:
+    """The current version, held until the transaction ends; None where the reader has no scope on it.
+
+    That is asked by statements of their own, which see the index rows of whoever was waited for. Raises Forbidden where
+    the reader may see the resource, but not do this.
+    """
+    found = await _locked(conn, resource_type, resource_id)
+    limit = visible(reader, resource_type, letter)
+    if found is None or limit == TRUE or await _is_seen(conn, resource_type, resource_id, limit):
+        return found
+    shown = any_of([visible(reader, resource_type, "r"), visible(reader, resource_type, "s")])
+    if await _is_seen(conn, resource_type, resource_id, shown):
+        raise Forbidden(f"the token's scopes do not allow this on this {resource_type}")
+    return None
+
+
+async def _is_seen(conn: Connection, resource_type: str, resource_id: str, limit: Condition) -> bool:
+    sql: LiteralString = "SELECT FROM resource r WHERE r.resource_type = %s AND r.id = %s AND NOT r.deleted AND ("
+    rows = await conn.execute(sql + limit.sql + ")", (resource_type, resource_id, *limit.args))
+    return await rows.fetchone() is not None
 
 
 async def _wait_turn(conn: Connection, *condition: str) -> None:

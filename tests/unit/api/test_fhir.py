@@ -219,7 +219,7 @@ ERRORS = [
     ("GET", "Patient/p1", {"Authorization": ""}, None, 401, "login"),
     ("GET", "nowhere/at/all/to/be/found", {"Authorization": ""}, None, 401, "login"),
     ("GET", "Patient/p1", {"Authorization": "Bearer observations"}, None, 403, "forbidden"),
-    ("GET", "Patient/p1", {"Authorization": "Bearer patient"}, None, 403, "forbidden"),
+    ("GET", "Patient/p1", {"Authorization": "Bearer patient"}, None, 404, "not-found"),
     ("GET", "Patient/p1", {"Accept": "text/turtle"}, None, 406, "not-supported"),
     ("GET", "Patient/p1", {"Accept": "application/fhir+json; fhirVersion=5.0"}, None, 406, "not-supported"),
     ("GET", "Patient/p1?_format=ttl", {}, None, 406, "not-supported"),

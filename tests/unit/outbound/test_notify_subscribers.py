@@ -430,7 +430,7 @@ async def test_a_subscription_ends_when_it_is_deleted_switched_off_or_over(serve
         for subscription_id in (deleted, switched_off, over):
             await _until_status(server, subscription_id, "active")
         async with server.database.transaction() as conn:
-            await resources.delete(conn, "Subscription", deleted)
+            await resources.delete(conn, SYSTEM, "Subscription", deleted)
             await server.subscriptions.withdraw(conn, deleted)
             version = await resources.read(conn, SYSTEM, "Subscription", switched_off)
             off = await resources.put(conn, {**version.resource(), "status": "off"})

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from wetread.api import fhir_export
-from wetread.domain.reader import Reader, Scope
+from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Unauthorized, WetreadError
 from wetread.record import resources
 from wetread.record.audit import audit
@@ -76,7 +76,7 @@ class World:
 
     async def delete(self, resource_type: str, resource_id: str) -> None:
         async with self.database.transaction() as conn:
-            await resources.delete(conn, resource_type, resource_id)
+            await resources.delete(conn, SYSTEM, resource_type, resource_id)
 
     async def kick_off(self, path: str = "/$export", /, *, prefer: str = "", **params: str) -> httpx.Response:
         headers = {**ASYNC, **({"Prefer": f"respond-async, {prefer}"} if prefer else {})}

@@ -54,8 +54,8 @@ async def test_every_version_has_one_event_and_all_of_it_rolls_back_together(dat
     async with database.transaction() as conn:
         await resources.put(conn, patient())
         await resources.put(conn, patient(active=True))
-        await resources.delete(conn, "Patient", "p1")
-        await resources.delete(conn, "Patient", "p1")
+        await resources.delete(conn, SYSTEM, "Patient", "p1")
+        await resources.delete(conn, SYSTEM, "Patient", "p1")
     with contextlib.suppress(Conflict):
         async with database.transaction() as conn:
             await resources.put(conn, patient(active=False))
@@ -69,7 +69,7 @@ async def test_every_version_has_one_event_and_all_of_it_rolls_back_together(dat
 async def test_a_deleted_resource_is_gone_keeps_its_versions_and_can_come_back(database: Database) -> None:
     async with database.transaction() as conn:
         await resources.put(conn, patient())
-        await resources.delete(conn, "Patient", "p1")
+        await resources.delete(conn, SYSTEM, "Patient", "p1")
         with pytest.raises(Gone):
             await resources.read(conn, SYSTEM, "Patient", "p1")
         assert await resources.find(conn, SYSTEM, "Patient", [("family", "muller")]) == []
@@ -85,7 +85,7 @@ async def test_what_is_not_there_is_not_found(database: Database) -> None:
         for resource_type in ("Patient", "Nonsense"):
             with pytest.raises(NotFound):
                 await resources.read(conn, SYSTEM, resource_type, "p1")
-        assert await resources.delete(conn, "Patient", "p1") is None
+        assert await resources.delete(conn, SYSTEM, "Patient", "p1") is None
 
 
 @pytest.mark.parametrize("resource_type", ["AuditEvent", "Nonsense", "OperationOutcome", None, 3])

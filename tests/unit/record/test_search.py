@@ -274,8 +274,8 @@ async def test_includes_never_show_a_type_that_the_reader_may_not_read(shelf: Da
             await search(conn, reader, "Patient", [("_revinclude", "Observation:subject")], BASE)
 
 
-async def test_a_patient_scope_opens_nothing_yet(shelf: Database) -> None:
-    reader = Reader("x", (Scope("patient", "*", frozenset("rs")),), patient_id="p0")
+async def test_a_patient_scope_opens_nothing_without_a_patient(shelf: Database) -> None:
+    reader = Reader("x", (Scope("patient", "*", frozenset("rs")),))
     async with shelf.transaction() as conn:
         with pytest.raises(Forbidden):
             await search(conn, reader, "Observation", [], BASE)
@@ -290,7 +290,7 @@ async def test_the_patients_whom_a_page_is_about_are_told_for_the_audit(shelf: D
         await resources.put(conn, observation(7, device={"reference": "Device/d"}))
         behind = [("_id", "d"), ("_revinclude", "Observation:device")]
         assert (await search(conn, SYSTEM, "Device", behind, BASE)).patient_ids == ("p1",)
-        await resources.delete(conn, "Observation", "o7")
+        await resources.delete(conn, SYSTEM, "Observation", "o7")
 
 
 async def test_a_type_that_is_not_served_is_not_found(database: Database) -> None:

@@ -51,7 +51,7 @@ async def shelf(module_database: Database) -> Database:
             resource("List", "mine", status="current", mode="working", entry=[{"item": to("Patient/ann")}]),
             resource("List", "gone", status="current", mode="working", entry=[{"item": to("Patient/bob")}]),
         )
-        await resources.delete(conn, "List", "gone")
+        await resources.delete(conn, SYSTEM, "List", "gone")
     return module_database
 
 

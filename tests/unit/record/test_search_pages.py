@@ -155,7 +155,7 @@ async def test_a_span_of_dates_finds_what_reaches_into_it(
             await put(conn, observation(id_, "span", **when))
         assert await found(conn, f"Observation?code=span&{span}") == expected
         for id_ in ("day", "noon", "month", "open"):
-            await resources.delete(conn, "Observation", id_)
+            await resources.delete(conn, SYSTEM, "Observation", id_)
 
 
 async def test_the_last_update_is_an_instant_of_a_millisecond(shelf: Database) -> None:

@@ -208,7 +208,7 @@ async def stored(module_database: Database) -> Database:
         await put(conn, group)
         for number in range(run.BATCH_ROWS + 20):
             await put(conn, observation(f"o{number}", f"p{number % 2 + 1}"))
-        await resources.delete(conn, "Observation", "o0")
+        await resources.delete(conn, SYSTEM, "Observation", "o0")
     return module_database
 
 

@@ -130,6 +130,28 @@ Usage: #definition
 * modifier[+] = #type
 * modifier[+] = #identifier
 
+Instance: Binary-securityContext
+InstanceOf: SearchParameter
+Usage: #definition
+* url = "https://wetread.org/fhir/SearchParameter/Binary-securityContext"
+* version = "0.1.0"
+* name = "BinarySecurityContext"
+* status = #active
+* experimental = false
+* publisher = "Wetread"
+* description = "The binaries that are protected as some resource is: who may see that may see them (FHIR R4 binary.html 2.40.4)."
+* code = #securityContext
+* base = #Binary
+* type = #reference
+* expression = "Binary.securityContext"
+* xpath = "f:Binary/f:securityContext"
+* xpathUsage = #normal
+* multipleOr = true
+* multipleAnd = true
+* modifier[0] = #missing
+* modifier[+] = #type
+* modifier[+] = #identifier
+
 CodeSystem: OrderAction
 Id: order-action
 Title: "What is done with an order"

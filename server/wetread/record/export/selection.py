@@ -87,7 +87,7 @@ class Selection:
         `singly`: for a condition that is asked of one resource after another, not of a type.
         """
         request = self.request
-        seen = all_of([visible(self.reader, resource_type), await self.filtered(conn, resource_type)])
+        seen = all_of([visible(self.reader, resource_type, "s"), await self.filtered(conn, resource_type)])
         if resource_type != "Provenance":
             return all_of([seen, self.member(resource_type, singly=singly)])
         if request.associated:
@@ -179,7 +179,7 @@ async def settle_members(conn: Connection, selection: Selection) -> None:
 async def fulfilling(conn: Connection, selection: Selection, resource_type: str, text: str) -> Condition:
     """A query for the ids of the patients who fulfil one member rule."""
     wanted = await selection.matching(conn, resource_type, text)
-    seen = all_of([wanted, visible(selection.reader, resource_type)])
+    seen = all_of([wanted, visible(selection.reader, resource_type, "s")])
     if resource_type == "Patient":
         found = Condition("SELECT r.id FROM resource r WHERE r.resource_type = 'Patient' AND NOT r.deleted AND ")
     else:

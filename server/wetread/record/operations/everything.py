@@ -18,8 +18,8 @@ from psycopg.rows import class_row
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput
 from wetread.record import resources
-from wetread.record.compartment import definitions, patients_of, patients_of_all, visible
-from wetread.record.condition import FALSE, TRUE, Condition, all_of, any_of, none_of
+from wetread.record.compartment import definitions, patients_of, patients_of_all, visible_of
+from wetread.record.condition import TRUE, Condition, all_of, any_of, none_of
 from wetread.record.cursors import OF_THIS_PROCESS, Cursors
 from wetread.record.operations.input import Given
 from wetread.record.operations.pages import Page, bundle
@@ -190,8 +190,8 @@ async def everything(
         seen = any_of([Condition("(r.resource_type, r.id) = (%s, %s)", (focus_type, focus_id)), _seen(reader)])
         stages = _stages_of_one(focus_type, focus_id, owners[0] if owners else "", given, seen)
     else:
-        reader.require("r", focus_type)
-        reader.require("s", focus_type)
+        reader.require_some("r", focus_type)
+        reader.require_some("s", focus_type)
         seen = _seen(reader)
         stages = _stages_of_all(given)
     limits = all_of([Condition("NOT r.deleted"), *_asked(given), seen])
@@ -292,14 +292,9 @@ def _asked(given: Given) -> Iterable[Condition]:
 
 def _seen(reader: Reader) -> Condition:
     """What may be listed to the reader: the types that it may both read and search, each within its own condition."""
-    by_type = {t: visible(reader, t) for t in resource_types() if reader.may("r", t) and reader.may("s", t)}
-    open_types = sorted(t for t, condition in by_type.items() if condition == TRUE)
-    limited = [
-        all_of([Condition("r.resource_type = %s", (t,)), condition])
-        for t, condition in by_type.items()
-        if condition not in (TRUE, FALSE)
-    ]
-    return any_of([Condition("r.resource_type = ANY (%s)", (open_types,)), *limited])
+    types = sorted(t for t in resource_types() if reader.may_some("r", t) and reader.may_some("s", t))
+    read, listed = (visible_of(reader, types, letter) for letter in "rs")
+    return read if read == listed else all_of([read, listed])
 
 
 @cache

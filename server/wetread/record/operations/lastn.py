@@ -60,7 +60,7 @@ async def lastn(
 
     Raises Forbidden, InvalidInput where no patient or subject is named and for a bad search parameter, TooCostly.
     """
-    reader.require("s", "Observation")
+    reader.require_some("s", "Observation")
     most = given.number("max", 1)
     if most > MOST_OF_A_CODE:
         raise InvalidInput(f"max is at most {MOST_OF_A_CODE}", location="http.max")
@@ -74,7 +74,7 @@ async def lastn(
     newest, skipped = cursors.opened(reader, url, params, given.cursor) if given.cursor else (0, 0)
     where = all_of(
         [
-            visible(reader, "Observation"),
+            visible(reader, "Observation", "s"),
             await matching(conn, reader, "Observation", filters, base_url),
             *([Condition("r.key <= %s", (newest,))] if newest else []),
         ]

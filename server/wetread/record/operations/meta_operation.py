@@ -22,7 +22,7 @@ async def changed(
 
     Raises Forbidden, NotFound, Gone, and InvalidInput for a meta that names more than profiles, tags and labels.
     """
-    reader.require("u", resource_type)
+    reader.require_some("u", resource_type)
     if not all(isinstance(meta.get(part, []), list) for part in _PARTS) or set(meta) - set(_PARTS):
         raise InvalidInput("meta has lists of profile, security and tag, and nothing else here", location="meta")
 
@@ -41,7 +41,7 @@ async def changed(
         after = {**content, "meta": kept} if kept else {k: v for k, v in content.items() if k != "meta"}
         return await validate.parsed(lossless.dump(after))
 
-    return await resources.patch(conn, resource_type, resource_id, change)
+    return await resources.patch(conn, reader, resource_type, resource_id, change)
 
 
 def _identity(item: Any) -> tuple[str, str]:

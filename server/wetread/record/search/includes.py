@@ -10,8 +10,8 @@ from psycopg.rows import tuple_row
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput
-from wetread.record.compartment import visible
-from wetread.record.condition import TRUE, Condition, all_of, any_of
+from wetread.record.compartment import visible_of
+from wetread.record.condition import FALSE, TRUE, Condition, all_of
 from wetread.record.page import cut
 from wetread.record.resources import Version
 from wetread.record.search import found
@@ -73,12 +73,15 @@ async def included(
     seen = {(m.resource_type, m.id) for m in matches}
     all_found: list[Found] = []
     latest, wanted = list(matches), list(includes)
-    allowed = _allowed(reader) if includes else TRUE
+    forward = _allowed(reader, "r") if includes else TRUE
+    # What refers to a match is found by a search, and shown as by a read.
+    reverse = all_of([forward, _allowed(reader, "s")]) if any(i.reverse for i in includes) else FALSE
     for _ in range(_MOST_ROUNDS):
         if not latest or not wanted:
             break
         fresh: list[Found] = []
         for include in wanted:
+            allowed = reverse if include.reverse else forward
             for each in await _step(conn, allowed, latest, include, most_bytes):
                 identity = each.version.resource_type, each.version.id
                 if identity not in seen:
@@ -94,12 +97,9 @@ async def included(
     return all_found
 
 
-def _allowed(reader: Reader) -> Condition:
-    """What the reader may see of every type, as a condition on `resource r`."""
-    readable = [(t, visible(reader, t)) for t in sorted(resource_types()) if reader.may("r", t)]
-    whole = [t for t, seen in readable if seen == TRUE]
-    parts = [all_of([Condition("r.resource_type = %s", (t,)), seen]) for t, seen in readable if seen != TRUE]
-    return any_of([Condition("r.resource_type = ANY (%s)", (whole,)), *parts])
+def _allowed(reader: Reader, letter: str) -> Condition:
+    """What the reader's scopes open of every type, as a condition on `resource r`."""
+    return visible_of(reader, [t for t in sorted(resource_types()) if reader.may_some(letter, t)], letter)
 
 
 _SELECT: LiteralString = "SELECT " + found.COLUMNS + " FROM resource r WHERE NOT r.deleted AND ("

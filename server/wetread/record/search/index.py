@@ -45,7 +45,7 @@ class Entries:
 
 
 _DIGITS: tuple[LiteralString, ...] = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
-_COLUMNS: dict[LiteralString, tuple[LiteralString, ...]] = {
+COLUMNS: dict[LiteralString, tuple[LiteralString, ...]] = {
     "token": ("system text", "code text", "text text", "item smallint"),
     "reference": (
         "target_type text",
@@ -160,7 +160,7 @@ async def write(conn: Connection, key: int, resource_type: str, entries: Entries
     """Writes the rows of the resource with this key; `replace` clears those of its former version."""
     args: dict[str, Any] = {"key": key, "resource_type": resource_type}
     filled = []
-    for name in _COLUMNS:
+    for name in COLUMNS:
         rows: set[Row] = getattr(entries, name)
         if rows:
             filled.append(name)
@@ -180,7 +180,7 @@ def _statement(filled: tuple[LiteralString, ...], words: bool, replace: bool) ->
     if replace:
         steps += ["gone_" + t + " AS (DELETE FROM index_" + t + " WHERE resource_key = %(key)s)" for t in _TABLES]
     for name in filled:
-        columns: tuple[LiteralString, ...] = ("param text", *_COLUMNS[name])
+        columns: tuple[LiteralString, ...] = ("param text", *COLUMNS[name])
         names: LiteralString = ", ".join(column.split()[0] for column in columns)
         arrays: LiteralString = ", ".join(
             "%(" + name + "_" + _DIGITS[number] + ")s::" + column.split()[1] + "[]"
@@ -195,7 +195,7 @@ def _statement(filled: tuple[LiteralString, ...], words: bool, replace: bool) ->
     return "WITH " + ", ".join(steps) + " SELECT"
 
 
-_TABLES: tuple[LiteralString, ...] = (*_COLUMNS, "text")
+_TABLES: tuple[LiteralString, ...] = (*COLUMNS, "text")
 _NEW_TEXT: LiteralString = """
     new_text AS (
         INSERT INTO index_text (resource_key, document)

@@ -53,6 +53,14 @@ _ADDED: dict[str, dict[str, Any]] = {
             "target": ["ImagingStudy"],
         }
     },
+    "Binary": {
+        "securityContext": {  # which R4 gives no parameter, and by which it is decided who may see a Binary
+            "type": "reference",
+            "expression": "Binary.securityContext",
+            "url": "https://wetread.org/fhir/SearchParameter/Binary-securityContext",
+            "target": [],
+        }
+    },
 }
 STORED_ELSEWHERE = frozenset({"AuditEvent"})
 """Types that the server speaks but `resource` does not hold."""

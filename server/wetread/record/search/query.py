@@ -14,11 +14,14 @@ from typing import LiteralString
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, Unsupported
-from wetread.record.compartment import visible
+from wetread.record.compartment import visible, visible_of
 from wetread.record.condition import TRUE, Condition, all_of, any_of, none_of
 from wetread.record.lossless import is_text
 from wetread.record.search import query_values, text
 from wetread.record.search.index import BEGINNING, ON_OWN_COLUMN
+from wetread.record.search.indexed import indexed as indexed
+from wetread.record.search.indexed import of_types as of_types
+from wetread.record.search.indexed import on_own_columns as on_own_columns
 from wetread.record.search.parameters import (
     FULL_TEXT,
     SearchParameter,
@@ -188,30 +191,6 @@ async def _plain(
 _OF_OWN_COLUMN = ("missing", "not")
 
 
-def indexed(types: Sequence[str], kind: str, code: str, matches: Condition, *, negate: bool = False) -> Condition:
-    """The resources of which some row under this code matches; with `negate`, those of which none does."""
-    own = of_types("i", types)
-    where = own.sql + " AND i.param = %s AND (" + matches.sql + ")"
-    args = (*own.args, code, *matches.args)
-    if negate:
-        return Condition(
-            "NOT EXISTS (SELECT FROM " + TABLES[kind] + " i WHERE i.resource_key = r.key AND " + where + ")", args
-        )
-    return Condition("r.key IN (SELECT i.resource_key FROM " + TABLES[kind] + " i WHERE " + where + ")", args)
-
-
-def of_types(alias: str, types: Sequence[str]) -> Condition:
-    """The rows `i`, or resources `r`, of these types."""
-    match alias, types:
-        case "i", [only]:
-            return Condition("i.resource_type = %s", (only,))
-        case "i", _:
-            return Condition("i.resource_type = ANY (%s)", (list(types),))
-        case _, [only]:
-            return Condition("r.resource_type = %s", (only,))
-    return Condition("r.resource_type = ANY (%s)", (list(types),))
-
-
 def _span(types: tuple[str, ...], parameter: SearchParameter, values: Sequence[str]) -> Condition:
     """A span of dates: what began within it, or less than a day before; and of what is longer, what reaches into it."""
     matches = all_of([query_values.of_value(v, "", parameter) for v in values])
@@ -306,16 +285,11 @@ async def by_terminology(question: Question, parameter: SearchParameter, modifie
     return any_of([listed, *whole])
 
 
-def on_own_columns(matches: Condition) -> Condition:
-    """`_id` and `_lastUpdated` stand in `resource` itself."""
-    return Condition(matches.sql.replace("i.code", "r.id").replace("i.low", "r.last_updated"), matches.args)
-
-
 def _listed(question: Question, value: str) -> Condition:
-    question.reader.require("s", "List")
+    question.reader.require_some("s", "List")
     if value.startswith("$"):
         raise Unsupported("there are no functional lists here; name a List by its id", location="http._list")
-    seen = visible(question.reader, "List")
+    seen = visible(question.reader, "List", "s")
     return Condition(
         "(r.resource_type, r.id) IN (SELECT i.target_type, i.target_id FROM index_reference i"
         " JOIN resource r ON r.key = i.resource_key WHERE i.resource_type = 'List' AND i.param = 'item'"
@@ -332,11 +306,12 @@ async def _has(question: Question, types: tuple[str, ...], name: str, value: str
     if len(parts) != 4 or parts[1] not in resource_types():
         raise InvalidInput("expected _has:Type:reference-parameter:parameter", location=name)
     _, source, code, rest = parts
-    question.reader.require("s", source)
+    question.reader.require_some("s", source)
     parameter = parameters_of(source).get(code)
     if parameter is None or parameter.kind != "reference":
         raise InvalidInput(f"{source} has no reference parameter {code!r}", location=name)
-    inner = all_of([visible(question.reader, source), await condition(question, (source,), rest, value, depth + 1)])
+    wanted = await condition(question, (source,), rest, value, depth + 1)
+    inner = all_of([visible(question.reader, source, "s"), wanted])
     return Condition(
         "(r.resource_type, r.id) IN (SELECT i.target_type, i.target_id FROM index_reference i"
         " JOIN resource r ON r.key = i.resource_key WHERE i.resource_type = %s AND i.param = %s AND i.url = ''"
@@ -372,12 +347,7 @@ async def linked(
         raise InvalidInput(f"nothing that {code!r} refers to has the search parameter that follows", location=name)
     found = []
     for targets in groups:
-        seen = any_of(
-            [all_of([of_types("r", (t,)), visible(question.reader, t)]) for t in targets]
-            if any(visible(question.reader, t) != TRUE for t in targets)
-            else [of_types("r", targets)]
-        )
-        found.append(all_of([seen, await follow(targets)]))
+        found.append(all_of([visible_of(question.reader, targets, "s"), await follow(targets)]))
     own = of_types("i", types)
     one_of = any_of(found)
     return Condition(
@@ -394,13 +364,13 @@ def _targets(reader: Reader, parameter: SearchParameter, named: str, rest: str) 
     Raises Forbidden where the reader may search none of them.
     """
     if named:
-        reader.require("s", named)
+        reader.require_some("s", named)
         return [(named,)]
     code = rest.partition(".")[0].partition(":")[0]
     targets = [t for t in parameter.targets if t in resource_types() and known((t,), code)]
-    allowed = [t for t in targets if reader.may("s", t)]
+    allowed = [t for t in targets if reader.may_some("s", t)]
     if targets and not allowed:
-        reader.require("s", targets[0])
+        reader.require_some("s", targets[0])
     by_kind: dict[str, list[str]] = {}
     for target in allowed:
         own = parameters_of(target).get(code)

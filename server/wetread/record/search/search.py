@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound, TooCostly
-from wetread.record.compartment import member, visible
-from wetread.record.condition import TRUE, Condition, all_of, any_of
+from wetread.record.compartment import member, visible_of
+from wetread.record.condition import TRUE, Condition, all_of
 from wetread.record.cursors import OF_THIS_PROCESS, Cursors
 from wetread.record.page import MOST_BYTES, PAGE_BYTES
 from wetread.record.search import includes, paging, query, searchset
@@ -55,7 +55,7 @@ async def search(
     """
     if resource_type not in resource_types():
         raise NotFound("no such resource type here; see GET metadata")
-    reader.require("s", resource_type)
+    reader.require_some("s", resource_type)
     path = "/".join((*compartment, resource_type) if compartment else (resource_type,))
     question = query.Question(conn, reader, base_url)
     async with time_limit(time_limit_s, "search", _ADVICE):
@@ -81,10 +81,10 @@ async def search_system(
     if unknown := [t for t in named if t not in resource_types()]:
         raise InvalidInput(f"{unknown[0][:64]!r} is no type that is searched here", location="http._type")
     for resource_type in named:
-        reader.require("s", resource_type)
-    types = tuple(dict.fromkeys(named)) or tuple(t for t in sorted(resource_types()) if reader.may("s", t))
+        reader.require_some("s", resource_type)
+    types = tuple(dict.fromkeys(named)) or tuple(t for t in sorted(resource_types()) if reader.may_some("s", t))
     if not types:
-        reader.require("s", "Patient")
+        reader.require_some("s", "Patient")
     path = "/".join((*compartment, "*")) if compartment else ""
     question = query.Question(conn, reader, base_url)
     async with time_limit(time_limit_s, "search", _ADVICE):
@@ -104,7 +104,8 @@ async def _search(
     conn, reader, base_url = question.conn, question.reader, question.base_url
     plan = await planned(question, types, params, strict=strict)
     inside = member(*compartment, types) if compartment else TRUE
-    where = all_of([Condition("NOT r.deleted"), _seen(reader, types), inside, *plan.conditions])
+    seen = visible_of(reader, types, "s")
+    where = all_of([Condition("NOT r.deleted"), seen, inside, *plan.conditions])
     url = f"{base_url}/{path}" if path else base_url
     if plan.only_count:
         counted = await _total(conn, where)
@@ -114,7 +115,7 @@ async def _search(
     cursor = None
     if plan.cursor_text:
         cursor = paging.placed(cursors.opened(reader, url, plan.applied, plan.cursor_text), plan.sort)
-    is_broad = plan.is_broad and compartment is None
+    is_broad = plan.is_broad and compartment is None and seen == query.of_types("r", types)
     rows, more = await paging.page(conn, types, where, plan.sort, cursor, plan.count, is_broad=is_broad)
     page, included = await _with_includes(conn, reader, rows, plan)
     more = more or len(page) < len(rows)
@@ -132,12 +133,6 @@ async def _search(
     total = await _asked_total(conn, where, plan, None if more or cursor else len(matches))
     patient_ids = dict.fromkeys(patient_id for each in (*matches, *included) for patient_id in each.patient_ids)
     return SearchSet(searchset.bundle(entries, total, links), tuple(patient_ids))
-
-
-def _seen(reader: Reader, types: tuple[str, ...]) -> Condition:
-    if all(visible(reader, t) == TRUE for t in types):
-        return query.of_types("r", types)
-    return any_of([all_of([query.of_types("r", (t,)), visible(reader, t)]) for t in types])
 
 
 async def _with_includes(

@@ -34,7 +34,8 @@ async def validated(
             raise InvalidInput("a deletion is validated at instance level", location="mode")
         version = await resources.read(conn, reader, resource_type, resource_id)
         if mode == "delete":
-            return [] if reader.may("d", resource_type) else [_refused("delete")]
+            there = await resources.current(conn, reader, "d", resource_type, resource_id)
+            return [] if there is not None else [_refused("delete")]
         content = version.resource()
     if content is None:
         raise InvalidInput("give the resource to be validated", location="resource")
@@ -69,7 +70,7 @@ def _fit_for(mode: str, content: Mapping[str, Any], resource_id: str, reader: Re
         found.append(Issue("required", f"{resource_type}.id", "an update needs the id in the resource"))
     if mode == "update" and resource_id and content.get("id") not in (None, resource_id):
         found.append(Issue("invalid", f"{resource_type}.id", "the resource's id is not that of the URL"))
-    if mode in ("create", "update") and not reader.may(mode[0], resource_type):
+    if mode in ("create", "update") and not reader.may_some(mode[0], resource_type):
         found.append(_refused(mode))
     return found
 

@@ -58,7 +58,7 @@ class _Chosen(Selection):
     condition: Condition = TRUE
 
     async def of(self, conn: Connection, resource_type: str, *, singly: bool = False) -> Condition:
-        return all_of([visible(self.reader, resource_type), self.condition])
+        return all_of([visible(self.reader, resource_type, "s"), self.condition])
 
 
 async def written(
