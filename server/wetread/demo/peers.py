@@ -71,7 +71,11 @@ def subscriber(heard: Heard) -> Iterator[int]:
 
     class Endpoint(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            heard.notifications.append(self.rfile.read(int(self.headers["Content-Length"])))
+            length = int(self.headers["Content-Length"])
+            body = self.rfile.read(length)
+            if len(body) < length:
+                return  # the sender died halfway; what it did not send was not heard
+            heard.notifications.append(body)
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
