@@ -41,6 +41,8 @@ async def begin(conn: Connection, name: str, rule: LockOut) -> Attempt | None:
 
     Commit it before the attempt is judged.
     """
+    if not name.isprintable():
+        return None
     begun = await conn.execute(
         """
         UPDATE account SET failures = failures + 1, locked_until = CASE WHEN failures + 1 >= %(after)s

@@ -14,7 +14,7 @@ from wetread.console import forms, visitor
 from wetread.console.audited import entry
 from wetread.console.rendering import redirect
 from wetread.console.sign_in import Door, NotProven, proven
-from wetread.errors import Forbidden, InvalidInput, WetreadError
+from wetread.errors import Forbidden, InvalidInput, NotFound, WetreadError
 from wetread.record.audit import audit
 from wetread.store.database import Connection
 
@@ -169,7 +169,8 @@ def router(door: Door) -> APIRouter:
         except ValueError as error:
             raise InvalidInput("no session has this name") from error
         async with database.transaction() as conn:
-            await sessions.end(conn, signed.account.name, session)
+            if not await sessions.end(conn, signed.account.name, session):
+                raise NotFound("this session is over")
             await audit.write(conn, entry(request, signed.account.name, "logout", detail={"of": "another session"}))
         return redirect("/account")
 

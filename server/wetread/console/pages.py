@@ -5,8 +5,8 @@ Every view leaves an AuditEvent, committed before the page leaves; so does every
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -14,9 +14,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from wetread.access import accounts
+from wetread.access.identity_providers import IdentityProvider
 from wetread.access.tokens import Tokens
-from wetread.console import own_account, sign_in, visitor
+from wetread.console import own_account, provider_login, sign_in, visitor
 from wetread.console.audited import entry
+from wetread.console.provider_login import ProviderDoor
 from wetread.console.rendering import Pages, static_file, static_files
 from wetread.console.sign_in import Door, People
 from wetread.console.study_page import study_view
@@ -46,6 +48,9 @@ class Console:
     zone: ZoneInfo
     demo: bool
     https: bool
+    providers: Mapping[str, IdentityProvider] = field(default_factory=dict)
+    """Identity providers by name."""
+    base_url: str = ""
 
 
 def router(console: Console) -> APIRouter:
@@ -53,8 +58,11 @@ def router(console: Console) -> APIRouter:
     pages = Pages(console.zone, console.demo)
     files = static_files()
     cookies = Cookies(console.cookie, console.https)
-    door = Door(console.database, console.tokens, console.people, cookies, pages)
+    labels = tuple((name, each.provider.display_name) for name, each in console.providers.items())
+    door = Door(console.database, console.tokens, console.people, cookies, pages, labels)
     routes.include_router(sign_in.router(door))
+    at = ProviderDoor(door, console.providers, f"{console.base_url}/login")
+    routes.include_router(provider_login.router(at))
     routes.include_router(own_account.router(door))
 
     async def shown(request: Request, template: str, build: _Build) -> Response:

@@ -55,6 +55,8 @@ class Door:
     people: People
     cookies: Cookies
     pages: Pages
+    providers: tuple[tuple[str, str], ...] = ()
+    """Identity providers that people sign in through, by name and label."""
 
 
 def router(door: Door) -> APIRouter:
@@ -74,6 +76,7 @@ def router(door: Door) -> APIRouter:
         shown = {
             "error": error,
             "next": goal,
+            "providers": door.providers,
             "password_token": sessions.form_token(value, _BY_PASSWORD),
             "operator_token": sessions.form_token(value, _BY_TOKEN),
         }
@@ -223,7 +226,7 @@ def router(door: Door) -> APIRouter:
             if signed is not None:
                 await sessions.end(conn, signed.account.name, signed.digest)
             await audit.write(conn, entry(request, signed.account.name if signed else operator(value), "logout"))
-        answer = redirect("/login")
+        answer = redirect("/logout/provider" if request.cookies.get(cookies.provider_logout) else "/login")
         cookies.drop(answer, cookies.session, cookies.operator, cookies.login)
         return answer
 

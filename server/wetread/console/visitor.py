@@ -19,7 +19,8 @@ SIGN_OUT = "sign out"
 
 @dataclass(frozen=True, slots=True)
 class Cookies:
-    """Names of our cookies: of a session, of a login under way, and of the operator's token. With https they are bound
+    """Names of our cookies: of a session, of a login under way here or at an identity provider, of the logout there, and
+    of the operator's token. With https they are bound
     to this host (`__Host-`, RFC 6265bis 4.1.3.2) and never sent without it."""
 
     operator: str
@@ -32,6 +33,14 @@ class Cookies:
     @property
     def login(self) -> str:
         return "__Host-wetread_login" if self.https else "wetread_login"
+
+    @property
+    def provider_login(self) -> str:
+        return "__Host-wetread_provider_login" if self.https else "wetread_provider_login"
+
+    @property
+    def provider_logout(self) -> str:
+        return "__Host-wetread_provider_logout" if self.https else "wetread_provider_logout"
 
     def value(self, request: Request) -> str:
         """What the browser is signed in by; empty where it is not."""

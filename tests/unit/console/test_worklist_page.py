@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 import httpx
 from tests.read_studies import BLEED, FILM, PHANTOM, PNEUMONIA, ReadStudies, audited, site
@@ -86,7 +87,7 @@ async def test_who_is_not_signed_in_is_sent_to_the_door_and_that_is_on_record(
 ) -> None:
     for path in ("/worklist", "/worklist/table", "/worklist/no-such-study"):
         answer = await visitor.get(path)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={quote(path, safe='')}")
     assert [row[:3] for row in await audited(database)] == [("access-denied", "4", "anonymous")] * 3
 
 
