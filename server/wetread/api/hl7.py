@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from wetread.api.credentials import Authenticate
-from wetread.errors import TooLarge
+from wetread.errors import Forbidden, TooLarge
 from wetread.reading.intake import Intake
 
 MEDIA_TYPE = "application/hl7-v2"
@@ -21,7 +21,9 @@ def router(intake: Intake, authenticate: Authenticate, limit_bytes: int) -> APIR
     async def receive(request: Request) -> Response:
         """One message in the body; the answer is its ACK, 200 whatever MSA-1 says, since the message was answered."""
         reader = await authenticate(request)
-        reader.require("c", "ServiceRequest")
+        scopes = reader.opening("c", "ServiceRequest")
+        if not any(scope.level == "system" and not scope.constraint for scope in scopes):
+            raise Forbidden("messages are taken from systems: the token needs e.g. system/ServiceRequest.c")
         body = bytearray()
         async for chunk in request.stream():
             body += chunk

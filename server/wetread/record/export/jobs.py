@@ -135,7 +135,7 @@ async def start(
         (
             job_id,
             reader.principal,
-            " ".join(map(_scope, reader.scopes)),
+            " ".join(map(str, reader.scopes)),
             url,
             Jsonb(request.as_json()),
             now.replace(microsecond=now.microsecond // 1000 * 1000),
@@ -147,10 +147,6 @@ async def start(
     )
     await work.enqueue(conn, EXPORT, {"job": str(job_id), "slice": -1}, priority=PRIORITY, at=now + SETTLE)
     return job_id
-
-
-def _scope(scope: Scope) -> str:
-    return f"{scope.level}/{scope.resource_type}.{''.join(letter for letter in 'cruds' if letter in scope.letters)}"
 
 
 async def _with_members(

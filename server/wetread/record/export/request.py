@@ -99,11 +99,11 @@ class ExportRequest:
 
 
 def may_export(reader: Reader, resource_type: str) -> bool:
-    """Only `system/` scopes export, and only what they may both read and search."""
+    """Only `system/` scopes that no search parameter narrows export, and only what they may both read and search."""
     letters = {
         letter
         for scope in reader.scopes
-        if scope.level == "system" and scope.resource_type in ("*", resource_type)
+        if scope.level == "system" and not scope.constraint and scope.resource_type in ("*", resource_type)
         for letter in scope.letters
     }
     return {"r", "s"} <= letters

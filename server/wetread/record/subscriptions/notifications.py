@@ -16,7 +16,8 @@ _NAMES = uuid.UUID("5a0d4c58-9b0b-5d0e-8a1c-0a0d6f2f6e55")
 
 @dataclass(frozen=True, slots=True)
 class NotifiedEvent:
-    """One event of one subscription. `body` is the text of the resource version, empty where it is not to be sent."""
+    """One event of one subscription. `body` is the text of the resource version, empty where it is not to be sent;
+    `is_told` is whether it may be told of which resource the event is."""
 
     number: int
     at: datetime
@@ -24,6 +25,8 @@ class NotifiedEvent:
     resource_id: str
     created: bool
     body: str = ""
+    version_id: int = 0
+    is_told: bool = True
 
     @property
     def focus(self) -> str:
@@ -110,7 +113,7 @@ def _event(base_url: str, content: str, event: NotifiedEvent) -> dict[str, Any]:
         {"name": "event-number", "valueString": str(event.number)},
         {"name": "timestamp", "valueInstant": _instant(event.at)},
     ]
-    if content != "empty":
+    if content != "empty" and event.is_told:
         parts.append({"name": "focus", "valueReference": {"reference": f"{base_url}/{event.focus}"}})
     return {"name": "notification-event", "part": parts}
 

@@ -52,9 +52,7 @@ class State:
 def owner_row(reader: Reader) -> dict[str, Any]:
     return {
         "principal": reader.principal,
-        "scopes": [
-            f"{s.level}/{s.resource_type}.{''.join(c for c in 'cruds' if c in s.letters)}" for s in reader.scopes
-        ],
+        "scopes": [str(scope) for scope in reader.scopes],
         "roles": sorted(reader.roles),
         "patient_id": reader.patient_id,
     }
@@ -127,7 +125,7 @@ async def events_of(
     """The numbered events from `since` to `until`, both included, with the text of their versions."""
     found = await conn.execute(
         """
-        SELECT n.number, n.at, n.resource_type, n.resource_id, n.kind = 'create', coalesce(v.body, '')
+        SELECT n.number, n.at, n.resource_type, n.resource_id, n.kind = 'create', coalesce(v.body, ''), n.version_id
         FROM subscription_event n
         LEFT JOIN resource_version v ON v.resource_type = n.resource_type AND v.id = n.resource_id
             AND v.version_id = n.version_id

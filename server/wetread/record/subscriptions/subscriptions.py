@@ -23,10 +23,13 @@ from psycopg.types.json import Jsonb
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.reader import SYSTEM, Reader
 from wetread.errors import NotFound
-from wetread.record import events, resources
+from wetread.record import events, former, lossless, resources
 from wetread.record.audit import audit
 from wetread.record.audit.audit import AuditEntry, Entity
+from wetread.record.compartment import visible
+from wetread.record.condition import TRUE
 from wetread.record.events import Event
+from wetread.record.resources import Version
 from wetread.record.search import index
 from wetread.record.subscriptions import form as subscription_form
 from wetread.record.subscriptions import rows as rows
@@ -72,7 +75,7 @@ class Subscriptions:
         topic tells of."""
         form = subscription_form.read(resource, self.topics, self.allowed, self.base_url)
         for resource_type in sorted(form.topic.resource_types):
-            reader.require("r", resource_type)
+            reader.require_some("r", resource_type)
         starts = resource.get("status") in ("requested", "active")
         ends_at = form.ends_at if form.ends_at and form.ends_at > datetime.now(UTC) else None
         row = {
@@ -140,6 +143,9 @@ class Subscriptions:
                 over = state.ends_at is not None and event.at >= state.ends_at
                 if late or over or not fired[topic.url] or not _passes(tests[state.id], event, entries):
                     continue
+                owner = state.reader
+                if owner.may_some("r", event.resource_type) and not await _may_see(conn, owner, event, current):
+                    continue  # and not counted: a number would tell of it
                 counts[state.id] += 1
                 await rows.record_event(conn, state.id, counts[state.id], event)
                 if state.status == "active":
@@ -199,7 +205,7 @@ class Subscriptions:
         if state is None or state.status != "active" or not pending:
             return None
         [event] = pending
-        if not state.reader.may("r", event.resource_type):
+        if not await _may_see(conn, state.reader, event, event.body):
             await self._drop(conn, state, number, event)
             return None
         patients = rows.patients_of(event) if state.channel["content"] != "empty" else ()
@@ -238,8 +244,8 @@ class Subscriptions:
     ) -> bytes:
         """What `$events` answers (history Bundle): the events numbered from `since` to `until`, both included.
 
-        At most 1000; ask on from the last number. Resources come along where the subscription asks for full-resource
-        and the caller may read them. Raises Forbidden, NotFound.
+        At most 1000; ask on from the last number. Resources come along where the subscription asks for full-resource;
+        of what the caller may not read only the number is told. Raises Forbidden, NotFound.
         """
         reader.require("r", "Subscription")
         state = await rows.state_of(conn, subscription_id)
@@ -247,7 +253,10 @@ class Subscriptions:
             raise NotFound("no such Subscription")
         asked = await rows.events_of(conn, subscription_id, since, until, only_pending=False, limit=_MOST_EVENTS)
         full = state.channel["content"] == "full-resource"
-        sent = [e if full and reader.may("r", e.resource_type) else replace(e, body="") for e in asked]
+        sent = []
+        for event in asked:
+            is_told = await _may_see(conn, reader, event, event.body)
+            sent.append(replace(event, body=event.body if full and is_told else "", is_told=is_told))
         return notification(self.base_url, "query-event", state.told(), datetime.now(UTC), sent)
 
     async def _drop(self, conn: Connection, state: State, number: int, event: NotifiedEvent) -> None:
@@ -290,6 +299,17 @@ class Subscriptions:
 
 def _lane(subscription_id: str) -> str:
     return f"subscription:{subscription_id}"
+
+
+async def _may_see(
+    conn: Connection, reader: Reader, event: Event | NotifiedEvent, content: Mapping[str, Any] | str
+) -> bool:
+    """Whether a reader may see both the version of an event, of this content, and the resource as it is now."""
+    if visible(reader, event.resource_type, "r") == TRUE:
+        return True
+    text = content if isinstance(content, str) else lossless.dump(content)
+    version = Version(event.resource_type, event.resource_id, event.version_id, event.at, text, deleted=not text)
+    return await former.shown(conn, reader, "r", version)
 
 
 def _passes(tests: Sequence[Test], event: Event, entries: index.Entries) -> bool:
