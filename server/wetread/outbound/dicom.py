@@ -206,18 +206,22 @@ def _send_on_one_association(
 
 
 class _Entity(AE):
-    """Closes the socket of a connection that was refused, which pynetdicom forgets."""
+    """Closes the socket of a connection that was refused, which pynetdicom forgets: the plain one, or the one that TLS
+    was begun on."""
 
-    _socket: socket.socket | None = None
+    _created: tuple[Any, socket.socket] | None = None
 
     def _create_socket(self, *arguments: Any) -> Any:
         wrapped = super()._create_socket(*arguments)
-        self._socket = wrapped.socket
+        self._created = wrapped, wrapped.socket
         return wrapped
 
     def close_socket(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
+        if self._created is not None:
+            wrapped, plain = self._created
+            plain.close()
+            if wrapped.socket is not None:
+                wrapped.socket.close()
 
 
 def _store(association: Any, item: _Item) -> RefusedByArchive | None:

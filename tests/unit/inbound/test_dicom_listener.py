@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
+from tests.certificates import Authority
 
 from wetread.archive import instances, quarantine
 from wetread.domain.reader import SYSTEM
@@ -30,6 +31,7 @@ from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database, SyncConnection, SyncDatabase
 from wetread.wire.dicom import data_set_start, facts
 from wetread.wire.dicom_frames import frames
+from wetread.wire.tls import ServerTls, server_context
 
 DATA = Path(__file__).parents[2] / "data/dicom"
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -424,6 +426,27 @@ def test_tls_is_spoken_and_a_silent_caller_does_not_hold_up_the_next(listen: Lis
             DATA / "syntaxes/MR_small.dcm",
         )
     assert sent.returncode == 0, sent.stderr
+
+
+def test_dcmtk_needs_a_certificate_where_it_is_required_and_new_files_hold_for_new_associations(
+    listen: Listen, tmp_path: Path
+) -> None:
+    authority, clients = Authority(tmp_path), Authority(tmp_path, "clients")
+    own, known, stranger = authority.issue("server"), clients.issue("known"), authority.issue("stranger")
+    listener = listen(tls=server_context(ServerTls(own.certificate, own.key, clients.certificate)))
+
+    def sent(*identity: str | Path, trusted: Authority = authority) -> bool:
+        where = ("127.0.0.1", str(listener.port), DATA / "syntaxes/MR_small.dcm")
+        return dcmtk("storescu", *identity, "+cf", trusted.certificate, "-xe", *where).returncode == 0
+
+    assert sent("+tls", known.key, known.certificate)
+    assert not sent("+tla")
+    assert not sent("+tls", stranger.key, stranger.certificate)
+
+    later = Authority(tmp_path, "later")
+    later.issue("server", into=own)
+    assert sent("+tls", known.key, known.certificate, trusted=later)
+    assert not sent("+tls", known.key, known.certificate)
 
 
 def test_a_port_in_use_is_a_setting_to_mend(listen: Listen, sync_database: SyncDatabase, blobs: LocalBlobs) -> None:

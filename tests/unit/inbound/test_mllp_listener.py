@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from hl7.client import MLLPClient
+from tests.certificates import Authority
 
 from wetread.errors import Misconfigured, StoreUnavailable
 from wetread.inbound.mllp import Handle, MllpListener, Received
 from wetread.wire.mllp import frame
+from wetread.wire.tls import ServerTls, server_context
 
 MESSAGE = b"MSH|^~\\&|A|B|C|D|2026||ADT^A08|1|P|2.5\rPID|1||4711||Roe^Jane\r"
 ACK = b"MSH|^~\\&|C|D|A|B|2026||ACK|9|P|2.5\rMSA|AA|1\r"
@@ -359,6 +361,41 @@ async def test_with_mutual_tls_the_names_of_the_client_are_known_and_strangers_g
             await hear(other)
         await hang_up(other)
         assert len(office.received) == 1
+
+
+async def test_openssl_needs_a_certificate_where_it_is_required_and_new_files_hold_for_new_connections(
+    tmp_path: Path,
+) -> None:
+    authority, clients = Authority(tmp_path), Authority(tmp_path, "clients")
+    own, known, stranger = authority.issue("server"), clients.issue("known"), authority.issue("stranger")
+    office = Office()
+
+    def said(port: int, *identity: str | Path, trusted: Authority = authority) -> bytes:
+        """What comes back for one message, until the listener closes the idle connection."""
+        where = ("-connect", f"127.0.0.1:{port}", "-CAfile", trusted.certificate, "-verify_return_error")
+        done = subprocess.run(
+            ["openssl", "s_client", "-quiet", *where, *identity],
+            input=frame(MESSAGE),
+            capture_output=True,
+            check=False,
+            timeout=20,
+        )
+        return done.stdout
+
+    context = server_context(ServerTls(own.certificate, own.key, clients.certificate))
+    async with listening(office, tls=context, idle_timeout_s=0.5) as listener:
+        identity = ("-cert", known.certificate, "-key", known.key)
+        assert await asyncio.to_thread(said, listener.port, *identity) == frame(ACK)
+        assert await asyncio.to_thread(said, listener.port) == b""
+        wrong = ("-cert", stranger.certificate, "-key", stranger.key)
+        assert await asyncio.to_thread(said, listener.port, *wrong) == b""
+        assert await asyncio.to_thread(said, listener.port, *identity, "-tls1_2") == b""
+        assert len(office.received) == 1
+
+        later = Authority(tmp_path, "later")
+        later.issue("server", into=own)
+        assert await asyncio.to_thread(said, listener.port, *identity) == b""
+        assert await asyncio.to_thread(said, listener.port, *identity, trusted=later) == frame(ACK)
 
 
 async def test_any_number_of_broken_peers_does_not_disturb_the_others() -> None:
