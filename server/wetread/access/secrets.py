@@ -105,13 +105,19 @@ async def of_client(conn: Connection, client_id: str) -> list[Secret]:
     return await rows.fetchall()
 
 
-async def revoke(conn: Connection, identity: str) -> None:
-    """Ends a secret or a key. Raises NotFound."""
+async def revoke(conn: Connection, identity: str) -> str:
+    """Ends a secret or a key; whose it was. Raises NotFound."""
     ended = await conn.execute(
-        "UPDATE client_secret SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE id::text = %s", (identity,)
+        """
+        UPDATE client_secret SET revoked_at = coalesce(revoked_at, clock_timestamp())
+        WHERE id::text = %s RETURNING client_id
+        """,
+        (identity,),
     )
-    if ended.rowcount == 0:
+    row = await ended.fetchone()
+    if row is None:
         raise NotFound("no secret or key has this id")
+    return str(row[0])
 
 
 async def _insert(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from wetread.domain.reader import Reader, Scope
+from wetread.errors import InvalidInput
 from wetread.settings import Settings, load
 from wetread.store import embedded
 from wetread.store.database import Connection, Database
@@ -75,3 +78,12 @@ async def opened(url: str) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
+
+
+def duration(text: str) -> timedelta:
+    """Raises InvalidInput."""
+    found = re.fullmatch(r"(\d+)([smhd])", text)
+    if not found:
+        raise InvalidInput(f"not a duration: {text!r}; expected e.g. 30m, 1h, 1d")
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[found.group(2)]
+    return timedelta(**{unit: int(found.group(1))})

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import socket
 import sys
 import traceback
@@ -21,7 +20,7 @@ import typer
 
 from wetread import app as composition
 from wetread.access.rights import ROLES as PERSON_ROLES
-from wetread.commands.options import Config, DataDir, database_url, opened, operator, settings_of
+from wetread.commands.options import Config, DataDir, database_url, duration, opened, operator, settings_of
 from wetread.errors import InvalidInput, Misconfigured, StoreUnavailable, WetreadError
 from wetread.mapping import maps
 from wetread.processes import Child, stop_on_signals, stop_with_parent, supervise
@@ -137,7 +136,7 @@ def token(
     for name in role or ():
         if name not in PERSON_ROLES:
             raise InvalidInput(f"no role is named {name!r}; known: {', '.join(PERSON_ROLES)}")
-    typer.echo(issue_token(settings, scope, role or ["administrator"], _duration(expires)))
+    typer.echo(issue_token(settings, scope, role or ["administrator"], duration(expires)))
 
 
 def issue_token(settings: Settings, scope: str, roles: Sequence[str], lifetime: timedelta) -> str:
@@ -306,11 +305,3 @@ def _roles(text: str | None) -> tuple[Role, ...]:
         if name not in get_args(Role):
             raise Misconfigured(f"--roles: no role is named {name!r}; known: {', '.join(ROLES)}")
     return tuple(role for role in ROLES if role in names)
-
-
-def _duration(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d+)([smhd])", text)
-    if not found:
-        raise InvalidInput(f"not a duration: {text!r}; expected e.g. 30m, 1h, 1d")
-    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[found.group(2)]
-    return timedelta(**{unit: int(found.group(1))})
