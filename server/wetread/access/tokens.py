@@ -161,7 +161,7 @@ class Tokens:
                 exp={"essential": True},
                 iat={"essential": True},
             ).validate(claims)
-        except (JoseError, ValueError) as error:
+        except (JoseError, ValueError, RecursionError) as error:
             raise Unauthorized(_NOT_VALID) from error
         scopes = tuple(Scope.parse(word) for word in claims["scope"].split() if is_resource_scope(word))
         basis = Basis(**{name: claims.get(name, "") for name in Basis.__slots__})

@@ -1,0 +1,1 @@
+"""SMART App Launch 2.2 and Backend Services: discovery, and the endpoints that apps call."""
