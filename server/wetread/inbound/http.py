@@ -25,6 +25,8 @@ from wetread.errors import Misconfigured
 logger = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 10.0
+_GOODBYE_S = 2.0
+"""How long a peer is waited for to close TLS in its turn; many never do."""
 _UNREAD_MS = 60_000
 
 
@@ -139,6 +141,7 @@ class _Server(uvicorn.Server):
             ssl=config.ssl,
             backlog=config.backlog,
             ssl_handshake_timeout=_HANDSHAKE_S if config.ssl else None,
+            ssl_shutdown_timeout=_GOODBYE_S if config.ssl else None,
         )
         self.servers = [server]
         self.started = True

@@ -96,6 +96,7 @@ class MllpListener:
                 self.port,
                 ssl=self._tls,
                 ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None,
+                ssl_shutdown_timeout=_CLOSE_S if self._tls else None,
             )
         except OSError as error:
             reason = error.strerror or type(error).__name__

@@ -103,10 +103,12 @@ def stow(
 
     Raises like `send`.
     """
+    session = requests.Session()
+    session.trust_env = False
+    if url.startswith("https:"):
+        session.mount("https://", _Over(tls or client_contexts(ClientTls())()))
     try:
         # A body over the chunk size goes chunked, which not every archive takes.
-        session = requests.Session()
-        session.mount("https://", _Over(tls or client_contexts(ClientTls())()))
         client = DICOMwebClient(url, session=session, headers=dict(headers), timeout=timeout_s, chunk_size=2**31)
         client.set_http_retry_params(retry=False)
     except ValueError as error:
@@ -122,6 +124,8 @@ def stow(
         raise RefusedByArchive(f"the archive answered HTTP {status}", status=status) from error
     except (requests.RequestException, OSError) as error:
         raise PeerUnavailable(f"the archive cannot be reached: {type(error).__name__}") from error
+    finally:
+        session.close()
     failed = response.get("FailedSOPSequence") or []
     for item in failed:
         reason = int(item.get("FailureReason", 0x0110))
@@ -132,7 +136,7 @@ def stow(
 
 
 class _Over(HTTPAdapter):
-    """HTTPS by a context of ours."""
+    """HTTPS by a context of ours, to which requests would add the public authorities."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -140,6 +144,9 @@ class _Over(HTTPAdapter):
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
         super().init_poolmanager(*arguments, **named, ssl_context=self._context)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        conn.cert_reqs = "CERT_REQUIRED"
 
 
 def _item(data: bytes) -> _Item:
@@ -209,7 +216,7 @@ class _Entity(AE):
     """Closes the socket of a connection that was refused, which pynetdicom forgets: the plain one, or the one that TLS
     was begun on."""
 
-    _created: tuple[Any, socket.socket] | None = None
+    _created: tuple[Any, Any] | None = None
 
     def _create_socket(self, *arguments: Any) -> Any:
         wrapped = super()._create_socket(*arguments)

@@ -116,6 +116,7 @@ async def storing(context: ssl.SSLContext) -> AsyncIterator[tuple[str, list[int]
 async def test_an_instance_by_stow(peers: Peers) -> None:
     async with storing(peers.context) as (url, taken):
         await asyncio.to_thread(dicom.stow, [MR], url=url, headers={}, timeout_s=5, tls=peers.known())
+        assert len(peers.known().get_ca_certs()) == 1  # nobody else vouches for the archive
         for wrong in (peers.not_vouched_for(), peers.unknown_to_the_peer(), None):
             with pytest.raises(PeerUnavailable):
                 await asyncio.to_thread(dicom.stow, [MR], url=url, headers={}, timeout_s=5, tls=wrong)
