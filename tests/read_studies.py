@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,6 +19,7 @@ from pydicom import Dataset
 from starlette.responses import Response
 
 from wetread.access.attempts import LockOut
+from wetread.access.identity_providers import IdentityProvider
 from wetread.access.known_clients import KnownClients
 from wetread.access.passwords import Passwords
 from wetread.access.sessions import Lifetime
@@ -229,7 +230,15 @@ class Site:
         return self.tokens.issue(principal, scope, roles, timedelta(minutes=5)).token
 
 
-def site(database: Database, blobs: LocalBlobs, *, demo: bool = False, https: bool = False) -> Site:
+def site(
+    database: Database,
+    blobs: LocalBlobs,
+    *,
+    demo: bool = False,
+    https: bool = False,
+    providers: Mapping[str, IdentityProvider] | None = None,
+    base_url: str = "http://wetread.test",
+) -> Site:
     tokens = Tokens(ECKey.generate_key("P-256", private=True), "urn:test")
     known = KnownClients(database, remembered_s=0)
     authenticate = credentials.authenticator(credentials.Credentials(database, tokens, known, https))
@@ -246,7 +255,16 @@ def site(database: Database, blobs: LocalBlobs, *, demo: bool = False, https: bo
     app.include_router(
         pages.router(
             pages.Console(
-                database, tokens, authenticate, people, credentials.COOKIE, ZoneInfo("Europe/Berlin"), demo, https
+                database,
+                tokens,
+                authenticate,
+                people,
+                credentials.COOKIE,
+                ZoneInfo("Europe/Berlin"),
+                demo,
+                https,
+                providers or {},
+                base_url,
             )
         )
     )

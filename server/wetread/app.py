@@ -18,8 +18,10 @@ from starlette.responses import JSONResponse, Response
 
 from wetread import __version__
 from wetread.access.attempts import LockOut
+from wetread.access.identity_providers import IdentityProvider, Provider
 from wetread.access.known_clients import KnownClients
 from wetread.access.passwords import Passwords
+from wetread.access.provider_documents import ProviderDocuments
 from wetread.access.sessions import Lifetime
 from wetread.access.tokens import Tokens, secret_file, signing_key
 from wetread.access.totp import Seeds
@@ -60,7 +62,7 @@ from wetread.record.views.run import shipped
 from wetread.settings import Role, Settings, share_dir
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Connection, Database
-from wetread.wire.fetch import Fetch
+from wetread.wire.fetch import Fetch, trusted
 from wetread.wire.tls import ClientTls, Contexts, client_contexts
 from wetread.work.jobs import Payload, Work
 
@@ -174,7 +176,7 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
     endpoints = AllowedEndpoints.parse(settings.outbound.allow)
     known_topics = topics.load(shipped / "conformance" / "topics")
     subscriptions = Subscriptions(known_topics, endpoints, work, settings.fhir_base)
-    fetch = Fetch(endpoints)
+    fetch = Fetch(endpoints, trusted(settings.outbound.authority))
     notifier = Notifier(database, subscriptions, HttpPoster(fetch))
     built = House(settings, database, work, blobs, site, loaded, packages, joining, subscriptions, notifier, fetch)
     rules = routing.load(shipped / "mappings", settings.overlay_dir, list(packages))
@@ -290,6 +292,8 @@ def web_app(built: House) -> FastAPI:
                 built.site.time_zone,
                 settings.demo,
                 https,
+                _identity_providers(settings, built.fetch),
+                settings.base_url,
             )
         )
     )
@@ -317,6 +321,28 @@ def web_app(built: House) -> FastAPI:
         return problem.problem(error)
 
     return web
+
+
+def _identity_providers(settings: Settings, fetch: Fetch) -> Mapping[str, IdentityProvider]:
+    found: dict[str, IdentityProvider] = {}
+    for given in settings.access.providers:
+        provider = Provider(
+            given.name,
+            given.display_name,
+            given.issuer,
+            given.client_id,
+            given.client_secret.get_secret_value(),
+            given.scopes,
+            given.groups_claim,
+            given.roles,
+            given.without_group,
+            given.fhir_user_claim,
+            given.userinfo,
+            given.prompt,
+        )
+        callback = f"{settings.base_url}/login/provider/{given.name}/callback"
+        found[given.name] = IdentityProvider(provider, callback, fetch, ProviderDocuments(given.issuer, fetch))
+    return found
 
 
 def _people(settings: Settings) -> People:

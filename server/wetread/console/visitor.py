@@ -19,9 +19,9 @@ SIGN_OUT = "sign out"
 
 @dataclass(frozen=True, slots=True)
 class Cookies:
-    """Names of our cookies: of a session, of a login under way here or at an identity provider, of the logout there, and
-    of the operator's token. With https they are bound
-    to this host (`__Host-`, RFC 6265bis 4.1.3.2) and never sent without it."""
+    """Names of our cookies: of a session, of a login under way here or at an identity provider, of the logout there,
+    and of the operator's token. With https they are bound to this host (`__Host-`, RFC 6265bis 4.1.3.2) and never sent
+    without it."""
 
     operator: str
     https: bool
@@ -48,8 +48,8 @@ class Cookies:
 
     def put(self, answer: Response, name: str, value: str) -> None:
         """For the browser's own session, out of reach of scripts. It comes with a link from elsewhere, such as an EHR's
-        launch (SameSite=Lax); the operator's token does not."""
-        strict = name == self.operator
+        launch or a provider's answer (SameSite=Lax); the operator's token does not, nor what a logout needs."""
+        strict = name in (self.operator, self.provider_logout)
         answer.set_cookie(
             name, value, secure=self.https, httponly=True, samesite="strict" if strict else "lax", path="/"
         )

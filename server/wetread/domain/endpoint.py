@@ -80,7 +80,7 @@ class AllowedEndpoints:
             listed = listed or self._in_networks(address)
             _refuse_never(address)
         if not listed:
-            raise Unsupported("this server may not post to that host; its operator can add it to outbound.allow")
+            raise Unsupported("this server may not call that host; its operator can add it to outbound.allow")
         if scheme == "http" and not is_loopback_host(host):
             raise Unsupported("beyond loopback the endpoint must be https")
 
@@ -100,7 +100,7 @@ class AllowedEndpoints:
         if host == "localhost" and address.is_loopback:
             return
         if not (_is_address(host, address) and self._in_networks(address)):
-            raise Unsupported("this server may not post to that host; its operator can add it to outbound.allow")
+            raise Unsupported("this server may not call that host; its operator can add it to outbound.allow")
 
     def _in_networks(self, address: _Address) -> bool:
         return any(address in network for network in self.networks)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from wetread.access import rights
 from wetread.errors import Misconfigured
+from wetread.settings.providers import Provider
 from wetread.settings.section import Section
 
 
@@ -19,6 +20,7 @@ class Access(Section):
     lockout_most_s: float = Field(default=900, gt=0)
     totp_roles: tuple[str, ...] = ("administrator",)
     """Roles that sign in with a code of an authenticator app beside the password."""
+    providers: tuple[Provider, ...] = ()
 
     @field_validator("totp_roles")
     @classmethod
@@ -28,3 +30,12 @@ class Access(Section):
         except Misconfigured as error:
             raise ValueError(error.message) from error
         return value
+
+    @model_validator(mode="after")
+    def _unique(self) -> Access:
+        for key in ("name", "issuer"):
+            values = [getattr(provider, key) for provider in self.providers]
+            for value in values:
+                if values.count(value) > 1:
+                    raise ValueError(f"two identity providers have the {key} {value!r}")
+        return self

@@ -9,6 +9,7 @@ from pydantic import SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wetread.domain.endpoint import AllowedEndpoints
+from wetread.errors import Unsupported
 from wetread.settings.access import Access
 from wetread.settings.listeners import Dicom, Http, Mllp
 from wetread.settings.reading import Models, Site, Study
@@ -103,6 +104,11 @@ class Settings(BaseSettings):
             for network in networks:
                 require_network(f"http.{key}", network)
         endpoints = AllowedEndpoints.parse(self.outbound.allow)
+        for provider in self.access.providers:
+            try:
+                endpoints.check(provider.issuer)
+            except Unsupported as error:
+                raise ValueError(f"access.providers.{provider.name}.issuer: {error.message}") from error
         if self.demo:
             self._require_loopback(endpoints)
         http = self.http

@@ -57,14 +57,14 @@ class Document:
     max_age_s: int
 
 
-def trusted(authorities: Path | None = None) -> ssl.SSLContext:
-    """The public authorities, and those of the site's own PEM file. Raises Misconfigured."""
+def trusted(authority: Path | None = None) -> ssl.SSLContext:
+    """The public authorities, and the site's own in a PEM file. Raises Misconfigured."""
     context = httpx.create_ssl_context(trust_env=False)
-    if authorities is not None:
+    if authority is not None:
         try:
-            context.load_verify_locations(authorities)
+            context.load_verify_locations(authority)
         except (OSError, ssl.SSLError) as error:
-            raise Misconfigured(f"outbound.authorities: {authorities} holds no certificates in PEM") from error
+            raise Misconfigured(f"outbound.authority: {authority} holds no certificates in PEM") from error
     return context
 
 

@@ -341,7 +341,7 @@ async def test_proxies_of_the_environment_are_ignored(
 
 def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing")
-    with pytest.raises(Misconfigured, match=r"outbound\.authorities"):
+    with pytest.raises(Misconfigured, match=r"outbound\.authority"):
         trusted(tmp_path / "ca.pem")
 
 
