@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from wetread import __version__
 from wetread.access.attempts import LockOut
+from wetread.access.audit_keys import AuditKeys
 from wetread.access.identity_providers import IdentityProvider, Provider
 from wetread.access.known_clients import KnownClients
 from wetread.access.passwords import Passwords
@@ -25,9 +26,21 @@ from wetread.access.provider_documents import ProviderDocuments
 from wetread.access.sessions import Lifetime
 from wetread.access.tokens import Tokens, secret_file, signing_key
 from wetread.access.totp import Seeds
-from wetread.api import credentials, dicomweb, fhir, fhir_export, fhir_views, health, ops, pictures, problem
+from wetread.api import (
+    credentials,
+    dicomweb,
+    every_request,
+    fhir,
+    fhir_export,
+    fhir_views,
+    health,
+    ops,
+    pictures,
+    problem,
+)
 from wetread.api import hl7 as hl7_http
 from wetread.console import pages
+from wetread.console.rendering import static_files
 from wetread.console.sign_in import People
 from wetread.domain.destination import Destination
 from wetread.domain.endpoint import AllowedEndpoints
@@ -38,6 +51,9 @@ from wetread.errors import Misconfigured, WetreadError
 from wetread.mapping import maps
 from wetread.mapping.model import Maps
 from wetread.mapping.site import Site
+from wetread.outbound.audit_file import FileSink
+from wetread.outbound.audit_streams import Sink, Stream
+from wetread.outbound.audit_syslog import SyslogSink
 from wetread.outbound.deliver import Deliver
 from wetread.outbound.http import HttpPoster
 from wetread.outbound.notify import STEP_HANDSHAKE, STEP_NOTIFY, Notifier
@@ -52,6 +68,7 @@ from wetread.reading.runtime import Runtime
 from wetread.reading.settle import Settle
 from wetread.reading.steps import INFER, REPORT, SETTLE
 from wetread.record.audit import audit
+from wetread.record.audit.keeper import Keeper
 from wetread.record.cursors import Cursors
 from wetread.record.export.export import Exporter
 from wetread.record.export.jobs import EXPORT, SWEEP
@@ -70,6 +87,8 @@ logger = logging.getLogger(__name__)
 
 GiveUp: TypeAlias = Callable[[Payload, BaseException], Awaitable[None]]
 _FIRST_SWEEP_S, _SWEEP_EVERY_S = 300.0, 6 * 3600.0
+_UNRECORDED = ("/healthz", "/readyz", *(f"/console/{name}" for name in static_files()))
+"""Paths whose reading tells nothing about anybody."""
 TOKEN_AUDIENCE = "urn:wetread:server"  # noqa: S105
 
 
@@ -85,6 +104,34 @@ def cursors(data_dir: Path) -> Cursors:
 
 def tokens(settings: Settings) -> Tokens:
     return Tokens(signing_key(settings.data_dir / "token.key"), TOKEN_AUDIENCE)
+
+
+def audit_keys(settings: Settings) -> AuditKeys:
+    """What signs the audit record's checkpoints. Raises Misconfigured."""
+    file = settings.data_dir / "audit.key"
+    try:
+        return AuditKeys.parse(secret_file(file, AuditKeys.made))
+    except ValueError as error:
+        raise Misconfigured(f"{file}: {error}") from error
+
+
+def audit_keeper(built: House) -> Keeper:
+    """Who signs the audit record, and removes of it what the policy lets go. Raises Misconfigured."""
+    wanted = built.settings.audit
+    after = timedelta(minutes=wanted.checkpoint_minutes)
+    return Keeper(
+        built.database, audit_keys(built.settings), wanted.checkpoint_records, after, wanted.keep_days, wanted.archive
+    )
+
+
+def audit_streams(built: House) -> list[Stream]:
+    """The ways on which the audit record leaves. Raises Misconfigured."""
+    wanted = built.settings.audit
+    sinks: list[Sink] = [FileSink(wanted.file.folder)] if wanted.file else []
+    for to in wanted.syslog:
+        contexts = client_contexts(ClientTls(to.tls.authority, to.tls.certificate, to.tls.key, to.tls.minimum_version))
+        sinks.append(SyslogSink(to.name, to.host, to.port, contexts))
+    return [Stream(built.database, sink) for sink in sinks]
 
 
 def model_packages(settings: Settings) -> dict[str, ModelPackage]:
@@ -256,7 +303,9 @@ def web_app(built: House) -> FastAPI:
     signed_tokens = tokens(settings)
     https = settings.base_url.startswith("https:")
     known = KnownClients(built.database)
-    authenticate = credentials.authenticator(credentials.Credentials(built.database, signed_tokens, known, https))
+    authenticate = every_request.remembered(
+        credentials.authenticator(credentials.Credentials(built.database, signed_tokens, known, https))
+    )
     web = FastAPI(title="Wetread", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     web.include_router(health.router(built.database, authenticate))
     exports = fhir_export.Export(
@@ -320,6 +369,8 @@ def web_app(built: House) -> FastAPI:
     async def on_error(request: Request, error: WetreadError) -> Response:
         return problem.problem(error)
 
+    # The last to be added stands around all others.
+    web.add_middleware(every_request.EveryRequest, database=built.database, unrecorded=_UNRECORDED)
     return web
 
 

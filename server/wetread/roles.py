@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_network
 
-from wetread.app import House, house, web_app
+from wetread.app import House, audit_keeper, audit_streams, house, web_app
 from wetread.archive.sweep import sweep
 from wetread.domain.networks import Networks, networks
 from wetread.errors import Unreachable
@@ -19,6 +19,7 @@ from wetread.inbound.dicom_negotiation import AllowedPeer
 from wetread.inbound.http import Bounds, HttpListener
 from wetread.inbound.mllp import MllpListener, Received
 from wetread.record.audit import audit
+from wetread.record.audit.stream import forget_others
 from wetread.record.events import Sequencer
 from wetread.record.search import units
 from wetread.settings import Http, Role, Settings, Tls, is_loopback
@@ -52,6 +53,7 @@ async def run_roles(
         if "notify" in roles:
             group.create_task(Sequencer(built.database).run(stop))
             group.create_task(built.notifier.run(stop))
+            await _keep_audit(built, group, stop)
         if "mllp" in roles:
             group.create_task(_serve_mllp(built, stop))
         if "dicom" in roles:
@@ -60,6 +62,16 @@ async def run_roles(
             group.create_task(_serve_http(built, stop))
         await stop.wait()
         await _audit_presence(built, "server-stopped", roles)
+
+
+async def _keep_audit(built: House, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+    """The chain's signatures, removal by policy, and the copies that leave."""
+    streams = audit_streams(built)
+    async with built.database.transaction() as conn:
+        await forget_others(conn, [stream.sink.name for stream in streams])
+    group.create_task(audit_keeper(built).run(stop))
+    for stream in streams:
+        group.create_task(stream.run(stop))
 
 
 async def _audit_presence(built: House, kind: str, roles: Sequence[Role]) -> None:

@@ -1,4 +1,4 @@
-"""messages, studies, models, deliveries, audit: looking at a server and helping it on, beside its running."""
+"""messages, studies, models, deliveries: looking at a server and helping it on, beside its running."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ messages = typer.Typer(
 study = typer.Typer(help="Studies: how far each has come, and why.", no_args_is_help=True)
 models = typer.Typer(help="Models and their phases: silent, concurrent, active.", no_args_is_help=True)
 deliveries = typer.Typer(help="What left, what waits, and the dead letters.", no_args_is_help=True)
-trail = typer.Typer(help="The audit record.", no_args_is_help=True)
 
 _WHOLE = ("id", "run", "control id", "model")
 """Columns that a person copies from: never broken."""
@@ -245,37 +244,6 @@ def revive_delivery(delivery_id: str, config: Config = None, data_dir: DataDir =
 
     _with_work(config, data_dir, revive)
     typer.echo("it will be sent again")
-
-
-@trail.command("export")
-def export_audit(
-    output: Annotated[Path | None, typer.Option(help="The file to write; standard output where left out.")] = None,
-    config: Config = None,
-    data_dir: DataDir = None,
-) -> None:
-    """All AuditEvents as newline-delimited JSON, oldest first. The export is itself audited."""
-    settings = settings_of(config, data_dir)
-
-    async def export(url: str) -> None:
-        async with opened(url) as database, database.transaction() as conn:
-            await _note(conn, operator(), "audit-read", {"to": "file" if output else "standard output"})
-            with output.open("w") if output else open(sys.stdout.fileno(), "w", closefd=False) as target:  # noqa: ASYNC230
-                async for line in audit.export(conn, operator()):
-                    target.write(line + "\n")
-
-    with database_url(settings) as url:
-        asyncio.run(export(url))
-
-
-@trail.command("verify")
-def verify_audit(config: Config = None, data_dir: DataDir = None) -> None:
-    """Walk the hash chain, and name the first altered, missing or reordered record."""
-    verdict = within(config, data_dir, lambda conn, _: audit.verify(conn))
-    typer.echo(f"{verdict.chained} records chained, {verdict.unchained} not chained yet")
-    if not verdict.ok:
-        typer.echo(f"BROKEN: {verdict.first_bad}")
-        raise typer.Exit(1)
-    typer.echo("the chain is whole")
 
 
 def _with_work(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from wetread.settings.access import Access
+from wetread.settings.auditing import Audit, AuditFile, Syslog
 from wetread.settings.listeners import Dicom, Http, Mllp, Tls
 from wetread.settings.loading import load, read
 from wetread.settings.reading import Models, Site, Study
@@ -24,6 +25,8 @@ ROLES: tuple[Role, ...] = ("http", "mllp", "dicom", "work", "infer", "notify")
 __all__ = [
     "ROLES",
     "Access",
+    "Audit",
+    "AuditFile",
     "Destination",
     "Dicom",
     "Export",
@@ -37,6 +40,7 @@ __all__ = [
     "Settings",
     "Site",
     "Study",
+    "Syslog",
     "Tls",
     "is_loopback",
     "load",

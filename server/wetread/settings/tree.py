@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import Unsupported
 from wetread.settings.access import Access
+from wetread.settings.auditing import Audit
 from wetread.settings.listeners import Dicom, Http, Mllp
 from wetread.settings.reading import Models, Site, Study
 from wetread.settings.section import Section, is_loopback, require_network, with_secret_files
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     outbound: Outbound = Outbound()
     export: Export = Export()
     access: Access = Access()
+    audit: Audit = Audit()
     log: Log = Log()
 
     @property

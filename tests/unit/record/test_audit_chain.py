@@ -4,10 +4,14 @@ import asyncio
 
 import pytest
 
+from wetread.access.audit_keys import AuditKeys
 from wetread.record.audit import audit, chain
 from wetread.record.audit.audit import AuditEntry
+from wetread.record.audit.proof import Verification, verify
 from wetread.record.events import Sequencer
 from wetread.store.database import Database
+
+KEYS = AuditKeys.parse(AuditKeys.made())
 
 
 async def _write(database: Database, count: int, start: int = 0) -> list[str]:
@@ -21,29 +25,29 @@ async def _chain(database: Database) -> None:
         await chain.extend(conn)
 
 
-async def _verify(database: Database) -> chain.Verification:
+async def _verify(database: Database) -> Verification:
     async with database.transaction() as conn:
-        return await chain.verify(conn)
+        return await verify(conn, KEYS)
 
 
-async def _after_tampering(database: Database, *statements: str, **ids: str) -> chain.Verification:
+async def _after_tampering(database: Database, *statements: str, **ids: str) -> Verification:
     """What verification says when the owner of the tables, past the triggers, has run `statements`; then undoes it."""
     async with database.pool.connection() as conn, conn.transaction(force_rollback=True):
         await conn.execute("ALTER TABLE audit_event DISABLE TRIGGER ALL")
         await conn.execute("ALTER TABLE audit_chain DISABLE TRIGGER ALL")
         for statement in statements:
             await conn.execute(statement, ids)
-        return await chain.verify(conn)
+        return await verify(conn, KEYS)
 
 
 async def test_an_untouched_record_verifies_and_counts_what_is_not_yet_chained(database: Database) -> None:
-    assert await _verify(database) == chain.Verification(True, 0, 0, None)
+    assert await _verify(database) == Verification(True, 0, 0, None)
     await _write(database, 3)
     await _chain(database)
     await _write(database, 2, start=3)
-    assert await _verify(database) == chain.Verification(True, 3, 2, None)
+    assert await _verify(database) == Verification(True, 3, 2, None)
     await _chain(database)
-    assert await _verify(database) == chain.Verification(True, 5, 0, None)
+    assert await _verify(database) == Verification(True, 5, 0, None)
 
 
 async def test_rows_are_chained_in_the_order_in_which_they_became_visible(database: Database) -> None:
@@ -128,7 +132,7 @@ async def test_while_one_chains_another_returns_at_once(database: Database) -> N
         assert await chain.extend(first) == 3
         async with database.transaction() as second:
             assert await chain.extend(second) == 0
-    assert await _verify(database) == chain.Verification(True, 3, 0, None)
+    assert await _verify(database) == Verification(True, 3, 0, None)
 
 
 async def test_the_sequencer_chains_by_itself(database: Database) -> None:
@@ -147,4 +151,4 @@ async def test_a_long_backlog_is_chained_in_batches(database: Database, monkeypa
     await _write(database, 10)
     for _ in range(3):
         await _chain(database)
-    assert await _verify(database) == chain.Verification(True, 10, 0, None)
+    assert await _verify(database) == Verification(True, 10, 0, None)

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from wetread.record.audit.chain import Verification as Verification
-from wetread.record.audit.chain import verify as verify
 from wetread.record.audit.entry import Asker as Asker
 from wetread.record.audit.entry import AuditEntry as AuditEntry
 from wetread.record.audit.entry import Entity as Entity
 from wetread.record.audit.fhir import audit_event
+from wetread.record.audit.noted import note
 from wetread.record.audit.search import export as export
 from wetread.record.audit.search import read as read
 from wetread.record.audit.search import search as search
@@ -66,6 +65,7 @@ async def write(conn: Connection, entry: AuditEntry) -> str:
     """Adds the entry to the caller's transaction; the id of its AuditEvent."""
     row = _row(entry)
     await conn.execute(_INSERT, row)
+    note(row[0])
     return str(row[0])
 
 
@@ -74,6 +74,8 @@ async def write_many(conn: Connection, entries: Sequence[AuditEntry]) -> list[st
     rows = [_row(entry) for entry in entries]
     async with conn.cursor() as writer:
         await writer.executemany(_INSERT, rows)
+    for row in rows:
+        note(row[0])
     return [str(row[0]) for row in rows]
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -19,7 +19,7 @@ from wetread.store.database import Connection
 
 BATCH = 1000
 _LOCK = 0x57454155
-_START = bytes(32)
+START = bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +59,10 @@ class Row:
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-_COLUMNS = """e.id, e.position, e.recorded, e.kind, e.action, e.outcome, e.principal, e.acting_user, e.patient_id,
-              e.request_id, e.governance_only, e.entities, e.body"""
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """`first_bad` names the first altered, missing or reordered record; None where the chain holds. `chained` counts
-    the links that hold, `unchained` the records that the sequencer has not yet reached."""
-
-    ok: bool
-    chained: int
-    unchained: int
-    first_bad: str | None
+COLUMNS: LiteralString = """
+    e.id, e.position, e.recorded, e.kind, e.action, e.outcome, e.principal, e.acting_user, e.patient_id, e.request_id,
+    e.governance_only, e.entities, e.body
+"""
 
 
 async def extend(conn: Connection) -> int:
@@ -84,17 +75,16 @@ async def extend(conn: Connection) -> int:
         return 0
     rows = conn.cursor(row_factory=class_row(Row))
     await rows.execute(
-        f"SELECT {_COLUMNS} FROM audit_unchained u JOIN audit_event e USING (position) ORDER BY position LIMIT %s",
+        f"SELECT {COLUMNS} FROM audit_unchained u JOIN audit_event e USING (position) ORDER BY position LIMIT %s",
         (BATCH,),
     )
     fresh = await rows.fetchall()
     if not fresh:
         return 0
-    head = await (await conn.execute("SELECT seq, hash FROM audit_chain ORDER BY seq DESC LIMIT 1")).fetchone()
-    seq, digest = head or (0, _START)
+    seq, digest = await _head(conn)
     links: list[tuple[int, UUID, bytes]] = []
     for row in fresh:
-        digest = _link(digest, row)
+        digest = link(digest, row)
         links.append((seq + len(links) + 1, row.id, digest))
     async with conn.cursor() as writer:
         await writer.executemany("INSERT INTO audit_chain (seq, audit_id, hash) VALUES (%s, %s, %s)", links)
@@ -102,32 +92,20 @@ async def extend(conn: Connection) -> int:
     return len(fresh)
 
 
-async def verify(conn: Connection) -> Verification:
-    """Walks the whole chain. It proves alteration, loss and reordering of chained rows up to its last link; that the
-    last links were not cut off together with their rows is proven only by a copy of the head kept elsewhere."""
-    counted = await conn.execute(
-        "SELECT count(*) FROM audit_event e WHERE NOT EXISTS (SELECT FROM audit_chain c WHERE c.audit_id = e.id)"
+async def _head(conn: Connection) -> tuple[int, bytes]:
+    """Number and hash of the last link, also where all of them were removed by policy."""
+    found = await conn.execute(
+        """
+        SELECT seq, hash FROM (
+            (SELECT seq, hash FROM audit_chain ORDER BY seq DESC LIMIT 1)
+            UNION ALL (SELECT through, last_hash FROM audit_removal ORDER BY through DESC LIMIT 1)) ends
+        ORDER BY seq DESC LIMIT 1
+        """
     )
-    count = await counted.fetchone()
-    unchained = int(count[0]) if count else 0
-    expected, digest, chained, first_bad = 1, _START, 0, None
-    async with conn.cursor(name="audit_verify") as walk:
-        await walk.execute(
-            f"""SELECT c.seq, c.audit_id, c.hash, {_COLUMNS}
-                FROM audit_chain c LEFT JOIN audit_event e ON e.id = c.audit_id ORDER BY c.seq"""
-        )
-        async for seq, audit_id, recorded_hash, *content in walk:
-            if seq != expected:
-                first_bad = f"link {expected} of the chain is missing"
-            elif content[0] is None:
-                first_bad = f"audit record {audit_id} (link {seq}) is missing"
-            elif (digest := _link(digest, Row(*content))) != recorded_hash:
-                first_bad = f"audit record {audit_id} (link {seq}) was altered, replaced or moved"
-            if first_bad:
-                break
-            expected, chained = seq + 1, chained + 1
-    return Verification(first_bad is None, chained, unchained, first_bad)
+    row = await found.fetchone()
+    return (int(row[0]), bytes(row[1])) if row else (0, START)
 
 
-def _link(before: bytes, row: Row) -> bytes:
+def link(before: bytes, row: Row) -> bytes:
+    """The hash of a record's link."""
     return hashlib.sha256(before + row.canonical()).digest()
