@@ -151,7 +151,7 @@ class Writes:
             version, created = await work(conn)
             if created or tells_unless_created:
                 await self.face.on_write(conn, reader, version.resource_type, version.id, version)
-            await one.record(conn, reference(version), patients(version))
+            await one.record(conn, f"{reference(version)}/_history/{version.version_id}", patients(version))
             return version, created
 
         version, created = await self.face.database.retried(told)

@@ -333,7 +333,8 @@ def _answer(
     body = f'"resource":{version.body},' if returns == "representation" and status != 304 else ""
     text = f'{{"fullUrl":"{manner.base_url}/{what}",{body}{lossless.dump({"response": response})[1:]}'
     written = (version.resource_type, version.id, version) if wrote is not None else None
-    return Done(entry, text, what, _patients(version, wrote), written)
+    about = what if wrote is None else f"{what}/_history/{version.version_id}"
+    return Done(entry, text, about, _patients(version, wrote), written)
 
 
 def is_known(version: Version, none_match: str | None, since: datetime | None) -> bool:
