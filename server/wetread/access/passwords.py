@@ -15,8 +15,9 @@ from wetread.store.database import Connection
 
 _MOST_CHARACTERS = 256
 _COMMON = ("password", "passwort", "qwertyuiop", "qwertzuiop", "1234567890", "letmein", "administrator", "wetread")
-_ADDED_CHARACTERS = 4
-"""A password that is one of the common ones and fewer characters than these is among the first guesses."""
+_ADDED_CHARACTERS = 6
+"""A password that is one of the common ones, or the name, and fewer more than these is among the first guesses."""
+_DIFFERENT_CHARACTERS = 4
 
 
 class Passwords:
@@ -39,7 +40,7 @@ class Passwords:
         names = (name.casefold(), name.partition("@")[0].casefold())
         if any(known and len(bare.replace(known, "")) < _ADDED_CHARACTERS for known in (*names, *_COMMON)):
             raise InvalidInput("this password is among the first that are tried; choose another")
-        if len(set(bare)) < _ADDED_CHARACTERS:
+        if len(set(bare)) < _DIFFERENT_CHARACTERS:
             raise InvalidInput("this password has too few different characters; choose another")
 
     async def hashed(self, password: str) -> str:
