@@ -303,7 +303,9 @@ async def find(
     asked = await query.matching(conn, reader, resource_type, params)
     where = all_of([visible(reader, resource_type, "s"), asked])
     async with conn.cursor(row_factory=class_row(Version)) as cursor:
-        await cursor.execute(_FIND + "(" + where.sql + ") ORDER BY r.key LIMIT %s", (resource_type, *where.args, most))
+        await cursor.execute(
+            _FIND + "(" + where.sql + ") ORDER BY r.key LIMIT %s", (resource_type, *where.args, most), prepare=False
+        )
         return await cursor.fetchall()
 
 

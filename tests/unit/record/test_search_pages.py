@@ -279,6 +279,19 @@ async def test_a_search_that_takes_too_long_is_stopped_in_the_database(database:
         assert await running.fetchone() == (0,)
 
 
+async def test_a_search_is_planned_for_its_own_values_however_often_it_is_asked(shelf: Database) -> None:
+    """A plan that serves every value is one that looks at everything: what leaves few depends on the value."""
+    params = [("patient.family", "a"), ("code", "1-0"), ("_include", "Observation:patient"), ("_total", "accurate")]
+    async with shelf.transaction() as conn:
+        for _ in range(12):
+            await search(conn, SYSTEM, "Observation", params, BASE)
+            await resources.find(conn, SYSTEM, "Observation", [("code", "1-0")])
+        kept = await conn.execute(
+            "SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%FROM resource r%IN (%'"
+        )
+        assert await kept.fetchall() == []
+
+
 async def test_what_is_unknown_is_told_when_lenient(shelf: Database) -> None:
     params = [("bogus", "1"), ("_sort", "bogus"), ("code", ""), ("_count", "1")]
     async with shelf.transaction() as conn:

@@ -339,6 +339,7 @@ async def _page(
             await cursor.execute(
                 _SELECT + stage.sql + _CUT,
                 (after if number == begun else 0, *stage.args, count + 1 - len(found), left),
+                prepare=False,
             )
             rows = await cursor.fetchall()
         found += [(number, row) for row in rows]
@@ -352,6 +353,8 @@ async def _page(
 
 
 async def _count(conn: Connection, where: Condition) -> int:
-    row = await (await conn.execute("SELECT count(*) FROM resource r WHERE " + where.sql, where.args)).fetchone()
+    row = await (
+        await conn.execute("SELECT count(*) FROM resource r WHERE " + where.sql, where.args, prepare=False)
+    ).fetchone()
     assert row is not None  # noqa: S101
     return int(row[0])

@@ -105,7 +105,9 @@ def _count(given: Sequence[str]) -> int:
 
 async def _candidates(conn: Connection, where: Condition) -> list[_Candidate]:
     async with conn.cursor(row_factory=class_row(_Candidate)) as cursor:
-        await cursor.execute(_CANDIDATES + "(" + where.sql + ") LIMIT %s", (*where.args, _MOST_OBSERVATIONS + 1))
+        await cursor.execute(
+            _CANDIDATES + "(" + where.sql + ") LIMIT %s", (*where.args, _MOST_OBSERVATIONS + 1), prepare=False
+        )
         found = await cursor.fetchall()
     if len(found) > _MOST_OBSERVATIONS:
         raise TooCostly(f"more than {_MOST_OBSERVATIONS} observations to choose from; name a category, a code or dates")

@@ -121,7 +121,9 @@ async def _step(
     for condition in linked:
         sql = _SELECT + condition.sql + ") AND (" + allowed.sql + ") ORDER BY r.key LIMIT %s"
         async with conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(cut(sql), (*condition.args, *allowed.args, MOST_INCLUDED + 1, max(most_bytes, 1)))
+            await cursor.execute(
+                cut(sql), (*condition.args, *allowed.args, MOST_INCLUDED + 1, max(most_bytes, 1)), prepare=False
+            )
             found_rows = await cursor.fetchall()
         if found_rows and len(found_rows) < found_rows[0][-2]:
             raise TooMany

@@ -273,7 +273,7 @@ async def _read(
 ) -> tuple[list[Row], bool]:
     """The rows, and whether some were left out because these are long."""
     async with conn.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(cut(sql), (*args, max(most_bytes, 1)))
+        await cursor.execute(cut(sql), (*args, max(most_bytes, 1)), prepare=False)
         rows = await cursor.fetchall()
     return [Row(Found.of(row), tuple(row[found.WIDTH : -2])) for row in rows], bool(rows) and len(rows) < rows[0][-2]
 
@@ -337,7 +337,7 @@ async def _moved(conn: Connection, where: Condition, sort: Sequence[Key], cursor
     began = cursor.began
     args = (began, began, began, cursor.last_key, *where.args, MOST_MOVED + 1)
     async with conn.cursor(row_factory=tuple_row) as rows:
-        await rows.execute(cut(_MOVED + where.sql + ") LIMIT %s"), (*args, MOST_BYTES))
+        await rows.execute(cut(_MOVED + where.sql + ") LIMIT %s"), (*args, MOST_BYTES), prepare=False)
         changed = await rows.fetchall()
     if len(changed) > MOST_MOVED or (changed and len(changed) < changed[0][-2]):
         raise InvalidInput("too much was changed since the first page; search anew", location=f"http.{CURSOR}")

@@ -180,14 +180,16 @@ async def _asked_total(conn: Connection, where: Condition, plan: Plan, at_hand: 
 
 
 async def _total(conn: Connection, where: Condition) -> int:
-    row = await (await conn.execute("SELECT count(*) FROM resource r WHERE " + where.sql, where.args)).fetchone()
+    row = await (
+        await conn.execute("SELECT count(*) FROM resource r WHERE " + where.sql, where.args, prepare=False)
+    ).fetchone()
     assert row is not None  # noqa: S101
     return int(row[0])
 
 
 async def _estimate(conn: Connection, where: Condition) -> int:
     some = "SELECT count(*) FROM (SELECT FROM resource r WHERE " + where.sql + " LIMIT %s) AS counted"
-    row = await (await conn.execute(some, (*where.args, _COUNTED + 1))).fetchone()
+    row = await (await conn.execute(some, (*where.args, _COUNTED + 1), prepare=False)).fetchone()
     assert row is not None  # noqa: S101
     if row[0] <= _COUNTED:
         return int(row[0])
