@@ -27,6 +27,7 @@ from wetread.access.sessions import Lifetime
 from wetread.access.tokens import Tokens, secret_file, signing_key
 from wetread.access.totp import Seeds
 from wetread.api import (
+    audit_proof,
     credentials,
     dicomweb,
     every_request,
@@ -308,6 +309,7 @@ def web_app(built: House) -> FastAPI:
     )
     web = FastAPI(title="Wetread", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     web.include_router(health.router(built.database, authenticate))
+    web.include_router(audit_proof.router(built.database, authenticate, audit_keys(settings).public()))
     exports = fhir_export.Export(
         built.database, built.work, exports_dir(settings), settings.fhir_base, settings.export.most_jobs
     )

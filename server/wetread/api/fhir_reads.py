@@ -118,7 +118,10 @@ class Reads:
 
     async def _search_audit(self, request: Request, one: Visit, reader: Reader) -> Response:
         params = await self._parameters(request, one)
-        async with self.face.database.transaction() as conn:
+        async with (
+            time_limit(search.TIME_LIMIT_S, "search", "ask for a patient, an agent or a period"),
+            self.face.database.transaction() as conn,
+        ):
             body = await audit_record.search(conn, reader, params, self.face.base_url)
             await one.record(conn)
         return Response(body, media_type=MEDIA_TYPE)

@@ -19,12 +19,18 @@ _JOBS = """
      WHERE NOT EXISTS (SELECT 1 FROM run WHERE run.id = j.args->>'run_id' AND run.phase = 'silent')
      GROUP BY 1
 """
+_LAG = """
+    SELECT 'chain', count(*) FROM audit_unchained
+    UNION ALL
+    SELECT name, greatest(0, coalesce((SELECT max(seq) FROM audit_chain), 0) - seq) FROM audit_stream
+"""
 _GAUGES = (
     ("wetread_messages", "HL7v2 messages by state", "SELECT state, count(*) FROM hl7_message GROUP BY state"),
     ("wetread_studies", "Studies by state", "SELECT state, count(*) FROM study GROUP BY state"),
     ("wetread_runs", "Model runs by state", "SELECT state, count(*) FROM run WHERE phase <> 'silent' GROUP BY state"),
     ("wetread_deliveries", "Deliveries by state", "SELECT state, count(*) FROM delivery GROUP BY state"),
     ("wetread_jobs", "Steps by state", _JOBS),
+    ("wetread_audit_lag", "Audit records that are not yet where they go: in the chain, at a stream's end", _LAG),
 )
 
 

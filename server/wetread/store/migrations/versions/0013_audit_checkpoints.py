@@ -87,4 +87,6 @@ def upgrade() -> None:
         CREATE TRIGGER audit_chain_removal AFTER DELETE ON audit_chain REFERENCING OLD TABLE AS gone
             FOR EACH STATEMENT EXECUTE FUNCTION refuse_deletion();
         ALTER TABLE audit_chain DROP COLUMN signature;
+
+        CREATE INDEX audit_event_by_user ON audit_event (acting_user, position) WHERE acting_user <> '';
     """)
