@@ -133,10 +133,9 @@ async def test_nothing_of_another_patient_comes_back_or_is_counted(client: httpx
     assert answer.status_code == 200, answer.text
     assert found(answer) <= {"Patient/p1", "Observation/o1", "Observation/i1", "Practitioner/d"}
     body = answer.json()
-    assert body.get("total", 0) <= 4
-    assert (
-        body.get("total", 0) == 0 or body["total"] == len(body.get("entry", ())) or "_count" in query or "=*" in query
-    )
+    matches = [entry for entry in body.get("entry", ()) if entry.get("search", {}).get("mode") == "match"]
+    if "_count=1" not in query and "=count" not in query:
+        assert body.get("total", len(matches)) == len(matches)
     said = json.dumps({name: value for name, value in body.items() if name != "link"})
     assert not any(word in said for word in ("Other", '"o2"', "/o2"))
 
@@ -290,7 +289,8 @@ async def test_a_former_version_that_was_another_patients_stays_closed(
     assert outward(hidden) == outward(await own.get("Observation/m/_history/7", headers=READ))
     for path in ("Observation/m/_history", "Observation/_history", "_history", "Observation/m/_history?_count=1"):
         answer = await own.get(path, headers=READ)
-        assert "secret" not in answer.text and "/_history/1" not in answer.text
+        assert "secret" not in answer.text
+        assert "/_history/1" not in answer.text
         assert "total" not in answer.json()
     versions = (await own.get("Observation/m/_history", headers=READ)).json()["entry"]
     assert [entry["resource"]["meta"]["versionId"] for entry in versions] == ["2"]
