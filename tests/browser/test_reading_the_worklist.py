@@ -68,7 +68,7 @@ async def test_the_critical_study_is_found_opened_and_seen(
         browser.find_element(By.CSS_SELECTOR, "header button").click()
         WebDriverWait(browser, 10).until(url_contains("/login"))
         browser.get(f"{address}/worklist")
-        assert browser.current_url == f"{address}/login"
+        assert browser.current_url == f"{address}/login?next=%2Fworklist"
         _complains_about_nothing(browser)
 
     await asyncio.to_thread(visit)
@@ -112,11 +112,11 @@ async def test_a_list_that_is_no_longer_live_says_so(
 
 
 def _sign_in(browser: WebDriver, address: str, token: str) -> None:
-    """Opens the worklist, is sent to the door, and types the token with the keyboard alone."""
+    """Opens the worklist, is sent to the door, and types the operator's token with the keyboard alone."""
     browser.get(f"{address}/worklist")
-    assert browser.current_url == f"{address}/login"
-    field = browser.switch_to.active_element
-    assert field.get_attribute("name") == "token"
+    assert browser.current_url == f"{address}/login?next=%2Fworklist"
+    browser.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+    field = browser.find_element(By.ID, "token")
     field.send_keys(token, Keys.ENTER)
     WebDriverWait(browser, 10).until(url_contains("/worklist"))
 
