@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from wetread import app as composition
 from wetread.archive import quarantine
 from wetread.commands.options import Config, DataDir, Limit, database_url, opened, operator, settings_of, within
+from wetread.commands.printing import table
 from wetread.domain.phase import Phase
 from wetread.domain.reader import Reader
 from wetread.errors import NotFound
@@ -35,10 +34,6 @@ study = typer.Typer(help="Studies: how far each has come, and why.", no_args_is_
 models = typer.Typer(help="Models and their phases: silent, concurrent, active.", no_args_is_help=True)
 deliveries = typer.Typer(help="What left, what waits, and the dead letters.", no_args_is_help=True)
 
-_WHOLE = ("id", "run", "control id", "model")
-"""Columns that a person copies from: never broken."""
-_WIDE = 400
-
 States = Annotated[list[str] | None, typer.Option("--state", help="Only this state; may be given again.")]
 
 
@@ -46,7 +41,7 @@ States = Annotated[list[str] | None, typer.Option("--state", help="Only this sta
 def list_messages(state: States = None, limit: Limit = 50, config: Config = None, data_dir: DataDir = None) -> None:
     """The newest messages: accepted, mapped, error (accepted, not mapped), refused."""
     found = within(config, data_dir, lambda conn, reader: inbox.entries(conn, reader, state or (), limit))
-    _print(
+    table(
         ("id", "received", "from", "control id", "type", "answer", "state", "error"),
         [
             (m.id, m.received_at, m.sending_application, m.control_id, m.message_type, m.verdict, m.state, m.error)
@@ -83,7 +78,7 @@ def replay_message(message_id: int, config: Config = None, data_dir: DataDir = N
 def list_studies(state: States = None, limit: Limit = 50, config: Config = None, data_dir: DataDir = None) -> None:
     """The newest studies: receiving, complete, read, failed."""
     found = within(config, data_dir, lambda conn, reader: studies.newest(conn, reader, state or (), limit))
-    _print(
+    table(
         ("id", "last image", "modality", "images", "revision", "state", "order", "why here"),
         [
             (
@@ -105,7 +100,7 @@ def list_studies(state: States = None, limit: Limit = 50, config: Config = None,
 def list_refused(limit: Limit = 50, config: Config = None, data_dir: DataDir = None) -> None:
     """The newest instances that were refused, by C-STORE or STOW-RS, and why."""
     found = within(config, data_dir, lambda conn, reader: quarantine.refused(conn, reader, limit))
-    _print(
+    table(
         ("number", "at", "from", "reason", "what to do", "SOP Instance UID", "bytes", "sha256"),
         [(r.id, r.at, r.source, r.reason, r.message, r.sop_instance_uid, r.size_bytes, r.digest[:12]) for r in found],
     )
@@ -133,7 +128,7 @@ def show_study(study_id: str, config: Config = None, data_dir: DataDir = None) -
         ("why here", worklist.reason(found)),
     ):
         typer.echo(f"{label + ':':20}{value}")
-    _print(
+    table(
         ("run", "model", "version", "revision", "phase", "state", "error"),
         [(r.id, r.model_name, r.model_version, r.revision, r.phase, r.state, r.error) for r in every],
     )
@@ -195,7 +190,7 @@ def list_models(config: Config = None, data_dir: DataDir = None) -> None:
             for p in packages.values()
         ]
 
-    _print(("model", "version", "sha256", "phase", "", "intended use"), within(config, data_dir, phases_of))
+    table(("model", "version", "sha256", "phase", "", "intended use"), within(config, data_dir, phases_of))
 
 
 @models.command("show")
@@ -228,7 +223,7 @@ def change_phase(
 def list_deliveries(state: States = None, limit: Limit = 50, config: Config = None, data_dir: DataDir = None) -> None:
     """The newest deliveries: pending, sent, dead."""
     found = within(config, data_dir, lambda conn, reader: outbox.entries(conn, reader, state or (), limit))
-    _print(
+    table(
         ("id", "created", "to", "what", "state", "tries", "answer", "last error"),
         [(d.id, d.created_at, d.destination, d.about, d.state, d.attempts, d.answer, d.last_error) for d in found],
     )
@@ -273,18 +268,3 @@ def _joining(settings: Settings, work: Work) -> Joining:
 async def _note(conn: Connection, reader: Reader, kind: str, detail: dict[str, str]) -> None:
     entry = audit.AuditEntry(kind=kind, action="R", outcome="0", principal=reader.principal, detail=detail)
     await audit.write(conn, entry)
-
-
-def _print(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table as wide as its content where output is not a terminal, so that other programs can read it."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=column in _WHOLE, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    console = Console()
-    (console if console.is_terminal else Console(width=_WIDE)).print(table)
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else f"{value:%Y-%m-%d %H:%M:%S}" if hasattr(value, "strftime") else str(value)
