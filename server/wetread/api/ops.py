@@ -17,12 +17,12 @@ from wetread.api.credentials import Authenticate
 from wetread.domain.phase import Phase
 from wetread.domain.reader import Reader
 from wetread.errors import NotFound, StoreUnavailable, WetreadError
-from wetread.governance import phases, silent
-from wetread.reading import inbox, outbox, runs, studies, worklist
+from wetread.governance import display, phases, silent
+from wetread.governance.display import Display
+from wetread.reading import answers, inbox, outbox, runs, studies, worklist
 from wetread.reading.completion import declare_complete
 from wetread.reading.joining import Joining
 from wetread.reading.models import ModelPackage
-from wetread.reading.pictures import has_visible_answer
 from wetread.record.audit import audit
 from wetread.store.database import Connection, Database
 from wetread.work.jobs import Work
@@ -41,6 +41,11 @@ class Resolution(_Body):
 
 class PhaseWish(_Body):
     phase: Phase
+    reason: str
+
+
+class DisplayWish(_Body):
+    display: Display
     reason: str
 
 
@@ -82,17 +87,23 @@ def router(ops: Ops, authenticate: Authenticate) -> APIRouter:
     async def list_studies(
         request: Request, state: list[str] = Query(default=[]), limit: int = Query(100, ge=1, le=1000)
     ) -> Any:
-        return await within(
-            request, "page-viewed", "R", lambda conn, reader: studies.newest(conn, reader, state, limit)
-        )
+        async def show(conn: Connection, reader: Reader) -> Any:
+            return await answers.without_concealed(conn, reader, await studies.newest(conn, reader, state, limit))
+
+        return await within(request, "page-viewed", "R", show)
 
     @routes.get("/studies/{study_id}")
     async def show_study(request: Request, study_id: str) -> Any:
         async def show(conn: Connection, reader: Reader) -> dict[str, Any]:
             study = await studies.by_id(conn, reader, study_id)
             released = [r for r in await runs.of_study(conn, study.study_instance_uid) if r.phase.is_released]
-            shown = [r if has_visible_answer(r, study, reader) else replace(r, reading=None) for r in released]
-            return {**asdict(study), "runs": shown}
+            hidden = await answers.concealed(conn, reader, released)
+            shown = [
+                r if answers.has_visible_answer(r, study, reader) and r.id not in hidden else replace(r, reading=None)
+                for r in released
+            ]
+            (told,) = await answers.without_concealed(conn, reader, [study])
+            return {**asdict(told), "runs": shown}
 
         return await within(request, "page-viewed", "R", show)
 
@@ -175,6 +186,26 @@ def router(ops: Ops, authenticate: Authenticate) -> APIRouter:
             return {"model": name, "phase": wish.phase}
 
         return await within(request, "page-viewed", "U", change)
+
+    @routes.post("/governance/models/{name}/display")
+    async def change_display(request: Request, name: str, wish: DisplayWish) -> Any:
+        async def change(conn: Connection, reader: Reader) -> dict[str, str]:
+            if name not in ops.packages:
+                raise NotFound("no model has this name")
+            await display.change_display(conn, reader, name, wish.display, wish.reason)
+            return {"model": name, "display": wish.display}
+
+        return await within(request, "page-viewed", "U", change)
+
+    @routes.post("/runs/{run_id}/reveal")
+    async def reveal(request: Request, run_id: str) -> Any:
+        """Shows what a run found, from now on, to who asks: of a model whose findings are shown on request."""
+
+        async def show(conn: Connection, reader: Reader) -> dict[str, str]:
+            study = await answers.reveal(conn, reader, run_id)
+            return {"run": run_id, "study": study.id}
+
+        return await within(request, "page-viewed", "R", show)
 
     @routes.get("/governance/phases")
     async def phase_history(request: Request) -> Any:

@@ -18,7 +18,8 @@ from wetread.commands.printing import table
 from wetread.domain.phase import Phase
 from wetread.domain.reader import Reader
 from wetread.errors import NotFound
-from wetread.governance import phases
+from wetread.governance import display, phases
+from wetread.governance.display import Display
 from wetread.reading import inbox, outbox, runs, studies, worklist
 from wetread.reading.completion import declare_complete
 from wetread.reading.joining import Joining
@@ -217,6 +218,21 @@ def change_phase(
     digest = package.identity.digest
     within(config, data_dir, lambda conn, reader: phases.change_phase(conn, reader, name, digest, phase, reason))
     typer.echo(f"{name} is {phase.value}")
+
+
+@models.command("display")
+def change_display(
+    name: str,
+    how: Display,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit record.")],
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show a model's findings to people at once, or only when they ask for them. That they asked is recorded."""
+    if name not in composition.model_packages(settings_of(config, data_dir)):
+        raise NotFound("no model has this name")
+    within(config, data_dir, lambda conn, reader: display.change_display(conn, reader, name, how, reason))
+    typer.echo(f"{name} is shown {how.value}")
 
 
 @deliveries.command("list")

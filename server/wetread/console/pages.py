@@ -16,7 +16,7 @@ from starlette.responses import Response
 from wetread.access import accounts
 from wetread.access.identity_providers import IdentityProvider
 from wetread.access.tokens import Tokens
-from wetread.console import own_account, provider_login, sign_in, visitor
+from wetread.console import own_account, provider_login, reveal, sign_in, visitor
 from wetread.console.audited import entry
 from wetread.console.provider_login import ProviderDoor
 from wetread.console.rendering import Pages, static_file, static_files
@@ -64,6 +64,7 @@ def router(console: Console) -> APIRouter:
     at = ProviderDoor(door, console.providers, f"{console.base_url}/login")
     routes.include_router(provider_login.router(at))
     routes.include_router(own_account.router(door))
+    routes.include_router(reveal.router(door))
 
     async def shown(request: Request, template: str, build: _Build) -> Response:
         """One page in one transaction with its AuditEvent. Who is not signed in is sent to the door."""
@@ -106,7 +107,7 @@ def router(console: Console) -> APIRouter:
     async def show_study(request: Request, study_id: str) -> Response:
         async def build(conn: Connection, reader: Reader) -> tuple[dict[str, Any], Study]:
             view = await study_view(conn, reader, study_id, demo=console.demo)
-            return {"view": view}, view.study
+            return {"view": view, "reveal_token": reveal.form_token(request, cookies)}, view.study
 
         return await shown(request, "study.html", build)
 

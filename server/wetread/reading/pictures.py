@@ -1,4 +1,4 @@
-"""The key image of a run with its findings drawn on it, and who may see what a run said."""
+"""The key image of a run with its findings drawn on it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ from numpy.typing import NDArray
 from wetread.archive import instances
 from wetread.domain.finding import Finding, Reading
 from wetread.domain.reader import Reader
-from wetread.domain.study import MatchState
 from wetread.errors import Forbidden, NotFound
-from wetread.reading import runs, studies
+from wetread.reading import answers, runs, studies
 from wetread.reading.image import displayed
 from wetread.reading.infer import unpack_masks
-from wetread.reading.joining import DECIDING_ROLES
-from wetread.reading.runs import Run
-from wetread.reading.studies import Study
 from wetread.results import picture as drawing
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Connection
@@ -30,33 +26,24 @@ _BRAIN_CENTRE_HU, _BRAIN_WIDTH_HU = 40, 80
 _HEAD = ("HEAD", "BRAIN", "SKULL")
 
 
-def has_visible_answer(run: Run, study: Study, reader: Reader) -> bool:
-    """Whether this reader may see what the run said: never of a silent run, and of one whose match to an order is in
-    doubt only who may resolve it."""
-    if run.reading is None or not run.phase.is_released or run.state not in ("done", "held", "reported"):
-        return False
-    return not is_held(run, study) or bool(reader.roles & DECIDING_ROLES)
-
-
-def is_held(run: Run, study: Study) -> bool:
-    return run.state == "held" or (run.state == "done" and study.match_state is MatchState.HELD)
-
-
 async def picture(conn: Connection, reader: Reader, blobs: LocalBlobs, run_id: str) -> bytes:
     """A PNG of the image that shows the run's finding best, with mask and outline, legend and banner.
 
     Raises NotFound where there is no answer to show (a silent run's is never shown here), Forbidden for a held one
-    without a deciding role, InvalidInput or Unsupported where the image cannot be displayed.
+    without a deciding role and for one that is shown on request and was not asked for, InvalidInput or Unsupported
+    where the image cannot be displayed.
     """
     reader.require("r", "ImagingStudy")
     run = await runs.by_id(conn, run_id)
     if run is None or run.reading is None or not run.phase.is_released:
         raise NotFound("no run with an answer has this id")
     study = await studies.by_uid(conn, reader, run.study_instance_uid)
-    if not has_visible_answer(run, study, reader):
-        if is_held(run, study):
+    if not answers.has_visible_answer(run, study, reader):
+        if answers.is_held(run, study):
             raise Forbidden("the results of this run are held until its order is confirmed")
         raise NotFound("no run with an answer has this id")
+    if await answers.concealed(conn, reader, [run]):
+        raise Forbidden("the findings of this model are shown on request; ask for them on the page of the study")
     keys = dict(await instances.keys_of_series(conn, reader, run.series_instance_uid))
     shown = shown_instance(run.reading)
     if shown not in keys:

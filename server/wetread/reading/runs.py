@@ -106,11 +106,11 @@ async def of_task(conn: Connection, task_id: str) -> list[Run]:
     )
 
 
-async def reported_of_studies(conn: Connection, study_instance_uids: Sequence[str]) -> list[Run]:
-    """The released, reported runs of many studies, oldest revision first."""
+async def answered_of_studies(conn: Connection, study_instance_uids: Sequence[str]) -> list[Run]:
+    """The released runs of many studies that have said something, oldest revision first."""
     return await _many(
         conn,
-        "WHERE study_instance_uid = ANY(%s) AND state = 'reported' AND phase <> 'silent' "
+        "WHERE study_instance_uid = ANY(%s) AND state IN ('done', 'reported') AND phase <> 'silent' "
         "ORDER BY revision, queued_at, id",
         list(study_instance_uids),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from wetread.domain.finding import Finding, Reading
 from wetread.domain.priority import Priority
 from wetread.domain.reader import Reader
 from wetread.domain.study import MatchState, StudyState
-from wetread.reading import runs, studies
+from wetread.reading import answers, runs, studies
 from wetread.reading.runs import Run
 from wetread.reading.studies import Study
 from wetread.store.database import Connection
@@ -33,7 +33,8 @@ class WorklistEntry:
     critical: bool
     reason: str
     findings: tuple[str, ...]
-    """What was reported of the newest revision, the gravest first; that of a synthetic model says so."""
+    """What was reported of the newest revision, the gravest first; that of a synthetic model says so. What the site
+    shows on request stands there as such until the reader has asked for it."""
     arrived_at: datetime
 
 
@@ -43,14 +44,18 @@ async def entries(conn: Connection, reader: Reader, limit: int) -> list[Worklist
     Raises Forbidden.
     """
     found = await studies.sickest(conn, reader, limit)
-    reported: dict[tuple[str, int], list[Run]] = {}
-    for run in await runs.reported_of_studies(conn, [study.study_instance_uid for study in found]):
-        reported.setdefault((run.study_instance_uid, run.revision), []).append(run)
-    return [_entry(study, reported.get((study.study_instance_uid, study.revision), ())) for study in found]
+    found = await answers.without_concealed(conn, reader, found)
+    answered = await runs.answered_of_studies(conn, [study.study_instance_uid for study in found])
+    concealed = await answers.concealed(conn, reader, answered)
+    of_study: dict[str, list[Run]] = {}
+    for run in answered:
+        of_study.setdefault(run.study_instance_uid, []).append(run)
+    return [_entry(study, of_study.get(study.study_instance_uid, ()), concealed) for study in found]
 
 
-def _entry(study: Study, reported: Sequence[Run]) -> WorklistEntry:
+def _entry(study: Study, answered: Sequence[Run], concealed: Set[str]) -> WorklistEntry:
     identity = study.identity
+    reported = [run for run in answered if run.state == "reported" and run.revision == study.revision]
     return WorklistEntry(
         study_id=study.id,
         study_instance_uid=study.study_instance_uid,
@@ -64,15 +69,18 @@ def _entry(study: Study, reported: Sequence[Run]) -> WorklistEntry:
         state=study.state.value,
         critical=study.critical,
         reason=reason(study),
-        findings=_told(reported),
+        findings=_told(reported, concealed),
         arrived_at=study.first_at,
     )
 
 
-def _told(reported: Sequence[Run]) -> tuple[str, ...]:
+def _told(reported: Sequence[Run], concealed: Set[str]) -> tuple[str, ...]:
     """The findings in few words, the gravest first."""
-    found = [(finding, run.reading) for run in reported if run.reading for finding in run.reading.findings]
-    return tuple(_in_few_words(*pair) for pair in sorted(found, key=lambda pair: -gravity(pair[0])))
+    shown = [run for run in reported if run.id not in concealed]
+    found = [(finding, run.reading) for run in shown if run.reading for finding in run.reading.findings]
+    told = [_in_few_words(*pair) for pair in sorted(found, key=lambda pair: -gravity(pair[0]))]
+    hidden = [f"{run.model_name}: {answers.ON_REQUEST}" for run in reported if run.id in concealed]
+    return (*told, *hidden)
 
 
 def gravity(finding: Finding) -> int:

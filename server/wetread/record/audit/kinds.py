@@ -138,6 +138,7 @@ KINDS: Mapping[str, Kind] = {
     "export-cancelled": _own("export-cancelled", "Bulk export cancelled or its files removed", _EXPORT, Flow.REMOVE),
     "view-run": _own("view-run", "View of the record run", _EXPORT, Flow.PULL),
     "silent-results-read": _own("silent-results-read", "Results of a silent model read", _ACCESS, Flow.PULL),
+    "finding-revealed": _own("finding-revealed", "Finding shown on request", _ACCESS, Flow.PULL),
     "page-viewed": _own("page-viewed", "Page for staff viewed", _ACCESS, Flow.PULL),
     "audit-read": _own("audit-read", "Audit record read or exported", _AUDIT_LOG_USED, Flow.PULL),
     "audit-removed": _own("audit-removed", "Audit records removed by policy", _DESTROY, Flow.ACT),
