@@ -119,6 +119,8 @@ def check_config(config: Config = None, data_dir: DataDir = None) -> None:
         typer.echo("note: no destination is named under outbound.destinations; results stay here")
     if not settings.site.default_authority:
         typer.echo("note: site.default_authority is empty; patient identifiers without an authority are refused")
+    for weakness in settings.access.weaknesses():
+        typer.echo(f"warning: {weakness}")
 
 
 def token(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import Field, field_validator, model_validator
 
 from wetread.access import rights
 from wetread.errors import Misconfigured
 from wetread.settings.providers import Provider
 from wetread.settings.section import Section
+
+_USUAL_LENGTH = 12
+_MANY_GUESSES = 20
+_SHORT_PAUSE_S = 60
 
 
 class Access(Section):
@@ -21,6 +27,15 @@ class Access(Section):
     totp_roles: tuple[str, ...] = ("administrator",)
     """Roles that sign in with a code of an authenticator app beside the password."""
     providers: tuple[Provider, ...] = ()
+
+    def weaknesses(self) -> Iterator[str]:
+        """What `check-config` warns of."""
+        if "administrator" not in self.totp_roles:
+            yield "access.totp_roles does not name administrator: a guessed password opens everything"
+        if self.password_length < _USUAL_LENGTH:
+            yield f"access.password_length is below {_USUAL_LENGTH}"
+        if self.lockout_after > _MANY_GUESSES or self.lockout_most_s < _SHORT_PAUSE_S:
+            yield "access.lockout_after and lockout_most_s let passwords be guessed fast"
 
     @field_validator("totp_roles")
     @classmethod
