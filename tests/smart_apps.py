@@ -6,28 +6,52 @@ Its JWTs are PyJWT's, which shares no code with ours.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
+from zoneinfo import ZoneInfo
 
 import httpx
 import jwt
+from argon2 import PasswordHasher
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from fastapi import FastAPI
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from starlette.requests import Request
+from starlette.responses import Response
 
 from wetread.access import accounts, clients, launches, registration, sessions
 from wetread.access import secrets as client_secrets
+from wetread.access.assertions import ClientKeys
+from wetread.access.attempts import LockOut
 from wetread.access.authorization_requests import AuthorizationRequests
+from wetread.access.known_clients import KnownClients
 from wetread.access.oauth_core import Authority
 from wetread.access.oauth_request import Asked, parameters
+from wetread.access.passwords import Passwords
 from wetread.access.sessions import Lifetime, Signed
+from wetread.access.signing_keys import SigningKeys
+from wetread.access.tokens import Tokens, signing_key
+from wetread.access.totp import Seeds
+from wetread.api import credentials, fhir, problem
+from wetread.api.smart import discovery, endpoints
+from wetread.api.smart.cors import Cors
+from wetread.console import pages
+from wetread.console.sign_in import People
+from wetread.domain.endpoint import AllowedEndpoints
+from wetread.errors import WetreadError
+from wetread.record.audit import audit
+from wetread.store.database import Database
+from wetread.wire.fetch import Fetch
 
 BASE = "https://wetread.example"
 FHIR = f"{BASE}/fhir"
@@ -36,6 +60,54 @@ BACK = "https://app.example/back"
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SCOPE = "launch/patient openid fhirUser offline_access patient/*.rs user/*.rs"
 LOGIN = Lifetime(timedelta(hours=8), timedelta(hours=1))
+
+
+async def _nobody_is_told(*_: object) -> None:
+    pass
+
+
+@contextlib.asynccontextmanager
+async def smart_site(database: Database, key_folder: Path) -> AsyncIterator[Site]:
+    """The authorization server with its pages, and FHIR behind it."""
+    fetch = Fetch(AllowedEndpoints.parse(["127.0.0.0/8"]))
+    tokens = Tokens(signing_key(key_folder / "token.key"), "urn:wetread:server")
+    keys = SigningKeys(key_folder / "id_token.keys")
+    authority = Authority(database, tokens, keys, ClientKeys(fetch), BASE, FHIR)
+    authenticate = credentials.authenticator(
+        credentials.Credentials(database, tokens, KnownClients(database, remembered_s=0), True)
+    )
+    people = People(
+        Passwords(hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
+        Seeds(bytes(32)),
+        LockOut(after=3, first=timedelta(seconds=30), most=timedelta(minutes=15)),
+        LOGIN,
+        frozenset(),
+    )
+    app = FastAPI()
+    app.add_middleware(Cors, database=database)
+    app.include_router(discovery.router(authority))
+    app.include_router(endpoints.router(authority, authenticate))
+    app.include_router(fhir.router(database, authenticate, audit.write, FHIR, on_write=_nobody_is_told))
+    console = pages.Console(
+        database,
+        tokens,
+        authenticate,
+        people,
+        credentials.COOKIE,
+        ZoneInfo("Europe/Berlin"),
+        demo=False,
+        https=True,
+        authority=authority,
+    )
+    app.include_router(pages.router(console))
+
+    @app.exception_handler(WetreadError)
+    async def on_error(request: Request, error: WetreadError) -> Response:
+        return problem.problem(error)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE) as http:
+        yield Site(authority, app, http)
+    await fetch.close()
 
 
 @dataclass(frozen=True)
@@ -89,7 +161,23 @@ class Pkce:
 @dataclass(frozen=True)
 class Site:
     authority: Authority
+    app: FastAPI
     http: httpx.AsyncClient
+
+    def browser(self, cookie: str = "") -> httpx.AsyncClient:
+        """A person's; with the cookie of a login that was made before."""
+        cookies = {sessions.cookie_name(https=True): cookie} if cookie else {}
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=BASE, cookies=cookies)
+
+    def operator(self) -> dict[str, str]:
+        """Headers of who may do everything."""
+        issued = self.authority.tokens.issue("op", "system/*.cruds", ("administrator",), timedelta(minutes=5))
+        return {"Authorization": f"Bearer {issued.token}"}
+
+    async def put(self, **resource: Any) -> None:
+        path = f"/fhir/{resource['resourceType']}/{resource['id']}"
+        answer = await self.http.put(path, json=resource, headers=self.operator())
+        assert answer.status_code in (200, 201), answer.text
 
     async def register(self, kind: str = "public", **wanted: Any) -> App:
         """An app, or a machine where `grant_types` say so."""

@@ -24,6 +24,9 @@ from wetread.access.known_clients import KnownClients
 from wetread.access.passwords import Passwords
 from wetread.access.provider_documents import ProviderDocuments
 from wetread.access.sessions import Lifetime
+from wetread.access.assertions import ClientKeys
+from wetread.access.oauth_core import Authority, Lifetimes
+from wetread.access.signing_keys import FILE_NAME, SigningKeys
 from wetread.access.tokens import Tokens, secret_file, signing_key
 from wetread.access.totp import Seeds
 from wetread.api import (
@@ -40,6 +43,8 @@ from wetread.api import (
     problem,
 )
 from wetread.api import hl7 as hl7_http
+from wetread.api.smart import discovery, endpoints
+from wetread.api.smart.cors import Cors
 from wetread.console import pages
 from wetread.console.rendering import static_files
 from wetread.console.sign_in import People
@@ -101,6 +106,29 @@ def site_key(data_dir: Path) -> bytes:
 def cursors(data_dir: Path) -> Cursors:
     """The seal of what pages of results go on from: the same in all processes of a site."""
     return Cursors(hmac.digest(site_key(data_dir), b"cursors", "sha256"))
+
+
+def authority(settings: Settings, database: Database, fetch: Fetch) -> Authority:
+    """Who lets apps in, and gives them tokens."""
+    access = settings.access
+    return Authority(
+        database,
+        tokens(settings),
+        signing_keys(settings),
+        ClientKeys(fetch),
+        settings.base_url,
+        settings.fhir_base,
+        Lifetimes(
+            timedelta(minutes=access.token_minutes),
+            timedelta(days=access.offline_days),
+            timedelta(hours=access.session_hours),
+        ),
+    )
+
+
+def signing_keys(settings: Settings) -> SigningKeys:
+    """Those of id_tokens."""
+    return SigningKeys(settings.data_dir / FILE_NAME)
 
 
 def tokens(settings: Settings) -> Tokens:
@@ -178,6 +206,7 @@ class House:
     subscriptions: Subscriptions
     notifier: Notifier
     fetch: Fetch
+    authority: Authority
 
     @property
     def intake(self) -> Intake:
@@ -226,7 +255,10 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
     subscriptions = Subscriptions(known_topics, endpoints, work, settings.fhir_base)
     fetch = Fetch(endpoints, trusted(settings.outbound.authority))
     notifier = Notifier(database, subscriptions, HttpPoster(fetch))
-    built = House(settings, database, work, blobs, site, loaded, packages, joining, subscriptions, notifier, fetch)
+    lets_in = authority(settings, database, fetch)
+    built = House(
+        settings, database, work, blobs, site, loaded, packages, joining, subscriptions, notifier, fetch, lets_in
+    )
     rules = routing.load(shipped / "mappings", settings.overlay_dir, list(packages))
     default_phase = Phase(settings.models.default_phase)
     report = Report(database, work, blobs, site, _sender(settings), wanted, settings.base_url)
@@ -301,7 +333,7 @@ def _sender(settings: Settings) -> Sender:
 def web_app(built: House) -> FastAPI:
     """The HTTP faces under one roof."""
     settings = built.settings
-    signed_tokens = tokens(settings)
+    signed_tokens = built.authority.tokens
     https = settings.base_url.startswith("https:")
     known = KnownClients(built.database)
     authenticate = every_request.remembered(
@@ -318,6 +350,8 @@ def web_app(built: House) -> FastAPI:
         built.database, shipped(share_dir() / "conformance" / "views"), exports_dir(settings), settings.fhir_base
     )
     web.include_router(fhir_views.router(views, authenticate, audit.write))
+    web.include_router(discovery.router(built.authority))
+    web.include_router(endpoints.router(built.authority, authenticate))
     web.include_router(
         fhir.router(
             built.database,
@@ -345,6 +379,7 @@ def web_app(built: House) -> FastAPI:
                 https,
                 _identity_providers(settings, built.fetch),
                 settings.base_url,
+                built.authority,
             )
         )
     )
@@ -371,6 +406,7 @@ def web_app(built: House) -> FastAPI:
     async def on_error(request: Request, error: WetreadError) -> Response:
         return problem.problem(error)
 
+    web.add_middleware(Cors, database=built.database)
     # The last to be added stands around all others.
     web.add_middleware(every_request.EveryRequest, database=built.database, unrecorded=_UNRECORDED)
     return web

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_network
 
+from wetread.access import upkeep
 from wetread.app import House, audit_keeper, audit_streams, house, web_app
 from wetread.archive.sweep import sweep
 from wetread.domain.networks import Networks, networks
@@ -60,6 +61,7 @@ async def run_roles(
             group.create_task(_serve_dicom(settings, database_url, built.blobs, stop))
         if "http" in roles:
             group.create_task(_serve_http(built, stop))
+            group.create_task(upkeep.run(built.database, built.authority.tokens.revocations, stop))
         await stop.wait()
         await _audit_presence(built, "server-stopped", roles)
 

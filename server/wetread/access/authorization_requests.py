@@ -29,6 +29,8 @@ from wetread.store.database import Connection
 
 _FRESH = timedelta(minutes=5)
 """A login of this age answers `prompt=login` (OpenID Connect Core 3.1.2.1)."""
+_JUST_NOW = timedelta(seconds=30)
+"""The shortest `max_age`: less, and no login would ever do."""
 
 
 class Refusal(Exception):
@@ -213,10 +215,10 @@ class AuthorizationRequests:
 
 
 def _login_after(asked: Asked) -> datetime | None:
-    now = datetime.now(UTC)
+    now, max_age = datetime.now(UTC), asked.one("max_age")
     limits: Sequence[datetime] = [
         *([now - _FRESH] if "login" in asked.one("prompt").split() else []),
-        *([now - timedelta(seconds=int(asked.one("max_age")))] if _is_age(asked.one("max_age")) else []),
+        *([now - max(timedelta(seconds=int(max_age)), _JUST_NOW)] if _is_age(max_age) else []),
     ]
     return max(limits, default=None)
 

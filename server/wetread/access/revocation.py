@@ -7,17 +7,12 @@ not renewed, but then nothing is answered either, since every access is audited.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Literal, TypeAlias
 
-from wetread.errors import Unreachable
-from wetread.store.database import Connection, Database
-
-logger = logging.getLogger(__name__)
+from wetread.store.database import Connection
 
 Kind: TypeAlias = Literal["token", "grant", "client", "account", "session"]
 
@@ -82,13 +77,3 @@ class Revocations:
         for name, (before, _) in self._own.items():
             found[name] = max(before, found.get(name, before))
         self._before = found
-
-    async def keep(self, database: Database, every_s: float = 1.0) -> None:
-        """Renews the copy for ever."""
-        while True:
-            try:
-                async with database.statements() as conn:
-                    await self.refresh(conn)
-            except Unreachable:
-                logger.warning("revocations are not renewed: the database does not answer")
-            await asyncio.sleep(every_s)

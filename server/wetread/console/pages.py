@@ -15,8 +15,9 @@ from starlette.responses import Response
 
 from wetread.access import accounts
 from wetread.access.identity_providers import IdentityProvider
+from wetread.access.oauth_core import Authority
 from wetread.access.tokens import Tokens
-from wetread.console import own_account, provider_login, reveal, sign_in, visitor
+from wetread.console import authorize, granted_apps, own_account, provider_login, reveal, sign_in, visitor
 from wetread.console.audited import entry
 from wetread.console.provider_login import ProviderDoor
 from wetread.console.rendering import Pages, static_file, static_files
@@ -51,6 +52,8 @@ class Console:
     providers: Mapping[str, IdentityProvider] = field(default_factory=dict)
     """Identity providers by name."""
     base_url: str = ""
+    authority: Authority | None = None
+    """Who lets apps in; without it no page of that is here."""
 
 
 def router(console: Console) -> APIRouter:
@@ -65,6 +68,9 @@ def router(console: Console) -> APIRouter:
     routes.include_router(provider_login.router(at))
     routes.include_router(own_account.router(door))
     routes.include_router(reveal.router(door))
+    if console.authority is not None:
+        routes.include_router(authorize.router(door, console.authority))
+        routes.include_router(granted_apps.router(door, console.authority))
 
     async def shown(request: Request, template: str, build: _Build) -> Response:
         """One page in one transaction with its AuditEvent. Who is not signed in is sent to the door."""

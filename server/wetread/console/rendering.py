@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib import resources
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -76,6 +77,15 @@ class Pages:
 def redirect(path: str) -> Response:
     """See Other (RFC 9110 15.4.4): the browser gets `path`, whatever the method was."""
     return RedirectResponse(path, 303, _HEADERS)
+
+
+def page_may_lead_to(page: Response, address: str) -> Response:
+    """Lets the answer to a form of this page lead to `address` (CSP 3 form-action: browsers hold redirects to it)."""
+    parts = urlsplit(address)
+    source = f"{parts.scheme}://{parts.netloc}" if parts.netloc else f"{parts.scheme}:"
+    policy = page.headers["Content-Security-Policy"]
+    page.headers["Content-Security-Policy"] = policy.replace("form-action 'self'", f"form-action 'self' {source}")
+    return page
 
 
 def static_files() -> dict[str, bytes]:

@@ -26,6 +26,10 @@ class Access(Section):
     lockout_most_s: float = Field(default=900, gt=0)
     totp_roles: tuple[str, ...] = ("administrator",)
     """Roles that sign in with a code of an authenticator app beside the password."""
+    token_minutes: float = Field(default=60, ge=1, le=1440)
+    """How long an access token lives that a person gave to an app."""
+    offline_days: float = Field(default=90, gt=0, le=366)
+    """How long an app may go on by itself, with offline_access."""
     providers: tuple[Provider, ...] = ()
 
     def weaknesses(self) -> Iterator[str]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from wetread.access import revocation
+from wetread.access import accounts, revocation, sessions, upkeep
 from wetread.access.revocation import Kind, Revocations
+from wetread.access.sessions import Lifetime
 from wetread.access.tokens import Basis, Tokens, signing_key
 from wetread.errors import Unauthorized
 from wetread.store.database import Database
@@ -53,15 +53,15 @@ async def test_another_process_hears_of_it_from_the_table(module_database: Datab
     here, there = tokens_of(tmp_path, Revocations()), tokens_of(tmp_path, Revocations())
     issued = here.issue("ana", "user/*.rs", (), HOUR, Basis(grant_id="heard"))
     assert is_good(there, issued.token)
-    watching = asyncio.create_task(there.revocations.keep(module_database, every_s=0.01))
+    stop = asyncio.Event()
+    watching = asyncio.create_task(upkeep.run(module_database, there.revocations, stop, every_s=0.01))
     async with module_database.transaction() as conn:
         await revocation.revoke(conn, "grant", "heard")
     async with asyncio.timeout(10):
         while is_good(there, issued.token):  # noqa: ASYNC110 - what another process does has no event here
             await asyncio.sleep(0.01)
-    watching.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await watching
+    stop.set()
+    await watching
 
 
 async def test_a_revocation_that_is_not_committed_yet_is_not_lost_when_the_copy_is_renewed(
@@ -104,3 +104,22 @@ def test_a_token_says_whom_it_was_given_to_and_for_which_patient(tmp_path: Path)
     assert (verified.reader.principal, verified.reader.client_id, verified.reader.patient_id) == ("ana", "app", "p1")
     assert [str(scope) for scope in verified.reader.scopes] == ["patient/*.rs"]
     assert (verified.basis, verified.scope) == (BASIS, "launch/patient patient/*.rs")
+
+
+async def test_what_is_over_is_swept_away_and_what_is_not_stays(module_database: Database) -> None:
+    async with module_database.transaction() as conn:
+        await accounts.add(conn, "swept", "Swept", ["radiologist"])
+        cookie = await sessions.begin(conn, "swept", Lifetime(HOUR, HOUR))
+        await conn.execute(
+            "INSERT INTO login_session (digest, account_name, idle, expires_at)"
+            " VALUES ('old', 'swept', '1 h', clock_timestamp() - interval '31 days')"
+        )
+        await conn.execute(
+            "INSERT INTO seen_assertion VALUES ('c', 'old', now() - interval '1 s'), ('c', 'new', 'infinity')"
+        )
+        await upkeep.sweep(conn)
+        assert await sessions.person(conn, cookie)
+        counts = await (
+            await conn.execute("SELECT (SELECT count(*) FROM login_session), (SELECT count(*) FROM seen_assertion)")
+        ).fetchone()
+    assert counts == (1, 1)

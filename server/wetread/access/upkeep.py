@@ -1,0 +1,47 @@
+"""What a process that checks credentials does all the time: it hears of revocations, and throws away what is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from datetime import timedelta
+
+from wetread.access import assertions, grants, launches, revocation, sessions
+from wetread.access.revocation import Revocations
+from wetread.errors import Unreachable
+from wetread.store.database import Connection, Database
+
+logger = logging.getLogger(__name__)
+
+_EVERY_S = 1.0
+_SWEEP_EVERY_S = 3600.0
+_KEPT = timedelta(days=30)
+"""How long a grant or session that is over is still known for what it was."""
+
+
+async def run(database: Database, revocations: Revocations, stop: asyncio.Event, every_s: float = _EVERY_S) -> None:
+    """Until `stop`."""
+    swept_at = time.monotonic()
+    while not stop.is_set():
+        try:
+            async with database.statements() as conn:
+                await revocations.refresh(conn)
+            if time.monotonic() - swept_at > _SWEEP_EVERY_S:
+                swept_at = time.monotonic()
+                async with database.transaction() as conn:
+                    await sweep(conn)
+        except Unreachable:
+            logger.warning("revocations are not renewed: the database does not answer")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), every_s)
+
+
+async def sweep(conn: Connection) -> None:
+    """Removes what nobody can use, and nobody needs to know, any more."""
+    await grants.sweep(conn, _KEPT)
+    await sessions.sweep(conn, _KEPT)
+    await launches.sweep(conn)
+    await assertions.sweep(conn)
+    await revocation.forget(conn)
