@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
 
 from wetread import __version__
+from wetread.access.assertions import ClientKeys
 from wetread.access.attempts import LockOut
 from wetread.access.audit_keys import AuditKeys
 from wetread.access.identity_providers import IdentityProvider, Provider
 from wetread.access.known_clients import KnownClients
+from wetread.access.oauth_core import Authority, Lifetimes
 from wetread.access.passwords import Passwords
 from wetread.access.provider_documents import ProviderDocuments
 from wetread.access.sessions import Lifetime
-from wetread.access.assertions import ClientKeys
-from wetread.access.oauth_core import Authority, Lifetimes
 from wetread.access.signing_keys import FILE_NAME, SigningKeys
 from wetread.access.tokens import Tokens, secret_file, signing_key
 from wetread.access.totp import Seeds
@@ -43,6 +45,9 @@ from wetread.api import (
     problem,
 )
 from wetread.api import hl7 as hl7_http
+from wetread.api.forwarded import Forwarded
+from wetread.api.limits import Limits, Rates
+from wetread.api.security_headers import SecurityHeaders
 from wetread.api.smart import discovery, endpoints
 from wetread.api.smart.cors import Cors
 from wetread.console import pages
@@ -50,6 +55,7 @@ from wetread.console.rendering import static_files
 from wetread.console.sign_in import People
 from wetread.domain.destination import Destination
 from wetread.domain.endpoint import AllowedEndpoints
+from wetread.domain.networks import networks
 from wetread.domain.phase import Phase
 from wetread.domain.reader import Reader
 from wetread.domain.study import CompletenessRule
@@ -328,6 +334,28 @@ class _OnDead:
 def _sender(settings: Settings) -> Sender:
     site = settings.site
     return Sender(site.application, site.facility, site.processing_id, site.name)
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the HTTP listener is given: the faces, behind what every request must pass. `run` must run beside it."""
+
+    app: ASGIApp
+    run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+
+
+def front(built: House) -> Front:
+    http = built.settings.http
+    rates = Rates(
+        http.limits.client_per_minute,
+        http.limits.anonymous_per_minute,
+        http.limits.refused_per_minute,
+        http.limits.guesses_per_minute,
+        http.limits.guesses_per_name,
+    )
+    limits = Limits(web_app(built), built.database, rates, _UNRECORDED)
+    forwarded = Forwarded(limits, networks(http.trusted_proxies), networks(http.allow))
+    return Front(SecurityHeaders(forwarded), limits.run)
 
 
 def web_app(built: House) -> FastAPI:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_network
 
 from wetread.access import upkeep
-from wetread.app import House, audit_keeper, audit_streams, house, web_app
+from wetread.app import Front, House, audit_keeper, audit_streams, front, house
 from wetread.archive.sweep import sweep
 from wetread.domain.networks import Networks, networks
 from wetread.errors import Unreachable
@@ -60,7 +60,9 @@ async def run_roles(
         if "dicom" in roles:
             group.create_task(_serve_dicom(settings, database_url, built.blobs, stop))
         if "http" in roles:
-            group.create_task(_serve_http(built, stop))
+            faces = front(built)
+            group.create_task(faces.run(stop))
+            group.create_task(_serve_http(faces, settings.http, stop))
             group.create_task(upkeep.run(built.database, built.authority.tokens.revocations, stop))
         await stop.wait()
         await _audit_presence(built, "server-stopped", roles)
@@ -204,10 +206,9 @@ def _tls(settings: Tls | None, *, protocols: Sequence[str] = ()) -> ssl.SSLConte
     return server_context(wanted, protocols=protocols)
 
 
-async def _serve_http(built: House, stop: asyncio.Event) -> None:
-    http = built.settings.http
+async def _serve_http(faces: Front, http: Http, stop: asyncio.Event) -> None:
     listener = HttpListener(
-        web_app(built),
+        faces.app,
         http.host,
         http.port,
         allow=_http_peers(http),
