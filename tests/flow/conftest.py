@@ -133,13 +133,15 @@ class Hospital:
             timeout_s=30,
         )
 
-    def command(self, *arguments: str) -> str:
-        """What a `wetread` command beside the running server prints. Fails where it fails."""
+    def command(self, *arguments: str, typed: str = "") -> str:
+        """What a `wetread` command beside the running server prints, given what is typed into it. Fails where it
+        fails."""
         where = ("--config", str(self.server.config), "--data-dir", str(self.server.data_dir))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WETREAD_")}
         done = subprocess.run(
             [sys.executable, "-m", "wetread", *arguments, *where],
             env=environment,
+            input=typed,
             capture_output=True,
             text=True,
             timeout=60,
