@@ -30,7 +30,7 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.certificate = folder / f"{name}.pem"
         built = (
-            _builder(self._name, self._name, self._key.public_key(), 10)
+            _builder(self._name, self._name, self._key.public_key(), 365)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(signs=True), critical=True)
         )

@@ -188,7 +188,7 @@ def destinations(settings: Settings) -> tuple[Destination, ...]:
     )
 
 
-def _peer_tls(settings: Settings) -> dict[str, Contexts]:
+def peer_tls(settings: Settings) -> dict[str, Contexts]:
     """Raises Misconfigured."""
     return {
         d.name: client_contexts(ClientTls(d.tls.authority, d.tls.certificate, d.tls.key, d.tls.minimum_version))
@@ -255,11 +255,11 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
     wanted = destinations(settings)
     packages = model_packages(settings)
     joining = Joining(work, timedelta(days=settings.study.propose_window_days), settings.study.match_on_patient)
-    deliver = Deliver(database, blobs, {d.name: d for d in wanted}, settings.dicom.ae_title, _peer_tls(settings))
+    deliver = Deliver(database, blobs, {d.name: d for d in wanted}, settings.dicom.ae_title, peer_tls(settings))
     endpoints = AllowedEndpoints.parse(settings.outbound.allow)
     known_topics = topics.load(shipped / "conformance" / "topics")
     subscriptions = Subscriptions(known_topics, endpoints, work, settings.fhir_base)
-    fetch = Fetch(endpoints, trusted(settings.outbound.authority))
+    fetch = Fetch(endpoints, trusted(settings.outbound.authority, settings.outbound.minimum_version))
     notifier = Notifier(database, subscriptions, HttpPoster(fetch))
     lets_in = authority(settings, database, fetch)
     built = House(

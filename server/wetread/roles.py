@@ -193,6 +193,12 @@ def _audit_dimse(conn: SyncConnection, event: DimseEvent) -> None:
     )
 
 
+def require_certificates(settings: Settings) -> None:
+    """Raises Misconfigured where a listener's certificate cannot be used."""
+    for tls in (settings.http.tls, settings.mllp.tls, settings.dicom.tls):
+        _tls(tls)
+
+
 def _tls(settings: Tls | None, *, protocols: Sequence[str] = ()) -> ssl.SSLContext | None:
     if settings is None:
         return None

@@ -21,13 +21,14 @@ import typer
 from wetread import app as composition
 from wetread.access.rights import ROLES as PERSON_ROLES
 from wetread.commands.options import Config, DataDir, database_url, duration, opened, operator, settings_of
+from wetread.commands.weaknesses import weaknesses
 from wetread.errors import InvalidInput, Misconfigured, StoreUnavailable, WetreadError
 from wetread.mapping import maps
 from wetread.processes import Child, stop_on_signals, stop_with_parent, supervise
 from wetread.reading import routing
 from wetread.record.audit import audit
 from wetread.record.search import reindex as reindexing
-from wetread.roles import run_roles
+from wetread.roles import require_certificates, run_roles
 from wetread.settings import ROLES, Role, Settings, share_dir
 from wetread.store import embedded, migrate
 
@@ -107,11 +108,18 @@ def _processes(settings: Settings, group: list[Role]) -> int:
     return settings.dicom.processes or min(os.cpu_count() or 1, 4)
 
 
-def check_config(config: Config = None, data_dir: DataDir = None) -> None:
-    """Read settings, maps, routing rules and model packages, and say what is wrong, without starting anything."""
+def check_config(
+    config: Config = None,
+    data_dir: DataDir = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 where there is a warning.")] = False,
+) -> None:
+    """Read settings, certificates, maps, routing rules and model packages, and say what is wrong and what is weak,
+    without starting anything."""
     settings = settings_of(config, data_dir)
     shipped = share_dir() / "mappings"
     maps.load(shipped, settings.overlay_dir)
+    require_certificates(settings)
+    composition.peer_tls(settings)
     packages = composition.model_packages(settings)
     rules = routing.load(shipped, settings.overlay_dir, list(packages))
     typer.echo(f"settings, {len(packages)} models and {len(rules)} routing rules are in order")
@@ -119,8 +127,11 @@ def check_config(config: Config = None, data_dir: DataDir = None) -> None:
         typer.echo("note: no destination is named under outbound.destinations; results stay here")
     if not settings.site.default_authority:
         typer.echo("note: site.default_authority is empty; patient identifiers without an authority are refused")
-    for weakness in settings.access.weaknesses():
-        typer.echo(f"warning: {weakness}")
+    warnings = list(weaknesses(settings, config))
+    for warning in warnings:
+        typer.echo(f"warning: {warning}")
+    if strict and warnings:
+        raise typer.Exit(1)
 
 
 def token(

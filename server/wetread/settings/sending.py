@@ -64,6 +64,8 @@ class Outbound(Section):
     """Hosts and networks that notifications may be posted to."""
     authority: Path | None = None
     """Who else vouches for hosts that are called by https, beside the public authorities."""
+    minimum_version: MinimumVersion = "1.3"
+    """Of TLS to hosts that are called by https."""
     destinations: tuple[Destination, ...] = ()
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ import httpx
 
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import Misconfigured, PeerUnavailable, Refused, Unsupported
+from wetread.wire.tls import VERSIONS, MinimumVersion
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """From a host name and port to its addresses. Raises OSError where it has none."""
@@ -57,9 +58,10 @@ class Document:
     max_age_s: int
 
 
-def trusted(authority: Path | None = None) -> ssl.SSLContext:
+def trusted(authority: Path | None = None, minimum: MinimumVersion = "1.3") -> ssl.SSLContext:
     """The public authorities, and the site's own in a PEM file. Raises Misconfigured."""
     context = httpx.create_ssl_context(trust_env=False)
+    context.minimum_version = VERSIONS[minimum]
     if authority is not None:
         try:
             context.load_verify_locations(authority)

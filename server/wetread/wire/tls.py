@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+from cryptography import x509
 
 from wetread.errors import Misconfigured
 
@@ -22,7 +25,7 @@ MinimumVersion: TypeAlias = Literal["1.2", "1.3"]
 Contexts: TypeAlias = Callable[[], ssl.SSLContext]
 """Gives the context for the next connection."""
 
-_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+VERSIONS: Mapping[MinimumVersion, ssl.TLSVersion] = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CIPHERS_OF_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Forward secrecy and authenticated encryption (RFC 9325 4.2; PS3.15 B.12 takes them over)."""
 
@@ -98,8 +101,17 @@ def client_contexts(wanted: ClientTls) -> Contexts:
     return _renewed(build, (wanted.authority, wanted.certificate, wanted.key))
 
 
+def expiry(certificate: Path) -> datetime | None:
+    """When the first certificate of a PEM file ends that does; None where it holds none."""
+    try:
+        found = x509.load_pem_x509_certificates(certificate.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return min(one.not_valid_after_utc for one in found)
+
+
 def _harden(context: ssl.SSLContext, minimum: MinimumVersion) -> None:
-    context.minimum_version = _VERSIONS[minimum]
+    context.minimum_version = VERSIONS[minimum]
     context.set_ciphers(_CIPHERS_OF_1_2)
     context.options |= ssl.OP_NO_RENEGOTIATION
 
