@@ -132,7 +132,7 @@ class Key:
         return {**json.loads(of.to_jwk(self.private.public_key())), "kid": self.kid, "use": "sig"}
 
     def assertion(self, client_id: str, headers: Mapping[str, Any] | None = None, **claims: Any) -> str:
-        """A good one, but for what is given; a claim of None is left out."""
+        """A good one, but for what is given; a claim or header of None is left out."""
         now = int(time.time())
         all_claims = {
             "iss": client_id,
@@ -143,7 +143,8 @@ class Key:
             **claims,
         }
         kept = {name: value for name, value in all_claims.items() if value is not None}
-        return jwt.encode(kept, self.private, algorithm=self.algorithm, headers={"kid": self.kid, **(headers or {})})
+        header = {name: value for name, value in {"kid": self.kid, **(headers or {})}.items() if value is not None}
+        return jwt.encode(kept, self.private, algorithm=self.algorithm, headers=header)
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ class Site:
 
     async def backend(self, key: Key, scope: str = "system/*.rs", **wanted: Any) -> App:
         asked = {"redirect_uris": [], "launch_uri": "", "grant_types": ["client_credentials"], "scope": scope, **wanted}
-        if "jwks_uri" not in wanted:
+        if not {"jwks", "jwks_uri"} & wanted.keys():
             asked["jwks"] = {"keys": [key.jwk]}
         return await self.register("asymmetric", **asked)
 

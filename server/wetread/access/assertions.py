@@ -32,7 +32,8 @@ _MOST_KEYS = 50
 _LONGEST_KEPT_S = 3600
 _RETRY_S = 5.0
 _LONGEST_JTI = 255
-_RSA_BITS = (2048, 8192)
+_RSA_LENGTHS = range(2048 // 6, 8192 // 6 + 3)
+"""Of a modulus in Base64, 2048 to 8192 bits: a shorter key is too weak (NIST SP 800-131A), a longer one too slow."""
 _UNREADABLE = (JoseError, ValueError, TypeError, KeyError, RecursionError)
 
 
@@ -184,10 +185,8 @@ def _fitting(header: Mapping[str, Any], keys: Sequence[Mapping[str, Any]]) -> li
             continue
         public = {name: key[name] for name in ("kty", "n", "e", "crv", "x", "y") if name in key}
         try:
-            if algorithm == "RS384" and public["kty"] == "RSA":
-                rsa = RSAKey.import_key(public)
-                if _RSA_BITS[0] <= rsa.public_key.key_size <= _RSA_BITS[1]:
-                    fitting.append(rsa)
+            if algorithm == "RS384" and public["kty"] == "RSA" and len(public["n"]) in _RSA_LENGTHS:
+                fitting.append(RSAKey.import_key(public))
             elif algorithm == "ES384" and public["kty"] == "EC" and public["crv"] == "P-384":
                 fitting.append(ECKey.import_key(public))
         except _UNREADABLE:

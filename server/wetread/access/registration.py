@@ -19,7 +19,7 @@ KINDS = ("public", "symmetric", "asymmetric")
 """Without a secret; with a secret; with a key pair of its own (SMART App Launch 2.2 client-confidential-*.html)."""
 GRANTS = ("authorization_code", "refresh_token", "client_credentials")
 
-_WORDS = frozenset({"openid", "profile", "fhirUser", "launch", "offline_access", "online_access"})
+_WORDS = frozenset({"openid", "profile", "fhirUser", "launch", "offline_access", "online_access", "introspect"})
 _LAUNCH = re.compile(r"launch/[a-z]{1,40}")
 _RESOURCE = re.compile(r"(patient|user|system)/")
 _CLIENT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -127,7 +127,8 @@ def is_resource_scope(word: str) -> bool:
 
 
 def check_scope(word: str) -> None:
-    """Raises InvalidInput for a word that SMART App Launch 2.2 scopes-and-launch-context.html does not know."""
+    """Raises InvalidInput for a word that is neither of SMART App Launch 2.2 (scopes-and-launch-context.html) nor our
+    own `introspect`."""
     if is_resource_scope(word):
         Scope.parse(word)
     elif word not in _WORDS and not _LAUNCH.fullmatch(word):

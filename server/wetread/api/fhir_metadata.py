@@ -45,6 +45,8 @@ _BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport"
 _ANY_TYPE = 100
 """A reference parameter with as many targets may name a resource of any type."""
 _CORE = "http://hl7.org/fhir"
+_TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
+_OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 
 
 def capability_statement(
@@ -59,7 +61,7 @@ def capability_statement(
         "instantiates": [CANONICAL, f"{_BULK_DATA}/CapabilityStatement/bulk-data"],
         "software": {"name": "Wetread", "version": __version__},
         "implementation": {"description": "Wetread, clinical integration server for imaging AI", "url": base_url},
-        **_served(update_create, topics),
+        **_served(update_create, topics, base_url),
     }
 
 
@@ -83,11 +85,11 @@ def capabilities_of_the_software(date: str) -> dict[str, Any]:
     }
 
 
-def _served(update_create: bool, topics: Sequence[str]) -> dict[str, Any]:
+def _served(update_create: bool, topics: Sequence[str], base_url: str = "") -> dict[str, Any]:
     rest = {
         "mode": "server",
         "documentation": _documentation(),
-        "security": {"description": "Every interaction but this one needs a bearer token with SMART scopes."},
+        "security": _security(base_url),
         "resource": [
             *(_resource(t, update_create, topics) for t in sorted(resource_types())),
             _audit_event(),
@@ -104,6 +106,21 @@ def _served(update_create: bool, topics: Sequence[str]) -> dict[str, Any]:
         "implementationGuide": [IMPLEMENTATION_GUIDE],
         "rest": [rest],
     }
+
+
+def _security(base_url: str) -> dict[str, Any]:
+    """SMART App Launch 2.2 conformance.html#declaring-support-for-oauth2-endpoints. The software knows no addresses."""
+    coding = {"system": f"{_TERMINOLOGY}/restful-security-service", "code": "SMART-on-FHIR"}
+    security: dict[str, Any] = {
+        "cors": True,
+        "service": [{"coding": [coding], "text": "OAuth 2 by SMART App Launch 2.2"}],
+        "description": "Every interaction but this one needs a bearer token with SMART scopes.",
+    }
+    if not base_url:
+        return security
+    oauth = f"{base_url.removesuffix('/fhir')}/oauth"
+    uris = [{"url": name, "valueUri": f"{oauth}/{name}"} for name in ("authorize", "token", "introspect", "revoke")]
+    return {"extension": [{"url": _OAUTH_URIS, "extension": uris}], **security}
 
 
 _OF_EVERY_TYPE = tuple({"name": name, "type": "special"} for name in ("_filter", "_has", "_list"))
