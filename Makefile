@@ -29,7 +29,8 @@ demo: setup
 
 # What a change must pass. Installs the peers from Debian that the tests run against.
 test: setup
-	./scripts/install-peers.sh dcmtk dicom3tools orthanc orthanc-dicomweb postgresql chromium chromium-driver openssl
+	./scripts/install-peers.sh dcmtk dicom3tools orthanc orthanc-dicomweb postgresql chromium chromium-driver openssl \
+	    rsyslog rsyslog-openssl
 	@mkdir -p build; \
 	echo "The unit tests run beside the others; what they say stands at the end (build/test-unit.log)."; \
 	$(BIN)/pytest tests/unit -m $(FAST) > build/test-unit.log 2>&1 & units=$$!; \
@@ -54,7 +55,7 @@ conformance: setup
 
 # The full counts: fuzz twenty times over, two hundred kills, the whole brain model. An hour or two.
 soak: setup
-	./scripts/install-peers.sh dcmtk dicom3tools orthanc orthanc-dicomweb postgresql
+	./scripts/install-peers.sh dcmtk dicom3tools orthanc orthanc-dicomweb postgresql rsyslog rsyslog-openssl
 	WETREAD_SOAK=1 $(BIN)/pytest -m "not conformance" --timeout 5400
 
 # Renews the pins after a change of pyproject.toml (needs uv).

@@ -52,7 +52,7 @@ def claiming() -> dict[str, tuple[list[str], AuditEntry]]:
         (f"{BASIC}PrivacyDisclosure.Source", _entry("disclosure", "R", _STUDY, "p1")),
     ]
     for profile, entry in plain:
-        name = f"{entry.kind} {'of a patient' if entry.patient_id else ''}"
+        name = f"{entry.kind}{' of a patient' if entry.patient_id else ''}"
         made[f"{name} by a service"] = ([profile, TOKEN_USE], BACKEND.said_of(entry))
         made[f"{name} by a person"] = ([profile, TOKEN_USE], PERSON.said_of(entry))
         made[f"{name} by the operator"] = ([profile], OPERATOR.said_of(entry))

@@ -85,6 +85,7 @@ class Stream:
                 last = await self.sink.last()
                 if last is not None:
                     self._seq = max(self._seq, await stream.link_of(conn, last) or 0)
+                    await stream.advance(conn, self.sink.name, self._seq)
             yield conn
 
 

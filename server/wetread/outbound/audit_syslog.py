@@ -16,6 +16,7 @@ import os
 import socket
 import ssl
 import termios
+import time
 from collections.abc import Sequence
 from datetime import UTC
 
@@ -31,13 +32,17 @@ _TIMEOUT_S = 30.0
 _REFUSAL_S = 0.3
 """So long a repository has to refuse our certificate, which TLS 1.3 tells only after the handshake (RFC 8446 4.4.2)."""
 _ASK_S = 0.01
+_SETTLED_S = 0.1
+"""A repository that breaks off while it reads a batch gets all of it again."""
 
 
 class SyslogSink:
+    """Its socket blocks, in threads: so that it is known when the last byte has gone to the network."""
+
     def __init__(self, name: str, host: str, port: int, contexts: Contexts) -> None:
         self.name = f"syslog:{name}"
         self._host, self._port, self._contexts = host, port, contexts
-        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._connection: ssl.SSLSocket | None = None
 
     async def last(self) -> str | None:
         """A repository is not asked."""
@@ -45,37 +50,46 @@ class SyslogSink:
 
     async def take(self, records: Sequence[Chained]) -> None:
         """Raises PeerUnavailable."""
-        if not records:
-            return
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                reader, writer = self._connection or await self._connected()
-                self._connection = reader, writer
-                _require_open(reader)
-                for record in records:
-                    writer.write(framed(message(record)))
-                    await writer.drain()
-                await _arrived(writer)
-                _require_open(reader)
-        except (OSError, ssl.SSLError, TimeoutError) as error:
-            raise PeerUnavailable("the audit record repository does not take messages now") from error
+        if records:
+            await asyncio.to_thread(self._send, b"".join(framed(message(record)) for record in records))
 
     async def close(self) -> None:
-        if self._connection is not None:
-            _, writer = self._connection
-            self._connection = None
-            writer.close()
-            with contextlib.suppress(OSError, ssl.SSLError, TimeoutError):
-                await asyncio.wait_for(writer.wait_closed(), 2.0)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await asyncio.to_thread(_ended, connection)
 
-    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection(
-            self._host, self._port, ssl=self._contexts(), server_hostname=self._host
-        )
-        writer.transport.set_write_buffer_limits(high=0)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(reader.read(1), _REFUSAL_S)
-        return reader, writer
+    def _send(self, content: bytes) -> None:
+        try:
+            if self._connection is None:
+                self._connection = self._connected()
+            _require_open(self._connection, 0)
+            self._connection.sendall(content)
+            _require_arrival(self._connection)
+            _require_open(self._connection, _SETTLED_S)
+        except OSError as error:  # ssl.SSLError and TimeoutError are of its kind
+            raise PeerUnavailable("the audit record repository does not take messages now") from error
+
+    def _connected(self) -> ssl.SSLSocket:
+        plain = socket.create_connection((self._host, self._port), _TIMEOUT_S)
+        try:
+            connection = self._contexts().wrap_socket(plain, server_hostname=self._host)
+        except OSError:
+            plain.close()
+            raise
+        try:
+            _require_open(connection, _REFUSAL_S)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+
+def _ended(connection: ssl.SSLSocket) -> None:
+    """With TLS's own farewell, where the peer still listens (RFC 5425 4.4)."""
+    connection.settimeout(1.0)
+    with contextlib.suppress(OSError):
+        connection.unwrap()
+    connection.close()
 
 
 def message(record: Chained) -> bytes:
@@ -96,19 +110,28 @@ def _host_name() -> str:
     return name[:255] or "-"
 
 
-def _require_open(reader: asyncio.StreamReader) -> None:
-    if reader.at_eof() or reader.exception() is not None:
-        raise ConnectionResetError
+def _require_open(connection: ssl.SSLSocket, wait_s: float) -> None:
+    """A repository never says anything; so what can be read within this time is its end. Raises OSError."""
+    connection.settimeout(wait_s)
+    try:
+        if not connection.recv(1):
+            raise ConnectionResetError
+    except (TimeoutError, ssl.SSLWantReadError):
+        pass
+    finally:
+        connection.settimeout(_TIMEOUT_S)
 
 
-async def _arrived(writer: asyncio.StreamWriter) -> None:
-    """Waits until the peer's machine has acknowledged every byte."""
-    connection: socket.socket = writer.get_extra_info("socket")
-    while writer.transport.get_write_buffer_size() or _unacknowledged(connection):  # noqa: ASYNC110
-        await asyncio.sleep(_ASK_S)
+def _require_arrival(connection: ssl.SSLSocket) -> None:
+    """Waits until the peer's machine has acknowledged every byte. Raises OSError."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    while _unacknowledged(connection):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        _require_open(connection, _ASK_S)
 
 
-def _unacknowledged(connection: socket.socket) -> int:
+def _unacknowledged(connection: ssl.SSLSocket) -> int:
     """Bytes in the socket's queue (SIOCOUTQ, tcp(7)); 0 where the system does not tell."""
     count = array.array("i", [0])
     try:
