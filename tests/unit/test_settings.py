@@ -243,6 +243,37 @@ class TestListeners:
         assert f"{name}.host" in refusal(None, {name: {"host": host, "tls": tls}})
         assert load(None, {name: {"host": host, "tls": {**tls, "client_ca": tmp_path / "ca.pem"}}})
 
+    def test_http_beyond_loopback_needs_tls_or_a_proxy_or_networks(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.pem", "a.key")
+        tls = {"certificate": tmp_path / "a.pem", "key": tmp_path / "a.key"}
+        assert "http.host" in refusal(None, {"http": {"host": "0.0.0.0"}})
+        for enough in ({"tls": tls}, {"trusted_proxies": ["10.1.2.3/32"]}, {"allow": ["10.1.0.0/16"]}):
+            assert load(None, {"http": {"host": "0.0.0.0", **enough}})
+
+    @pytest.mark.parametrize("key", ["allow", "trusted_proxies"])
+    def test_networks_of_http_are_networks(self, key: str) -> None:
+        assert f"http.{key}" in refusal(None, {"http": {key: ["10.1.2.3/16"]}})
+
+    def test_a_certificate_that_clients_may_leave_out_is_no_mutual_tls(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.pem", "a.key", "ca.pem")
+        files = {
+            name: tmp_path / f for name, f in (("certificate", "a.pem"), ("key", "a.key"), ("client_ca", "ca.pem"))
+        }
+        tls = {**files, "require_client_certificate": False}
+        assert "mllp.host" in refusal(None, {"mllp": {"host": "0.0.0.0", "tls": tls}})
+
+    def test_base_url_follows_tls(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.pem", "a.key")
+        tls = {"certificate": tmp_path / "a.pem", "key": tmp_path / "a.key"}
+        assert load(None, {"http": {"tls": tls}}).base_url == "https://127.0.0.1:8080"
+        assert load(None, {"http": {"host": "::1"}}).base_url == "http://[::1]:8080"
+
+    def test_versions_of_tls_are_named_as_text(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.pem", "a.key")
+        for wrong in ("1.1", "1.0", "ssl3", 1.2):
+            tls = {"certificate": tmp_path / "a.pem", "key": tmp_path / "a.key", "minimum_version": wrong}
+            assert "http.tls.minimum_version" in refusal(None, {"http": {"tls": tls}})
+
     def test_an_ae_title_list_is_no_allow_list(self) -> None:
         assert "dicom.host" in refusal(None, {"dicom": {"host": "0.0.0.0", "allow_ae_titles": ["CT1"]}})
 
@@ -340,6 +371,39 @@ class TestDestinations:
 
     def test_have_names_of_their_own(self) -> None:
         assert "two destinations are named 'pacs'" in refusal(None, {"outbound": {"destinations": [PACS, PACS]}})
+
+
+class TestSecretsInFiles:
+    def test_are_read_less_the_newline_at_their_end(self, file: Path) -> None:
+        (file.parent / "url").write_text("postgresql://wetread:hush@db/wetread\n")
+        file.write_text("database_url_file = 'url'\n")
+        url = load(file).database_url
+        assert url is not None
+        assert url.get_secret_value() == "postgresql://wetread:hush@db/wetread"
+
+    def test_may_be_named_by_the_environment_where_the_value_itself_wins(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (file.parent / "url").write_text("postgresql://file@db/wetread")
+        monkeypatch.setenv("WETREAD_DATABASE_URL_FILE", str(file.parent / "url"))
+        url = load(None).database_url
+        assert url is not None
+        assert url.get_secret_value() == "postgresql://file@db/wetread"
+        monkeypatch.setenv("WETREAD_DATABASE_URL", "postgresql://variable@db/wetread")
+        url = load(None).database_url
+        assert url is not None
+        assert url.get_secret_value() == "postgresql://variable@db/wetread"
+
+    def test_must_be_there_and_hold_something(self, file: Path) -> None:
+        assert "database_url_file" in refusal(None, {"database_url_file": file.parent / "none"})
+        touch(file.parent, "empty")
+        assert "is empty" in refusal(None, {"database_url_file": file.parent / "empty"})
+
+    def test_do_not_show_where_they_are_wrong(self, file: Path) -> None:
+        (file.parent / "url").write_text("mysql://wetread:hush@db/wetread")
+        message = refusal(None, {"database_url_file": file.parent / "url"})
+        assert "database_url" in message
+        assert "hush" not in message
 
 
 def test_the_database_password_does_not_show() -> None:
