@@ -87,7 +87,7 @@ async def smart_site(database: Database, key_folder: Path) -> AsyncIterator[Site
     app.add_middleware(Cors, database=database)
     app.include_router(discovery.router(authority))
     app.include_router(endpoints.router(authority, authenticate))
-    app.include_router(fhir.router(database, authenticate, audit.write, FHIR, on_write=_nobody_is_told))
+    app.include_router(fhir.router(database, authenticate, audit.write_many, FHIR, on_write=_nobody_is_told))
     console = pages.Console(
         database,
         tokens,

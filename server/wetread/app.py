@@ -373,18 +373,18 @@ def web_app(built: House) -> FastAPI:
     exports = fhir_export.Export(
         built.database, built.work, exports_dir(settings), settings.fhir_base, settings.export.most_jobs
     )
-    web.include_router(fhir_export.router(exports, authenticate, audit.write))
+    web.include_router(fhir_export.router(exports, authenticate, audit.write_many))
     views = fhir_views.Views(
         built.database, shipped(share_dir() / "conformance" / "views"), exports_dir(settings), settings.fhir_base
     )
-    web.include_router(fhir_views.router(views, authenticate, audit.write))
+    web.include_router(fhir_views.router(views, authenticate, audit.write_many))
     web.include_router(discovery.router(built.authority))
     web.include_router(endpoints.router(built.authority, authenticate))
     web.include_router(
         fhir.router(
             built.database,
             authenticate,
-            audit.write,
+            audit.write_many,
             settings.fhir_base,
             on_write=_subscribing(built.subscriptions),
             update_create=settings.fhir.update_create,

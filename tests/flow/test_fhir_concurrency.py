@@ -65,7 +65,7 @@ async def clients(request: pytest.FixtureRequest, module_database: Database) -> 
             stack.push_async_callback(database.close)
             app = FastAPI()
             base = "http://wetread.example/fhir"
-            app.include_router(fhir.router(database, somebody, audit.write, base, on_write=nobody_is_told))
+            app.include_router(fhir.router(database, somebody, audit.write_many, base, on_write=nobody_is_told))
             transport = httpx.ASGITransport(app)
             client = httpx.AsyncClient(transport=transport, base_url=f"{base}/", timeout=60)
             processes.append(await stack.enter_async_context(client))

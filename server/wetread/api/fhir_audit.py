@@ -21,8 +21,8 @@ from wetread.store.database import Connection, Database
 
 logger = logging.getLogger(__name__)
 
-AuditHook: TypeAlias = Callable[[Connection, AuditEntry], Awaitable[str]]
-"""`record.audit.write`, or what stands for it."""
+AuditHook: TypeAlias = Callable[[Connection, Sequence[AuditEntry]], Awaitable[list[str]]]
+"""`record.audit.write_many`, or what stands for it."""
 
 ACTIONS = {
     **dict.fromkeys(("read", "vread", "history-instance", "history-type", "history-system"), "R"),
@@ -45,14 +45,13 @@ class Visit:
     reader: Reader | None = None
 
     async def record(self, conn: Connection, what: str = "", patient_ids: Sequence[str] = ()) -> None:
-        """Adds the success to the caller's transaction: a row for each patient touched, one where none was."""
+        """Adds the success to the caller's transaction, in one statement."""
+        await self.write(conn, self.successes(what, patient_ids))
+
+    def successes(self, what: str = "", patient_ids: Sequence[str] = ()) -> list[AuditEntry]:
+        """A row for each patient touched, one where none was."""
         entry = self._entry(what or self.what, "0")
-        if len(patient_ids) < 2:
-            await self.write(conn, replace(entry, patient_id=patient_ids[0] if patient_ids else None))
-            return
-        async with conn.transaction(), conn.pipeline():
-            for patient_id in patient_ids:
-                await self.write(conn, replace(entry, patient_id=patient_id))
+        return [replace(entry, patient_id=patient_id) for patient_id in patient_ids] or [entry]
 
     def entry(self, interaction: str, what: str = "", query: bytes = b"") -> Visit:
         """The visit that one entry of a Bundle makes."""
@@ -62,7 +61,7 @@ class Visit:
         """Adds the failure: outcome 4 where the caller is refused, 8 where something is away, 12 where we are wrong."""
         outcome = "4" if isinstance(error, Refused) else "8" if isinstance(error, Unreachable) else "12"
         text = error.message if isinstance(error, WetreadError) else "unexpected fault"
-        await self.write(conn, replace(self._entry(self.what, outcome), outcome_text=text))
+        await self.write(conn, [replace(self._entry(self.what, outcome), outcome_text=text)])
 
     def _entry(self, what: str, outcome: str) -> AuditEntry:
         entities = []

@@ -14,6 +14,7 @@ from wetread.api.fhir_outcome import MEDIA_TYPE, outcome
 from wetread.domain.reader import Reader
 from wetread.errors import WetreadError
 from wetread.record import bundle, lossless
+from wetread.record.audit.audit import AuditEntry
 from wetread.record.bundle_entry import Entry, read
 from wetread.store.database import Connection
 
@@ -47,9 +48,8 @@ class Bundles:
         async def work(conn: Connection) -> list[str]:
             async with conn.pipeline():  # hundreds of statements, of which few are waited for
                 done = await bundle.transact(conn, reader, entries, manner)
-                await one.record(conn)
-                for each in done:
-                    await self._tell(conn, one, reader, each)
+                told = [entry for each in done for entry in await self._told(conn, one, reader, each)]
+                await one.write(conn, [*one.successes(), *told])
             return [each.text for each in done]
 
         return await self.face.database.retried(work)
@@ -61,7 +61,7 @@ class Bundles:
             if isinstance(entry, WetreadError):
                 raise entry
             [done] = await bundle.transact(conn, reader, [entry], manner)
-            await self._tell(conn, one, reader, done)
+            await one.write(conn, await self._told(conn, one, reader, done))
             return done.text
 
         try:
@@ -73,12 +73,12 @@ class Bundles:
             response = {"status": http.status_line(error.http_status), "outcome": outcome(error)}
             return lossless.dump({"response": response})
 
-    async def _tell(self, conn: Connection, one: Visit, reader: Reader, done: bundle.Done) -> None:
-        """Tells `on_write` and the audit what an entry did."""
+    async def _told(self, conn: Connection, one: Visit, reader: Reader, done: bundle.Done) -> list[AuditEntry]:
+        """Tells `on_write` what an entry did; gives what the audit is to be told."""
         if done.written is not None:
             await self.face.on_write(conn, reader, *done.written)
         interaction, _, query = _asked(done.entry)
-        await one.entry(interaction, done.what, query).record(conn, patient_ids=done.patient_ids)
+        return one.entry(interaction, done.what, query).successes(patient_ids=done.patient_ids)
 
 
 def _asked(entry: Entry) -> tuple[str, str, bytes]:

@@ -86,7 +86,7 @@ class _Face:
             detail={"export": str(job_id), **detail},
             request_id=one.request_id,
         )
-        await one.write(conn, Asker.of(one.reader).said_of(entry))
+        await one.write(conn, [Asker.of(one.reader).said_of(entry)])
 
     async def system(self, request: Request) -> Response:
         return await self._kick_off(request, "system")

@@ -126,7 +126,7 @@ class _Face:
                     patient_id=min(asked.patients) if asked.patients and len(asked.patients) == 1 else None,
                 )
                 async with self.views.database.transaction() as conn:
-                    await one.write(conn, Asker.of(reader).said_of(entry))
+                    await one.write(conn, [Asker.of(reader).said_of(entry)])
                 size = target.tell()
             except OSError as error:
                 target.close()

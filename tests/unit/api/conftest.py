@@ -46,7 +46,7 @@ async def _calls(
         fhir.router(
             database,
             _authenticate,
-            audit.write,
+            audit.write_many,
             base,
             on_write=_nobody_is_told,
             max_body_bytes=1_000_000,

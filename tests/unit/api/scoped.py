@@ -43,7 +43,7 @@ async def face(database: Database) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     app.include_router(
         fhir.router(
-            database, _authenticate, audit.write, BASE, on_write=_nobody_is_told, max_body_bytes=1_000_000,
+            database, _authenticate, audit.write_many, BASE, on_write=_nobody_is_told, max_body_bytes=1_000_000,
             update_create=True,
         )
     )  # fmt: skip

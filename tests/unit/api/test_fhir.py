@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -49,7 +49,7 @@ async def authenticate(request: Request) -> Reader:
 
 
 def application(
-    database: Database, write: fhir.AuditHook = audit.write, on_write: fhir.OnWrite = nobody_is_told
+    database: Database, write: fhir.AuditHook = audit.write_many, on_write: fhir.OnWrite = nobody_is_told
 ) -> FastAPI:
     app = FastAPI()
     app.include_router(fhir.router(database, authenticate, write, BASE, on_write=on_write, max_body_bytes=100_000))
@@ -341,10 +341,10 @@ async def test_a_search_that_finds_several_patients_is_audited_for_each(
 
 
 async def test_the_audit_of_a_write_shares_its_transaction(database: Database) -> None:
-    async def refuse(conn: Any, entry: audit.AuditEntry) -> str:
-        if entry.outcome == "0":
+    async def refuse(conn: Any, entries: Sequence[audit.AuditEntry]) -> list[str]:
+        if any(entry.outcome == "0" for entry in entries):
             raise RuntimeError
-        return await audit.write(conn, entry)
+        return await audit.write_many(conn, entries)
 
     async with caller(application(database, write=refuse)) as client:
         assert (await put(client, patient())).status_code == 500

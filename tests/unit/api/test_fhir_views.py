@@ -43,7 +43,7 @@ async def _calls(database: Database, scratch: Path) -> AsyncIterator[httpx.Async
         await resources.put(conn, group)
     app = FastAPI()
     views = fhir_views.Views(database, shipped(VIEWS), scratch / "tables", BASE)
-    app.include_router(fhir_views.router(views, _authenticate, audit.write))
+    app.include_router(fhir_views.router(views, _authenticate, audit.write_many))
     headers = {"Authorization": "Bearer all"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"{BASE}/", headers=headers) as one:
         yield one

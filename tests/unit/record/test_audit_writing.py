@@ -114,6 +114,25 @@ async def test_several_entries_keep_their_order(database: Database) -> None:
     assert [body["id"] for body in await _bodies(database)] == ids
 
 
+async def test_several_entries_are_written_as_each_alone_is_in_one_statement(database: Database) -> None:
+    names = (Entity(what='Patient/"p,1"'), Entity(identifier="{x}\\"), Entity(identifier="NULL"))
+    entries = [
+        AuditEntry("read", "R", "0", "me", user="you", patient_id="p1", entities=names, request_id="r"),
+        AuditEntry("read", "R", "12", "", governance_only=True),
+    ]
+    columns = "kind, action, outcome, principal, acting_user, patient_id, request_id, governance_only, entities"
+    async with database.transaction() as conn:
+        for entry in entries:
+            await audit.write(conn, entry)
+        async with conn.pipeline():
+            await audit.write_many(conn, entries)
+        rows = await (await conn.execute(f"SELECT {columns} FROM audit_event ORDER BY position")).fetchall()
+        waiting = await (await conn.execute("SELECT count(*) FROM audit_unchained")).fetchone()
+        assert await audit.write_many(conn, []) == []
+    assert rows[2:] == rows[:2]
+    assert waiting == (4,)
+
+
 def test_a_thread_writes_the_same(sync_database: SyncDatabase) -> None:
     with sync_database.transaction() as conn:
         audit_id = audit.write_sync(conn, READ)

@@ -156,7 +156,7 @@ async def running(database: Database, root: Path, **limits: int) -> AsyncIterato
     await work.open()
     app = FastAPI()
     face = fhir_export.Export(database, work, root, base, limits.get("most_jobs", 4))
-    app.include_router(fhir_export.router(face, authenticate, audit.write))
+    app.include_router(fhir_export.router(face, authenticate, audit.write_many))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
     stop = asyncio.Event()
     tasks = [asyncio.create_task(server.serve())]
