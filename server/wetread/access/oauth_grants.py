@@ -198,9 +198,10 @@ class RefreshGrant(authlib_grants.RefreshTokenGrant):  # type: ignore[misc]
 
 
 class BackendGrant(authlib_grants.ClientCredentialsGrant):  # type: ignore[misc]
-    """SMART App Launch 2.2 backend-services.html: a client comes for itself, by its key."""
+    """SMART App Launch 2.2 backend-services.html: a client comes for itself, by its key; or, where the operator has
+    registered it so, by a secret (RFC 6749 4.4)."""
 
-    TOKEN_ENDPOINT_AUTH_METHODS = ("private_key_jwt",)
+    TOKEN_ENDPOINT_AUTH_METHODS = AUTHENTICATED
 
     def validate_requested_scope(self) -> None:
         """Narrows the request's scope to what the client was registered for. Raises InvalidScopeError."""

@@ -275,12 +275,21 @@ async def test_jku_is_the_registered_url_or_nothing(site: Site) -> None:
         assert not asked_of_other
 
 
-async def test_only_a_key_opens_this_door_and_only_to_who_is_registered_for_it(site: Site) -> None:
-    symmetric = await site.register(
-        "symmetric", grant_types=["authorization_code", "client_credentials"], scope="system/*.rs"
+async def test_who_is_registered_for_it_with_a_secret_comes_by_that(site: Site) -> None:
+    machine = await site.register(
+        "symmetric", grant_types=["client_credentials"], redirect_uris=[], scope="system/*.rs"
     )
-    with_secret = await symmetric.token(grant_type="client_credentials", scope="system/*.rs")
-    assert with_secret.json()["error"] == "invalid_client"
+    answer = await machine.token(grant_type="client_credentials", scope="system/Patient.rs user/*.rs")
+    assert (answer.json()["scope"], answer.json()["expires_in"]) == ("system/Patient.rs", 300)
+    app = await site.register("symmetric", scope="system/*.rs")
+    answer = await app.token(grant_type="client_credentials", scope="system/*.rs")
+    assert (answer.status_code, answer.json()["error"]) == (400, "unauthorized_client")
+    public = await site.register(scope="system/*.rs")
+    answer = await public.token(grant_type="client_credentials", scope="system/*.rs")
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+
+
+async def test_only_who_is_registered_for_it_comes_for_itself(site: Site) -> None:
     app = await site.register("asymmetric", jwks={"keys": [EC.jwk]}, scope="system/*.rs")
     answer = await came(app, EC.assertion(app.client_id))
     assert (answer.status_code, answer.json()["error"]) == (400, "unauthorized_client")
