@@ -12,6 +12,7 @@ from pathlib import Path
 PINS = Path(__file__).parent / "peers"
 BUILD = Path(__file__).parents[1] / "build" / "conformance"
 _DOWNLOAD_S = 900
+_KEYCLOAK = "dd9834c023460be856f731423d86228c23b5d002194a2064642bec0cc6573eaa"
 
 
 class PeerMissing(RuntimeError):
@@ -92,6 +93,27 @@ def schemathesis() -> Path:
 
     Raises PeerMissing."""
     return _from_pypi("schemathesis")
+
+
+def keycloak() -> Path:
+    """The folder of Keycloak's distribution, from Maven Central with its pinned digest. Raises PeerMissing."""
+    folder = BUILD / "keycloak"
+    done = folder / ".pins"
+    pins = Path(__file__).parent / "keycloak" / "pom.xml"
+    if not done.exists() or done.read_bytes() != pins.read_bytes():
+        shutil.rmtree(folder, ignore_errors=True)
+        _run("Keycloak (org.keycloak:keycloak-quarkus-dist)", [
+            program("mvn", "maven"), "-q", "-B", "-f", str(pins), "dependency:copy-dependencies",
+            f"-DoutputDirectory={folder}",
+        ])  # fmt: skip
+        [archive] = folder.glob("*.zip")
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != _KEYCLOAK:
+            raise PeerMissing("Keycloak: what came is not of the digest in conformance/supply.py")
+        shutil.unpack_archive(archive, folder)
+        archive.unlink()
+        shutil.copy(pins, done)
+    [unpacked] = folder.glob("keycloak-*")
+    return unpacked
 
 
 def _from_pypi(name: str) -> Path:
