@@ -81,25 +81,42 @@ async def add(conn: Connection, client_id: str, wanted: Registration) -> Client:
     await require_free(conn, client_id)
     await conn.execute(
         """
-        INSERT INTO client (client_id, name, kind, redirect_uris, launch_uri, grant_types, scope, roles, jwks, jwks_uri,
-                            networks)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::cidr[])
+        INSERT INTO client (name, kind, redirect_uris, launch_uri, grant_types, scope, roles, jwks, jwks_uri, networks,
+                            client_id)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::cidr[], %s)
         """,
-        (
-            client_id,
-            wanted.name,
-            wanted.kind,
-            list(wanted.redirect_uris),
-            wanted.launch_uri,
-            sorted(wanted.grant_types),
-            wanted.scope,
-            sorted(wanted.roles),
-            Jsonb(wanted.jwks) if wanted.jwks is not None else None,
-            wanted.jwks_uri,
-            [str(network) for network in wanted.networks],
-        ),
+        (*_row(wanted), client_id),
     )
     return await named(conn, client_id)
+
+
+async def change(conn: Connection, client_id: str, wanted: Registration) -> None:
+    """Registers it anew. Tokens that it has count no more, since they say what it was given before. Raises NotFound."""
+    await named(conn, client_id)
+    await revoke(conn, "client", client_id)
+    await conn.execute(
+        """
+        UPDATE client SET (name, kind, redirect_uris, launch_uri, grant_types, scope, roles, jwks, jwks_uri, networks)
+            = (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::cidr[])
+        WHERE client_id = %s
+        """,
+        (*_row(wanted), client_id),
+    )
+
+
+def _row(wanted: Registration) -> tuple[object, ...]:
+    return (
+        wanted.name,
+        wanted.kind,
+        list(wanted.redirect_uris),
+        wanted.launch_uri,
+        sorted(wanted.grant_types),
+        wanted.scope,
+        sorted(wanted.roles),
+        Jsonb(wanted.jwks) if wanted.jwks is not None else None,
+        wanted.jwks_uri,
+        [str(network) for network in wanted.networks],
+    )
 
 
 async def named(conn: Connection, client_id: str) -> Client:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import getpass
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,6 +15,7 @@ import typer
 
 from wetread.domain.reader import Reader, Scope
 from wetread.errors import InvalidInput
+from wetread.record.audit import audit
 from wetread.settings import Settings, load
 from wetread.store import embedded
 from wetread.store.database import Connection, Database
@@ -87,3 +88,12 @@ def duration(text: str) -> timedelta:
         raise InvalidInput(f"not a duration: {text!r}; expected e.g. 30m, 1h, 1d")
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[found.group(2)]
     return timedelta(**{unit: int(found.group(1))})
+
+
+async def noted(conn: Connection, reader: Reader, kind: str, name: str, detail: Mapping[str, str]) -> None:
+    """Puts on record what the operator changed of the person or client of this name."""
+    about = audit.Entity(identifier=name, type_code="1" if kind == "account-changed" else "2", role_code="11")
+    entry = audit.AuditEntry(
+        kind=kind, action="U", outcome="0", principal=reader.principal, entities=(about,), detail=detail
+    )
+    await audit.write(conn, entry)

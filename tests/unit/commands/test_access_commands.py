@@ -126,6 +126,27 @@ async def test_a_client_with_a_key_pair_brings_its_public_half(config: Path, dat
     assert isinstance((await wetread(config, "client", "rotate", "job")).exception, InvalidInput)
 
 
+async def test_a_client_registers_anew_and_loses_what_it_was_given_before(config: Path, database: Database) -> None:
+    callback = "https://apps.example.org/callback"
+    await done(
+        config, "client", "add", "app", "--kind", "public", "--scope", "patient/*.rs", "--redirect-uri", callback
+    )
+    changed = ("client", "change", "app", "--scope", "openid patient/Observation.rs", "--network", "10.1.0.0/16")
+    await done(config, *changed)
+    async with database.transaction() as conn:
+        client = await clients.named(conn, "app")
+        rows = await (await conn.execute("SELECT subject FROM revocation")).fetchall()
+    assert (client.redirect_uris, client.words) == ((callback,), {"openid"})
+    assert ([str(s) for s in client.scopes], [str(n) for n in client.networks]) == (
+        ["patient/Observation.rs"],
+        ["10.1.0.0/16"],
+    )
+    assert rows == [("client:app",)]
+    for wrong in (("--redirect-uri", "http://evil.example/"), ("--role", "administrator"), ("--scope", "root/*.r")):
+        assert isinstance((await wetread(config, "client", "change", "app", *wrong)).exception, InvalidInput)
+    assert isinstance((await wetread(config, "client", "change", "none", "--name", "x")).exception, NotFound)
+
+
 async def test_a_person_is_made_with_a_password_from_standard_input(config: Path, database: Database) -> None:
     added = await done(config, "user", "add", "maria", "--role", "radiologist", typed=f"{PASSWORD}\n")
     async with database.transaction() as conn:
@@ -168,14 +189,18 @@ async def test_what_changes_a_persons_rights_ends_what_is_open(config: Path, dat
         async with database.transaction() as conn:
             return await sessions.person(conn, value) is not None
 
-    for command, typed in (("password", f"{PASSWORD} too\n"), ("totp-reset", ""), ("disable", "")):
+    for command, typed in (
+        (("password", "maria"), f"{PASSWORD} too\n"),
+        (("totp-reset", "maria"), ""),
+        (("roles", "maria", "auditor", "analyst"), ""),
+        (("disable", "maria"), ""),
+    ):
         value = await signed_in()
         assert await still(value)
-        await done(config, "user", command, "maria", typed=typed)
+        await done(config, "user", *command, typed=typed)
         assert not await still(value), command
     await done(config, "user", "enable", "maria")
     assert not await still(value), "what had ended stays so"
-    await done(config, "user", "roles", "maria", "auditor", "analyst")
     await done(config, "user", "unlock", "maria")
     async with database.transaction() as conn:
         assert (await accounts.named(conn, "maria")).roles == {"auditor", "analyst"}
