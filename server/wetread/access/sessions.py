@@ -82,7 +82,7 @@ async def person(conn: Connection, cookie: str, *, active: bool = True) -> Signe
     found = await (
         await conn.execute(
             """
-            SELECT s.account_name, s.authenticated_at, s.seen_at < clock_timestamp() - %s
+            SELECT s.account_name, s.authenticated_at, s.seen_at < clock_timestamp() - least(%s, s.idle / 4)
             FROM login_session s JOIN account a ON a.name = s.account_name
             WHERE s.digest = %s AND s.ended_at IS NULL AND s.expires_at > clock_timestamp()
                 AND s.seen_at + s.idle > clock_timestamp() AND a.disabled_at IS NULL

@@ -98,6 +98,18 @@ async def test_a_session_stands_for_its_person_until_it_is_over(hospital: Databa
         assert await sessions.open_ones(conn, "maria") == []
 
 
+async def test_a_session_that_is_used_does_not_grow_idle_however_short_that_is(hospital: Database) -> None:
+    async with hospital.transaction() as conn:
+        value = await sessions.begin(conn, "maria", Lifetime(timedelta(hours=1), timedelta(seconds=40)))
+        for _ in range(4):
+            await conn.execute("UPDATE login_session SET seen_at = seen_at - interval '30 seconds'")
+            assert await sessions.person(conn, value) is not None
+        await conn.execute("UPDATE login_session SET seen_at = seen_at - interval '30 seconds'")
+        assert await sessions.person(conn, value, active=False) is not None
+        await conn.execute("UPDATE login_session SET seen_at = seen_at - interval '30 seconds'")
+        assert await sessions.person(conn, value) is None
+
+
 async def test_new_roles_count_at_once_and_a_disabled_person_is_out(hospital: Database) -> None:
     async with hospital.transaction() as conn:
         value = await sessions.begin(conn, "maria", LIFETIME)

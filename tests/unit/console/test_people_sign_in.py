@@ -10,11 +10,12 @@ from datetime import timedelta
 import httpx
 import pyotp
 import pytest
+from argon2 import PasswordHasher
 from tests.forms import hidden, send
 from tests.read_studies import Site, audited, site
 from tests.unit.console.conftest import PASSWORD, Hire, SignIn
 
-from wetread.access import accounts, attempts, sessions, totp
+from wetread.access import accounts, attempts, passwords, sessions, totp
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database
 
@@ -375,6 +376,21 @@ async def test_a_page_that_refreshes_itself_does_not_keep_an_absent_person_signe
     for _ in range(3):
         await idle_for(20)
         assert (await visitor.get("/worklist")).status_code == 200
+
+
+async def test_a_password_that_was_hashed_with_older_parameters_is_hashed_anew(
+    visitor: httpx.AsyncClient, hire: Hire, sign_in: SignIn, database: Database
+) -> None:
+    await hire()
+    older = PasswordHasher(time_cost=2, memory_cost=8, parallelism=1).hash(PASSWORD)
+    async with database.transaction() as conn:
+        await passwords.keep(conn, "maria", older)
+    assert (await sign_in(visitor)).status_code == 303
+    async with database.transaction() as conn:
+        newer = await passwords.kept(conn, "maria")
+    assert newer is not None
+    assert "t=1," in newer
+    assert (await sign_in(visitor)).status_code == 303
 
 
 async def test_a_right_password_takes_its_attempt_back(database: Database, hire: Hire, console: Site) -> None:
