@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -96,10 +96,22 @@ async def transact(conn: Connection, reader: Reader, entries: Sequence[Entry], m
         if step.found is not None and step.changes and versions.get(step.identity) != step.found.version_id:
             raise Contended("others change the same things at this moment; send again")
     targets = _targets(steps)
-    done = []
+    done: list[Done] = []
+    fresh: list[resources.New] = []
     for step in sorted(steps, key=_turn):
         with _within(step.entry):
-            done.append(await _done(conn, reader, await _linked(conn, reader, step, targets), manner))
+            searches = set(conditional_references(step.entry.content))
+            if fresh and (searches or not step.is_new):  # it may look at what is new
+                await resources.make(conn, fresh)
+                fresh = []
+            linked = await _linked(conn, reader, step, targets, searches)
+            if step.is_new:
+                made, answer = _new(linked, manner)
+                fresh.append(made)
+                done.append(answer)
+            else:
+                done.append(await _done(conn, reader, linked, manner))
+    await resources.make(conn, fresh)
     # Last, since what is written may be open to its writer by way of what was written after it.
     for each in done:
         if each.written is not None and each.written[2] is not None:
@@ -205,12 +217,14 @@ def _targets(steps: Sequence[_Step]) -> dict[str, str]:
     return {text: real for text, real in targets.items() if text != real}
 
 
-async def _linked(conn: Connection, reader: Reader, step: _Step, targets: Mapping[str, str]) -> _Step:
+async def _linked(
+    conn: Connection, reader: Reader, step: _Step, targets: Mapping[str, str], searches: Iterable[tuple[str, str, str]]
+) -> _Step:
     """The step with links to other entries, and references by search, made real (R4 3.1.0.11.2)."""
     if step.entry.content is None:
         return step
     found = dict(targets)
-    for text, resource_type, condition in set(conditional_references(step.entry.content)):
+    for text, resource_type, condition in searches:
         match = await resources.match(conn, reader, resource_type, condition)
         if match is None:
             raise PreconditionFailed("a reference by search matches no resource")
@@ -232,17 +246,22 @@ async def _done(conn: Connection, reader: Reader, step: _Step, manner: Manner) -
     return await _get(conn, reader, entry, manner)
 
 
+def _new(step: _Step, manner: Manner) -> tuple[resources.New, Done]:
+    """What is to be created, and the answer once it is."""
+    content = {**(step.entry.content or {}), "id": step.entry.id}
+    resources.require_version(None, step.entry.if_match)
+    made = resources.new(Accepted(lossless.dump(content), content), step.entry.id)
+    return made, _answer(step.entry, made.version, 201, manner, wrote=content)
+
+
 async def _write(conn: Connection, reader: Reader, step: _Step, manner: Manner) -> Done:
     entry = step.entry
     content = {**(entry.content or {}), "id": entry.id}
     by_condition = entry.method == "PUT" and bool(entry.condition)
-    may_be_taken = by_condition and step.found is None and not step.is_new
+    may_be_taken = by_condition and step.found is None
     if may_be_taken and await conditional.is_taken(conn, reader, *step.identity):
         raise conditional.taken(entry.resource_type)
     accepted = Accepted(lossless.dump(content), content)
-    if step.is_new:
-        resources.require_version(None, entry.if_match)
-        return _answer(entry, await resources.make(conn, accepted, entry.id), 201, manner, wrote=content)
     version, created = await resources.update(
         conn,
         reader,

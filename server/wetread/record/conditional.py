@@ -36,7 +36,9 @@ async def update(
         return await resources.update(conn, reader, accepted, if_match=if_match)
     resources.require_version(None, if_match)
     if is_ours:
-        version = await resources.make(conn, accepted, id_)
+        made = resources.new(accepted, id_)
+        await resources.make(conn, [made])
+        version = made.version
         await resources.require_within(conn, reader, "u", version)
         return version, True
     if await is_taken(conn, reader, resource_type, id_):

@@ -150,17 +150,37 @@ async def create(
         existing = await only_match(conn, reader, accepted.content["resourceType"], if_none_exist)
         if existing is not None:
             return existing, False
-    version = await make(conn, accepted, str(uuid.uuid4()))
+    made = new(accepted, str(uuid.uuid4()))
+    await make(conn, [made])
+    version = made.version
     await require_within(conn, reader, "c", version)
     return version, True
 
 
-async def make(conn: Connection, accepted: Accepted, resource_id: str) -> Version:
-    """Creates a resource under an id that was made up for it; the caller sees to `require_within`."""
+@dataclass(frozen=True, slots=True)
+class New:
+    """A first version that is yet to be written, and what it can be found by."""
+
+    version: Version
+    entries: index.Entries
+
+
+def new(accepted: Accepted, resource_id: str) -> New:
+    """What is to be created under an id that was made up for it. Raises InvalidInput, Unsupported."""
     _require_stored(accepted.content.get("resourceType"))
-    created = await _insert(conn, accepted, resource_id, "POST")
-    assert created is not None  # noqa: S101
-    return created
+    return New(_first(accepted, resource_id), index.extract(accepted.content))
+
+
+async def make(conn: Connection, made: Sequence[New]) -> None:
+    """Creates resources, in their order, in two statements; the caller sees to `require_within`."""
+    if not made:
+        return
+    versions = [each.version for each in made]
+    columns = [[getattr(version, name) for version in versions] for name in _OF_NEW]
+    rows = await conn.execute(_MAKE + _RECORD, {**dict(zip(_OF_NEW, columns, strict=True)), **_CREATED})
+    keys = {(row[0], row[1]): row[2] async for row in rows}
+    written = [(keys[each.version.resource_type, each.version.id], each) for each in made]
+    await index.write_all(conn, [(key, n.version.resource_type, n.entries) for key, n in written], replace=False)
 
 
 async def require_within(conn: Connection, reader: Reader, letter: str, version: Version) -> None:
@@ -358,8 +378,20 @@ _RECORD = """
         INSERT INTO event (resource_type, resource_id, version_id, kind)
         SELECT resource_type, id, version_id, %(kind)s FROM made
     )
-    SELECT key FROM made
+    SELECT resource_type, id, key FROM made
 """
+_MAKE = """
+    WITH made AS (
+        INSERT INTO resource (resource_type, id, version_id, last_updated, deleted, body)
+        SELECT resource_type, id, 1, last_updated, false, body
+        FROM unnest(%(resource_type)s::text[], %(id)s::text[], %(last_updated)s::timestamptz[], %(body)s::text[])
+            WITH ORDINALITY AS given (resource_type, id, last_updated, body, place)
+        ORDER BY place
+        RETURNING *
+    )
+"""
+_OF_NEW = ("resource_type", "id", "last_updated", "body")
+_CREATED = {"kind": "create", "method": "POST"}
 
 
 def accept(resource: Resource) -> Accepted:
@@ -444,11 +476,15 @@ async def _wait_turn(conn: Connection, *condition: str) -> None:
     await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 3))", ("\x1f".join(condition),))
 
 
-async def _insert(conn: Connection, accepted: Accepted, resource_id: str, method: str) -> Version | None:
-    """Version 1; None when another transaction has made the resource."""
+def _first(accepted: Accepted, resource_id: str) -> Version:
     now = _now()
     body = splice.with_identity(accepted.text, resource_id, 1, now)
-    version = Version(accepted.content["resourceType"], resource_id, 1, now, body, deleted=False)
+    return Version(accepted.content["resourceType"], resource_id, 1, now, body, deleted=False)
+
+
+async def _insert(conn: Connection, accepted: Accepted, resource_id: str, method: str) -> Version | None:
+    """Version 1; None when another transaction has made the resource."""
+    version = _first(accepted, resource_id)
     return version if await _record(conn, _INSERT, version, "create", method, accepted.content) else None
 
 
@@ -468,10 +504,10 @@ async def _record(
 ) -> bool:
     entries = index.extract(content) if content is not None else index.Entries()
     row = {name: getattr(version, name) for name in Version.__slots__}
-    key = await (await conn.execute(change + _RECORD, {**row, "kind": kind, "method": method})).fetchone()
-    if key is None:
+    made = await (await conn.execute(change + _RECORD, {**row, "kind": kind, "method": method})).fetchone()
+    if made is None:
         return False
-    await index.write(conn, key[0], version.resource_type, entries, replace=version.version_id > 1)
+    await index.write(conn, made[2], version.resource_type, entries, replace=version.version_id > 1)
     return True
 
 

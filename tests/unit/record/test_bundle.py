@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import psycopg
 import pytest
 
 from wetread.domain.reader import SYSTEM, Reader, Scope
@@ -190,3 +191,42 @@ async def test_decimals_keep_their_digits_in_a_bundle(database: Database) -> Non
     async with database.transaction() as conn:
         (version,) = await resources.find(conn, SYSTEM, "Observation", [])
     assert '"value":1.00' in version.body
+
+
+async def test_what_is_new_is_written_together_and_seen_by_who_searches_for_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, asked = psycopg.AsyncCursor.execute, []
+
+    async def counting(self: Any, query: Any, *args: Any, **more: Any) -> Any:
+        asked.append(query)
+        return await execute(self, query, *args, **more)
+
+    patients = [entry("POST", "Patient", {**PATIENT, "active": bool(n % 2)}, f"urn:uuid:{n}") for n in range(60)]
+    codes = [entry("POST", "Basic", basic(f"{n}")) for n in range(20)]
+    monkeypatch.setattr(psycopg.AsyncCursor, "execute", counting)
+    answer = await run(database, transaction(*patients, *codes))
+    assert len(asked) < 10
+    assert {a["response"]["status"] for a in answer} == {"201 Created"}
+    assert await count(database) == 80
+    async with database.transaction() as conn:
+        assert len(await resources.find(conn, SYSTEM, "Basic", [("code", "7")])) == 1
+        assert len(await resources.find(conn, SYSTEM, "Patient", [("active", "true")])) == 30
+    new = {"resourceType": "Device", "identifier": [{"system": "urn:d", "value": "1"}]}
+    study = {
+        "resourceType": "ImagingStudy",
+        "status": "available",
+        "subject": {"reference": "Device?identifier=urn:d|1"},
+    }
+    device, found = await run(database, transaction(entry("POST", "Device", new), entry("POST", "ImagingStudy", study)))
+    assert found["resource"]["subject"]["reference"] == f"Device/{device['resource']['id']}"
+
+
+async def test_a_fault_of_what_is_written_together_is_told_where_it_stands(database: Database) -> None:
+    wrong = {**basic("x"), "created": "2024-13-45"}
+    entries = [Entry(n, "POST", "create", "Basic", content=c) for n, c in enumerate([basic("a"), wrong, basic("b")])]
+    with pytest.raises(InvalidInput) as caught:
+        async with database.transaction() as conn:
+            await bundle.transact(conn, SYSTEM, entries, bundle.Manner(BASE))
+    assert str(caught.value.location).startswith("Bundle.entry[1]")
+    assert await count(database) == 0

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any, LiteralString, TypeAlias
@@ -44,7 +44,7 @@ class Entries:
     content: str = ""
 
 
-_DIGITS: tuple[LiteralString, ...] = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+_NUMBERS: tuple[LiteralString, ...] = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11")
 COLUMNS: dict[LiteralString, tuple[LiteralString, ...]] = {
     "token": ("system text", "code text", "text text", "item smallint"),
     "reference": (
@@ -158,19 +158,24 @@ def _nodes(
 
 async def write(conn: Connection, key: int, resource_type: str, entries: Entries, *, replace: bool) -> None:
     """Writes the rows of the resource with this key; `replace` clears those of its former version."""
-    args: dict[str, Any] = {"key": key, "resource_type": resource_type}
+    await write_all(conn, [(key, resource_type, entries)], replace=replace)
+
+
+async def write_all(conn: Connection, written: Sequence[tuple[int, str, Entries]], *, replace: bool) -> None:
+    """`write` for several resources, by key and type, in one statement."""
+    args: dict[str, Any] = {"keys": [key for key, _, _ in written]}
     filled = []
     for name in COLUMNS:
-        rows: set[Row] = getattr(entries, name)
+        rows = [(key, type_, *row) for key, type_, entries in written for row in getattr(entries, name)]
         if rows:
             filled.append(name)
             for number, column in enumerate(zip(*rows, strict=True)):
                 args[f"{name}_{number}"] = list(column)
-    words = entries.narrative or entries.content
-    if words:
-        args["narrative"], args["content"] = entries.narrative, entries.content
-    if filled or words or replace:
-        await conn.execute(_statement(tuple(filled), bool(words), replace), args)
+    worded = [(key, e.narrative, e.content) for key, _, e in written if e.narrative or e.content]
+    if worded:
+        args["worded"], args["narrative"], args["content"] = (list(column) for column in zip(*worded, strict=True))
+    if filled or worded or replace:
+        await conn.execute(_statement(tuple(filled), bool(worded), replace), args)
 
 
 @cache
@@ -178,27 +183,30 @@ def _statement(filled: tuple[LiteralString, ...], words: bool, replace: bool) ->
     """One statement for all tables that get rows: one round trip, and one plan that the driver keeps prepared."""
     steps: list[LiteralString] = []
     if replace:
-        steps += ["gone_" + t + " AS (DELETE FROM index_" + t + " WHERE resource_key = %(key)s)" for t in _TABLES]
+        steps += [
+            "gone_" + t + " AS (DELETE FROM index_" + t + " WHERE resource_key = ANY (%(keys)s))" for t in _TABLES
+        ]
     for name in filled:
-        columns: tuple[LiteralString, ...] = ("param text", *COLUMNS[name])
+        columns: tuple[LiteralString, ...] = (*_OF_EVERY_ROW, *COLUMNS[name])
         names: LiteralString = ", ".join(column.split()[0] for column in columns)
         arrays: LiteralString = ", ".join(
-            "%(" + name + "_" + _DIGITS[number] + ")s::" + column.split()[1] + "[]"
+            "%(" + name + "_" + _NUMBERS[number] + ")s::" + column.split()[1] + "[]"
             for number, column in enumerate(columns)
         )
         steps.append(
-            "new_" + name + " AS (INSERT INTO index_" + name + " (resource_key, resource_type, " + names + ")"
-            " SELECT %(key)s, %(resource_type)s, * FROM unnest(" + arrays + "))"
+            "new_" + name + " AS (INSERT INTO index_" + name + " (" + names + ") SELECT * FROM unnest(" + arrays + "))"
         )
     if words:
         steps.append(_NEW_TEXT)
     return "WITH " + ", ".join(steps) + " SELECT"
 
 
+_OF_EVERY_ROW: tuple[LiteralString, ...] = ("resource_key bigint", "resource_type text", "param text")
 _TABLES: tuple[LiteralString, ...] = (*COLUMNS, "text")
 _NEW_TEXT: LiteralString = """
     new_text AS (
         INSERT INTO index_text (resource_key, document)
-        SELECT %(key)s, setweight(to_tsvector('simple', %(narrative)s), 'A') || to_tsvector('simple', %(content)s)
+        SELECT key, setweight(to_tsvector('simple', narrative), 'A') || to_tsvector('simple', content)
+        FROM unnest(%(worded)s::bigint[], %(narrative)s::text[], %(content)s::text[]) AS given (key, narrative, content)
     )
 """
