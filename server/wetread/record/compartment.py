@@ -45,7 +45,7 @@ def visible(reader: Reader, resource_type: str, letter: str) -> Condition:
 
     Everything that reads a type passes through here: reads, searches, chains, includes, operations, histories. It is
     TRUE where a scope opens the whole type, FALSE where none opens anything; else what any of the scopes opens
-    (docs/decisions/0024-what-a-scope-opens.md).
+    (docs/decisions/0025-what-a-scope-opens.md).
     """
     scopes = reader.opening(letter, resource_type)
     if any(scope.level != "patient" and not scope.constraint for scope in scopes):

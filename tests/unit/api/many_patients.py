@@ -1,7 +1,7 @@
 """Many patients and what is written of them, at random, and an oracle that says what a caller may see of it.
 
 The oracle reads content only, by R4's published table of the Patient compartment (compartmentdefinition-patient.html)
-and docs/decisions/0024; it shares nothing with the server but the parser of scopes.
+and docs/decisions/0025; it shares nothing with the server but the parser of scopes.
 """
 
 from __future__ import annotations

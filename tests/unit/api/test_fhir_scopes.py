@@ -1,4 +1,4 @@
-"""What a scope opens and keeps shut at the FHIR face (SMART App Launch 2.2, docs/decisions/0024): each way by which
+"""What a scope opens and keeps shut at the FHIR face (SMART App Launch 2.2, docs/decisions/0025): each way by which
 others have told of a patient whom the token is not for is tried here."""
 
 from __future__ import annotations
