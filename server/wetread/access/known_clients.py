@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import re
 import time
 import uuid
@@ -26,6 +27,9 @@ from wetread.store.database import Connection, Database
 KEY_PREFIX = "wtr_"
 _KEY = re.compile(r"wtr_([0-9a-f]{32})_[A-Za-z0-9_-]{43}")
 _REMEMBERED_S = 1.0
+_NEWCOMER_S = 0.05
+"""A client that a token was given to, and that nobody knows, may have been registered since: asked for again, but not
+more often than this, however many such tokens come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class _ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    until: float = 0.0
+    since: float = -math.inf
     clients: Mapping[str, Client] = field(default_factory=dict)
     keys: Mapping[str, _ApiKey] = field(default_factory=dict)
 
@@ -69,24 +73,26 @@ class KnownClients:
 
         Raises Unauthorized, Forbidden.
         """
-        client = (await self._now()).clients.get(client_id)
+        client = (await self._now()).clients.get(client_id) or (await self._now(_NEWCOMER_S)).clients.get(client_id)
         if client is None:
             raise Unauthorized("the client of this access token is not open here")
         _require_admitted(client, host)
 
-    async def _now(self) -> _Known:
-        if time.monotonic() >= self._known.until:
+    async def _now(self, at_most_s: float | None = None) -> _Known:
+        """What is known, read anew where that was longer ago than `at_most_s`, or than anything is remembered."""
+        kept_s = self._remembered_s if at_most_s is None else min(at_most_s, self._remembered_s)
+        if time.monotonic() >= self._known.since + kept_s:
             async with self._reading:
-                if time.monotonic() >= self._known.until:
+                if time.monotonic() >= self._known.since + kept_s:
                     self._known = await self._read()
         return self._known
 
     async def _read(self) -> _Known:
         # From before the question: what changes while it is answered is asked for again in time.
-        until = time.monotonic() + self._remembered_s
+        since = time.monotonic()
         async with self._database.transaction() as conn:
             open_ones = {c.client_id: c for c in await clients.all_of_them(conn) if c.disabled_at is None}
-            return _Known(until, open_ones, await _keys(conn, open_ones))
+            return _Known(since, open_ones, await _keys(conn, open_ones))
 
 
 async def _keys(conn: Connection, open_ones: Mapping[str, Client]) -> dict[str, _ApiKey]:

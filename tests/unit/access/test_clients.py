@@ -39,7 +39,8 @@ async def test_a_client_is_what_it_registered_as(database: Database) -> None:
     added = await _add(database, networks=["10.1.0.0/16"], redirect_uris=["https://a.example/cb"])
     async with database.transaction() as conn:
         assert await clients.by_id(conn, "ris") == added
-        assert await clients.by_id(conn, "other") is None
+        for other in ("other", "", "ris\x00", "\ud800"):
+            assert await clients.by_id(conn, other) is None
         assert [c.client_id for c in await clients.all_of_them(conn)] == ["ris"]
         with pytest.raises(NotFound):
             await clients.disable(conn, "other")
@@ -196,3 +197,14 @@ async def test_requests_that_come_together_ask_the_database_once(database: Datab
     await asyncio.gather(*(known.holder_of(key, None) for _ in range(50)))
     await database.close()
     assert (await known.holder_of(key, None)).principal == "ris"
+
+
+async def test_a_token_given_to_a_client_that_was_just_registered_counts_at_once(database: Database) -> None:
+    await _add(database)
+    known = KnownClients(database, remembered_s=60)
+    await known.require_open("ris", None)
+    await _add(database, "pacs")
+    await asyncio.sleep(0.06)
+    await known.require_open("pacs", None)
+    with pytest.raises(Unauthorized):
+        await known.require_open("nobody", None)
