@@ -52,12 +52,16 @@ class Account:
 
 async def by_name(conn: Connection, name: str) -> Account | None:
     """Disabled ones too: look at `disabled_at`."""
+    if not name.isprintable():
+        return None
     found = await _many(conn, "WHERE name = %s", (name,))
     return found[0] if found else None
 
 
 async def by_subject(conn: Connection, issuer: str, subject: str) -> Account | None:
     """The person whom this identity provider knows by `subject`; disabled ones too."""
+    if not issuer.isprintable() or not subject.isprintable():
+        return None
     found = await _many(conn, "WHERE issuer = %s AND subject = %s AND issuer <> ''", (issuer, subject))
     return found[0] if found else None
 
@@ -98,9 +102,9 @@ async def vouched(
     now. The name is `issuer#subject` (OpenID Connect Core 5.7: only both together name a person), so that no provider
     can speak for a local person or another's. Look at `disabled_at` before letting them in.
 
-    Raises Misconfigured on a role that there is not, InvalidInput on an issuer or subject that is empty.
+    Raises Misconfigured on a role that there is not, InvalidInput on an issuer or subject that is empty or unprintable.
     """
-    if not issuer or not subject:
+    if not issuer or not subject or not issuer.isprintable() or not subject.isprintable():
         raise InvalidInput("an identity provider names its issuer and a subject")
     await conn.execute(
         """

@@ -67,6 +67,8 @@ def admits(networks: Iterable[Network], host: str | None) -> bool:
 
 async def by_id(conn: Connection, client_id: str, *, disabled_too: bool = False) -> Client | None:
     """The client; None where there is none, or where it is disabled."""
+    if not client_id.isprintable():
+        return None
     found = await _many(conn, "WHERE client_id = %s AND (%s OR disabled_at IS NULL)", (client_id, disabled_too))
     return found[0] if found else None
 

@@ -111,8 +111,10 @@ def _check_keys(wanted: Registration) -> None:
     keys = wanted.jwks.get("keys")
     if not isinstance(keys, list) or not keys or not all(isinstance(key, dict) for key in keys):
         raise InvalidInput("a JWKS is an object with a list `keys` (RFC 7517 5)")
-    if any(key.get("kty") == "oct" or "d" in key for key in keys):
-        raise InvalidInput("the JWKS holds a secret or private key; give the public ones only")
+    if any(key.get("kty") not in ("RSA", "EC") for key in keys):
+        raise InvalidInput("the JWKS holds a key of a kind other than RSA and EC, which RS384 and ES384 need")
+    if any("d" in key for key in keys):
+        raise InvalidInput("the JWKS holds a private key; give the public ones only")
 
 
 def check_client_id(client_id: str) -> str:

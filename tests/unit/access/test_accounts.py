@@ -61,7 +61,7 @@ async def test_whom_a_provider_vouches_for_is_one_person_with_what_it_tells_now(
         assert await accounts.by_subject(conn, ISSUER, "8f3e") == later
         other = await accounts.vouched(conn, "https://other.example", "8f3e", "Eve", [], "")
         assert other.name != later.name
-        for issuer, subject in ((ISSUER, ""), ("", "maria"), ("", "")):
+        for issuer, subject in ((ISSUER, ""), ("", "maria"), ("", ""), (ISSUER, "\x00"), (ISSUER, "8f3e\x00")):
             with pytest.raises(InvalidInput):
                 await accounts.vouched(conn, issuer, subject, "Eve", [], "")
             assert await accounts.by_subject(conn, issuer, subject) is None

@@ -122,6 +122,7 @@ def test_a_role_that_there_is_not_is_refused() -> None:
         {"jwks_uri": "", "jwks": {"keys": ["x"]}},
         {"jwks_uri": "", "jwks": {"keys": [{**PUBLIC_KEY, "d": "private"}]}},
         {"jwks_uri": "", "jwks": {"keys": [{"kty": "oct", "k": "secret"}]}},
+        {"jwks_uri": "", "jwks": {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "x"}]}},
         {"jwks_uri": "http://registry.example.org/jwks.json"},
     ],
 )
