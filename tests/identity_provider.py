@@ -74,6 +74,7 @@ class IdentityProvider:
             Route("/authorize", self._authorize),
             Route("/token", self._token, methods=["POST"]),
             Route("/userinfo", self._userinfo),
+            Route("/logout", self._logout),
         ]
         return Starlette(routes=routes)
 
@@ -120,6 +121,12 @@ class IdentityProvider:
         if token not in self.access_tokens:
             return self._json(request, {"error": "invalid_token"}, 401)
         return self._json(request, {"sub": "u-1", "groups": ["physics"], **self.person})
+
+    async def _logout(self, request: Request) -> Response:
+        """OpenID Connect RP-Initiated Logout 1.0, 2: of the person whom the hint names."""
+        jwt.decode(request.query_params["id_token_hint"], self.key)
+        self.asked.append(request.url.path)
+        return RedirectResponse(request.query_params["post_logout_redirect_uri"], 302)
 
 
 _PATHS = {

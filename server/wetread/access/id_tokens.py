@@ -41,7 +41,7 @@ async def verified(
         claims.validate(leeway=_SKEW_S)
     except JoseError as error:
         raise Unauthorized(f"the identity provider's token is refused: {_reason(error)}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Unauthorized("the identity provider's token is refused: it is malformed") from error
     return dict(claims)
 

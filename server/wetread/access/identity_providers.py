@@ -284,6 +284,6 @@ def _answered(answer: Answer, what: str) -> Mapping[str, Any]:
 
 def _text(tokens: Mapping[str, Any], key: str) -> str:
     value = tokens.get(key)
-    if not isinstance(value, str) or not value:
-        raise UnusableAnswer(f"the identity provider's token endpoint sent no {key}")
+    if not isinstance(value, str) or not value or not (value.isascii() and value.isprintable()):
+        raise UnusableAnswer(f"the identity provider's token endpoint sent no usable {key}")
     return value

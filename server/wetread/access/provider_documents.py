@@ -14,7 +14,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
 
 from wetread.domain.endpoint import is_loopback_host
-from wetread.errors import Unauthorized
+from wetread.errors import PeerUnavailable, Unauthorized
 from wetread.wire.fetch import Fetch, UnusableAnswer
 
 SIGNED_WITH = (
@@ -27,6 +27,7 @@ _LIMIT_BYTES = 256 * 1024
 _TIMEOUT_S = 10.0
 _KEPT_LEAST_S, _KEPT_MOST_S = 300, 24 * 3600
 _RENEWED_AT_MOST_EVERY_S = 30.0
+_AWAY_S = 5.0
 _KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 
 PublicKey: TypeAlias = RSAKey | ECKey | OKPKey
@@ -65,6 +66,7 @@ class ProviderDocuments:
         self._now = now
         self._metadata: _Kept[Metadata] | None = None
         self._keys: _Kept[Sequence[PublicKey]] | None = None
+        self._away_until = 0.0
         self._one_at_a_time = asyncio.Lock()
 
     async def metadata(self) -> Metadata:
@@ -96,7 +98,14 @@ class ProviderDocuments:
         raise Unauthorized("the identity provider does not publish the key that it signed with")
 
     async def _document(self, url: str) -> tuple[Mapping[str, Any], float]:
-        document = await self._fetch.get_json(url, limit_bytes=_LIMIT_BYTES, timeout_s=_TIMEOUT_S)
+        # Whoever waited for the same answer must not wait for the next time-out, and the next.
+        if self._now() < self._away_until:
+            raise PeerUnavailable("the identity provider did not answer a moment ago; try again soon")
+        try:
+            document = await self._fetch.get_json(url, limit_bytes=_LIMIT_BYTES, timeout_s=_TIMEOUT_S)
+        except PeerUnavailable:
+            self._away_until = self._now() + _AWAY_S
+            raise
         if not isinstance(document.content, dict):
             raise UnusableAnswer("the identity provider's document is not a JSON object")
         kept_s = min(max(document.max_age_s, _KEPT_LEAST_S), _KEPT_MOST_S)

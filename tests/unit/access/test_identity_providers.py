@@ -6,7 +6,7 @@ import base64
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -439,10 +439,25 @@ async def test_without_its_secret_nobody_gets_in(login: Login) -> None:
         await login.vouched()
 
 
-async def test_a_provider_that_is_away_is_no_refusal_of_the_person(login: Login) -> None:
-    documents = ProviderDocuments("http://127.0.0.1:9", login.fetch)
+async def test_a_provider_that_is_away_is_no_refusal_and_is_not_waited_for_by_one_after_the_other() -> None:
+    clock, tried = 1000.0, 0
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        nonlocal tried
+        tried += 1
+        return ["127.0.0.1"]
+
+    fetch = Fetch(AllowedEndpoints.parse(("127.0.0.0/8",)), TRUSTED, resolve)
+    documents = ProviderDocuments("http://127.0.0.1:9", fetch, lambda: clock)
+    for _ in range(3):
+        with pytest.raises(PeerUnavailable):
+            await documents.metadata()
+    assert tried == 1
+    clock += 6
     with pytest.raises(PeerUnavailable):
         await documents.metadata()
+    assert tried == 2
+    await fetch.close()
 
 
 async def test_the_person_can_log_out_at_the_provider(login: Login) -> None:
