@@ -14,13 +14,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from wetread.access import accounts
+from wetread.access.clients import Client
 from wetread.access.identity_providers import IdentityProvider
 from wetread.access.oauth_core import Authority
 from wetread.access.tokens import Tokens
-from wetread.console import authorize, granted_apps, own_account, provider_login, reveal, sign_in, visitor
+from wetread.console import authorize, granted_apps, launching, own_account, provider_login, reveal, sign_in, visitor
 from wetread.console.audited import entry
 from wetread.console.provider_login import ProviderDoor
-from wetread.console.rendering import Pages, static_file, static_files
+from wetread.console.rendering import Pages, page_may_lead_to, static_file, static_files
 from wetread.console.sign_in import Door, People
 from wetread.console.study_page import study_view
 from wetread.console.visitor import Cookies
@@ -71,6 +72,7 @@ def router(console: Console) -> APIRouter:
     if console.authority is not None:
         routes.include_router(authorize.router(door, console.authority))
         routes.include_router(granted_apps.router(door, console.authority))
+        routes.include_router(launching.router(door, console.authority))
 
     async def shown(request: Request, template: str, build: _Build) -> Response:
         """One page in one transaction with its AuditEvent. Who is not signed in is sent to the door."""
@@ -111,11 +113,21 @@ def router(console: Console) -> APIRouter:
 
     @routes.get("/worklist/{study_id}")
     async def show_study(request: Request, study_id: str) -> Response:
+        apps: list[Client] = []
+
         async def build(conn: Connection, reader: Reader) -> tuple[dict[str, Any], Study]:
             view = await study_view(conn, reader, study_id, demo=console.demo)
-            return {"view": view, "reveal_token": reveal.form_token(request, cookies)}, view.study
+            apps.extend(await launching.apps(conn) if console.authority else [])
+            forms = {
+                "reveal_token": reveal.form_token(request, cookies),
+                "launch_token": launching.token(request, cookies),
+            }
+            return {"view": view, "apps": apps, **forms}, view.study
 
-        return await shown(request, "study.html", build)
+        answer = await shown(request, "study.html", build)
+        for app in apps:
+            answer = page_may_lead_to(answer, app.launch_uri)
+        return answer
 
     @routes.get("/console/{name}")
     async def show_file(name: str) -> Response:
