@@ -28,8 +28,8 @@ KEY_PREFIX = "wtr_"
 _KEY = re.compile(r"wtr_([0-9a-f]{32})_[A-Za-z0-9_-]{43}")
 _REMEMBERED_S = 1.0
 _NEWCOMER_S = 0.05
-"""A client that a token was given to, and that nobody knows, may have been registered since: asked for again, but not
-more often than this, however many such tokens come."""
+"""A key that nobody knows, or the client that a token was given to, may have been made since: asked for again, but not
+more often than this, however many such come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class KnownClients:
         Raises Unauthorized: no such key, expired, ended, or its client disabled. Raises Forbidden: not from there.
         """
         found = _KEY.fullmatch(key)
-        known = (await self._now()).keys.get(found.group(1)) if found else None
+        known = await self._key(found.group(1)) if found else None
         if known is None or not hmac.compare_digest(known.digest, digest(key)) or time.time() >= known.expires_at:
             raise Unauthorized("the API key is not valid here or has expired; `wetread client key` makes one")
         _require_admitted(known.client, host)
@@ -77,6 +77,9 @@ class KnownClients:
         if client is None:
             raise Unauthorized("the client of this access token is not open here")
         _require_admitted(client, host)
+
+    async def _key(self, identity: str) -> _ApiKey | None:
+        return (await self._now()).keys.get(identity) or (await self._now(_NEWCOMER_S)).keys.get(identity)
 
     async def _now(self, at_most_s: float | None = None) -> _Known:
         """What is known, read anew where that was longer ago than `at_most_s`, or than anything is remembered."""

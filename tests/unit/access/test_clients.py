@@ -208,3 +208,20 @@ async def test_a_token_given_to_a_client_that_was_just_registered_counts_at_once
     await known.require_open("pacs", None)
     with pytest.raises(Unauthorized):
         await known.require_open("nobody", None)
+
+
+async def test_a_key_that_was_made_a_moment_ago_counts_and_false_ones_cost_few_questions(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _add(database)
+    known = KnownClients(database, remembered_s=60)
+    await known.holder_of(await _key(database), None)
+    await asyncio.sleep(0.06)
+    await known.holder_of(await _key(database), None)
+    asked: list[int] = []
+    read = known._read
+    monkeypatch.setattr(known, "_read", lambda: asked.append(1) or read())
+    for number in range(500):
+        with pytest.raises(Unauthorized):
+            await known.holder_of(f"wtr_{number:032x}_{'x' * 43}", None)
+    assert len(asked) < 100
