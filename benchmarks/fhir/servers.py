@@ -107,7 +107,8 @@ def wetread(folder: Path) -> Iterator[Contestant]:
     folder.mkdir(parents=True)
     ports = {name: free_port() for name in ("http", "mllp", "dicom")}
     config, data_dir = folder / "wetread.toml", folder / "data"
-    config.write_text('profile = "demo"\n' + "".join(f"[{name}]\nport = {port}\n" for name, port in ports.items()))
+    tables = "".join(f"[{name}]\nport = {port}\n" for name, port in ports.items())
+    config.write_text(f'profile = "demo"\n{tables}[http.limits]\nclient_per_minute = 0\n')
     where = ("--config", str(config), "--data-dir", str(data_dir))
     with postgresql() as database, (folder / "server.log").open("w") as log:
         environment = {**os.environ, "WETREAD_DATABASE_URL": database.url}

@@ -334,6 +334,10 @@ profile = "{profile}"
 {site}
 [http]
 port = {ports["http"]}
+[http.limits]
+refused_per_minute = 0
+guesses_per_minute = 0
+guesses_per_name = 0
 [mllp]
 port = {ports["mllp"]}
 [dicom]
