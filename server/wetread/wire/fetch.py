@@ -30,6 +30,8 @@ Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DROPPED_BYTES = 64 * 1024
+_KEPT_OPEN_S = 5.0
+_NEXT_ADDRESS_AFTER_S = 3.0
 _PASSING = frozenset({408, 425, 429})
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
@@ -81,7 +83,13 @@ class Fetch:
         resolve: Resolver | None = None,
     ) -> None:
         backend = _Pinned(allowed, resolve or resolved)
-        pool = httpcore.AsyncConnectionPool(context or trusted(), network_backend=backend, max_connections=100)
+        pool = httpcore.AsyncConnectionPool(
+            context or trusted(),
+            network_backend=backend,
+            max_connections=100,
+            max_keepalive_connections=20,
+            keepalive_expiry=_KEPT_OPEN_S,
+        )
         self.transport = _Guarded(allowed, pool)
         """For a library that brings its own client on httpx. It follows no redirect by itself."""
 
@@ -270,8 +278,10 @@ class _Pinned(httpcore.AsyncNetworkBackend):
             self._allowed.check_resolved(host, address)
         failure: Exception = httpcore.ConnectError("the name of the endpoint has no address")
         for address in addresses:
+            # One that is silent, such as an IPv6 address that no router knows, leaves time for the next.
+            patience_s = timeout if address == addresses[-1] else _NEXT_ADDRESS_AFTER_S
             try:
-                return await self._sockets.connect_tcp(address, port, timeout, local_address, socket_options)
+                return await self._sockets.connect_tcp(address, port, patience_s, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure

@@ -79,10 +79,11 @@ async def callback(browser: httpx.AsyncClient, start: str = "/login/provider/kc"
 async def test_a_button_leads_through_the_provider_to_the_page_that_was_wanted(
     browser: httpx.AsyncClient, database: Database, peer: identity_provider.IdentityProvider
 ) -> None:
-    page = await browser.get("/login?next=/worklist%3Fx%3D1")
-    assert 'href="/login/provider/kc?next=/worklist%3Fx%3D1">Sign in with Keycloak &lt;b&gt;</a>' in page.text
-    answer = await browser.get(await callback(browser, "/login/provider/kc?next=/worklist%3Fx%3D1"))
-    assert (answer.status_code, answer.headers["location"]) == (303, "/worklist?x=1")
+    page = await browser.get("/login", params={"next": "/worklist?x=a%26b&y=1"})
+    link = "/login/provider/kc?next=/worklist%3Fx%3Da%2526b%26y%3D1"
+    assert f'href="{link}">Sign in with Keycloak &lt;b&gt;</a>' in page.text
+    answer = await browser.get(await callback(browser, link))
+    assert (answer.status_code, answer.headers["location"]) == (303, "/worklist?x=a%26b&y=1")
     shown = await browser.get("/worklist")
     assert shown.status_code == 200
     assert "Rae Reader" in shown.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import Misconfigured, PeerUnavailable, Unsupported
+from wetread.wire import fetch as wire_fetch
 from wetread.wire.fetch import Fetch, UnusableAnswer, max_age_s, trusted
 
 LOOPBACK = AllowedEndpoints.parse(("127.0.0.0/8",))
@@ -328,6 +330,27 @@ async def test_the_next_address_of_a_name_is_tried_where_the_first_does_not_answ
     fetch = Fetch(NAMED, tls[1], two)
     assert await get(fetch, f"https://idp.example.org:{server.sockets[0].getsockname()[1]}/") == b"{}"
     await fetch.close()
+    server.close()
+
+
+async def test_a_silent_address_of_a_name_leaves_time_for_the_next(
+    peer: Peer, tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def two(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.2", "127.0.0.1"]
+
+    monkeypatch.setattr(wire_fetch, "_NEXT_ADDRESS_AFTER_S", 0.2)
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=tls[0])
+    port = server.sockets[0].getsockname()[1]
+    with socket.socket() as deaf, socket.socket() as first, socket.socket() as second:
+        deaf.bind(("127.0.0.2", port))
+        deaf.listen(0)  # its queue holds one, and nobody takes from it: Linux drops what comes then
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.2", port))
+        fetch = Fetch(NAMED, tls[1], two)
+        assert await get(fetch, f"https://idp.example.org:{port}/", timeout_s=10) == b"{}"
+        await fetch.close()
     server.close()
 
 
