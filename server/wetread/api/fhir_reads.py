@@ -55,7 +55,13 @@ class Reads:
         async with self.face.visit(request, "history-instance", resource_type, resource_id) as (one, reader):
             async with time_limit(search.TIME_LIMIT_S, "history", _ADVICE), self.face.database.statements() as conn:
                 found = await history.of_resource(
-                    conn, reader, resource_type, resource_id, http.query(request), self.face.base_url
+                    conn,
+                    reader,
+                    resource_type,
+                    resource_id,
+                    http.query(request),
+                    self.face.base_url,
+                    cursors=self.face.cursors,
                 )
                 await one.record(conn, patient_ids=found.patient_ids)
             return Response(found.body, media_type=MEDIA_TYPE)
@@ -64,7 +70,9 @@ class Reads:
         async with self.face.visit(request, "history-type", resource_type) as (one, reader):
             await self._settle()
             async with time_limit(search.TIME_LIMIT_S, "history", _ADVICE), self.face.database.statements() as conn:
-                found = await history.of_type(conn, reader, resource_type, http.query(request), self.face.base_url)
+                found = await history.of_type(
+                    conn, reader, resource_type, http.query(request), self.face.base_url, cursors=self.face.cursors
+                )
                 await one.record(conn, patient_ids=found.patient_ids)
             return Response(found.body, media_type=MEDIA_TYPE)
 
@@ -72,7 +80,9 @@ class Reads:
         async with self.face.visit(request, "history-system") as (one, reader):
             await self._settle()
             async with time_limit(search.TIME_LIMIT_S, "history", _ADVICE), self.face.database.statements() as conn:
-                found = await history.of_system(conn, reader, http.query(request), self.face.base_url)
+                found = await history.of_system(
+                    conn, reader, http.query(request), self.face.base_url, cursors=self.face.cursors
+                )
                 await one.record(conn, patient_ids=found.patient_ids)
             return Response(found.body, media_type=MEDIA_TYPE)
 

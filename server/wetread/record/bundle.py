@@ -307,11 +307,11 @@ async def _get(conn: Connection, reader: Reader, entry: Entry, manner: Manner) -
         case "vread":
             return _answer(entry, await resources.vread(conn, reader, type_, id_, int(entry.version)), 200, manner)
         case "history-instance":
-            found = await history.of_resource(conn, reader, type_, id_, params, base)
+            found = await history.of_resource(conn, reader, type_, id_, params, base, cursors=manner.cursors)
         case "history-type":
-            found = await history.of_type(conn, reader, type_, params, base)
+            found = await history.of_type(conn, reader, type_, params, base, cursors=manner.cursors)
         case "history-system":
-            found = await history.of_system(conn, reader, params, base)
+            found = await history.of_system(conn, reader, params, base, cursors=manner.cursors)
         case _ if not type_:
             found = await search.search_system(
                 conn, reader, params, base, compartment=entry.compartment, strict=manner.strict, cursors=manner.cursors

@@ -8,7 +8,6 @@ type or of everything by their place in the ordered log (`events`), which is the
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,12 @@ from psycopg.rows import class_row
 from wetread.domain.reader import Reader
 from wetread.errors import Forbidden, InvalidInput, NotFound
 from wetread.record import events, former
+from wetread.record.aside import aside
 from wetread.record.compartment import patients_named, visible, visible_of
 from wetread.record.condition import TRUE, Condition, all_of
+from wetread.record.cursors import CURSOR, OF_THIS_PROCESS, Cursors
 from wetread.record.lossless import dump, parse
+from wetread.record.page import PAGE_BYTES, cut
 from wetread.record.resources import require_identity
 from wetread.record.search.index import date_range
 from wetread.record.search.parameters import resource_types
@@ -35,10 +37,9 @@ _DEFAULT_COUNT = 50
 _MOST_COUNT = 1000
 _BATCH = 200
 """How many versions are judged at once for a reader of a part of a type."""
-_CURSOR = re.compile(r"(\d{1,18})\.(\d{1,18})")
 _LONGEST_TRANSACTION = timedelta(hours=1)
 """How much earlier than a version's `lastUpdated` its event may be dated: clocks differ, and transactions last."""
-_KNOWN = ("_count", "_since", "_at", "_cursor", "_summary", "_elements", "_format", "_pretty")
+_KNOWN = ("_count", "_since", "_at", CURSOR, "_summary", "_elements", "_format", "_pretty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,20 @@ class _Kept:
     body: str
     deleted: bool
     method: str
+    held: int
+    """How many rows its query gave before it was cut by size."""
+    before: int
+    """The bytes of those rows that come before this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
+    """`url` is that of the history; `before` and `floor` are the places between which the page lies."""
+
+    reader: Reader
+    url: str
+    base_url: str
+    cursors: Cursors
     applied: tuple[tuple[str, str], ...]
     count: int
     since: datetime | None
@@ -82,11 +93,13 @@ async def of_resource(
     resource_id: str,
     params: Sequence[tuple[str, str]],
     base_url: str,
+    *,
+    cursors: Cursors = OF_THIS_PROCESS,
 ) -> History:
     """One page of a resource's versions. Raises Forbidden, NotFound, InvalidInput."""
     reader.require_some("r", resource_type)
     require_identity(resource_type, resource_id)
-    asked = _asked(params)
+    asked = _asked(reader, params, f"{base_url}/{resource_type}/{resource_id}/_history", base_url, cursors)
     one = all_of(
         [
             Condition("v.resource_type = %s AND v.id = %s", (resource_type, resource_id)),
@@ -103,33 +116,44 @@ async def of_resource(
         end = TRUE if place is None else Condition("v.version_id < %s", (place,))
         return await _rows(conn, _OF_RESOURCE, all_of([where, end]), " ORDER BY v.version_id DESC LIMIT %s", most)
 
-    rows = await _page(conn, reader, "r", before, asked, is_whole=is_whole)
-    return _history(rows, asked, f"{base_url}/{resource_type}/{resource_id}/_history", base_url, total)
+    page, more = await _page(conn, "r", before, asked, is_whole=is_whole)
+    return await aside(_size(page), lambda: _history(page, asked, total, more=more))
 
 
 async def of_type(
-    conn: Connection, reader: Reader, resource_type: str, params: Sequence[tuple[str, str]], base_url: str
+    conn: Connection,
+    reader: Reader,
+    resource_type: str,
+    params: Sequence[tuple[str, str]],
+    base_url: str,
+    *,
+    cursors: Cursors = OF_THIS_PROCESS,
 ) -> History:
     """One page of the versions of a type. Raises Forbidden, NotFound, InvalidInput."""
     if resource_type not in resource_types():
         raise NotFound("no such resource type here; see GET metadata")
     reader.require_some("s", resource_type)
-    return await _of_log(conn, reader, [resource_type], params, f"{base_url}/{resource_type}/_history", base_url)
+    asked = _asked(reader, params, f"{base_url}/{resource_type}/_history", base_url, cursors)
+    return await _of_log(conn, [resource_type], asked)
 
 
-async def of_system(conn: Connection, reader: Reader, params: Sequence[tuple[str, str]], base_url: str) -> History:
+async def of_system(
+    conn: Connection,
+    reader: Reader,
+    params: Sequence[tuple[str, str]],
+    base_url: str,
+    *,
+    cursors: Cursors = OF_THIS_PROCESS,
+) -> History:
     """One page of the versions of every type that the reader may search. Raises Forbidden, InvalidInput."""
     types = [name for name in sorted(resource_types()) if reader.may_some("s", name)]
     if not types:
         raise Forbidden("the token's scopes do not allow 's' on any type")
-    return await _of_log(conn, reader, types, params, f"{base_url}/_history", base_url)
+    return await _of_log(conn, types, _asked(reader, params, f"{base_url}/_history", base_url, cursors))
 
 
-async def _of_log(
-    conn: Connection, reader: Reader, types: Sequence[str], params: Sequence[tuple[str, str]], url: str, base_url: str
-) -> History:
-    asked = _asked(params)
-    floor = asked.floor
+async def _of_log(conn: Connection, types: Sequence[str], asked: _Asked) -> History:
+    reader, floor = asked.reader, asked.floor
     if asked.before is None and asked.since is not None:
         floor = await _first_since(conn, asked.since)
     where = [Condition("e.seq >= %s", (floor,)), *_seen(reader, "s", types), *_period(asked)]
@@ -144,8 +168,8 @@ async def _of_log(
         return await _rows(conn, _OF_LOG, all_of([wanted, end]), " ORDER BY e.seq DESC LIMIT %s", most)
 
     is_whole = all(visible(reader, name, "s") == TRUE for name in types)
-    rows = await _page(conn, reader, "s", before, asked, is_whole=is_whole)
-    return _history(rows, asked, url, base_url, None, floor)
+    page, more = await _page(conn, "s", before, asked, is_whole=is_whole)
+    return await aside(_size(page), lambda: _history(page, asked, None, floor, more=more))
 
 
 _OF_RESOURCE: LiteralString = """
@@ -162,27 +186,41 @@ _OF_LOG: LiteralString = """
 
 async def _page(
     conn: Connection,
-    reader: Reader,
     letter: str,
     before: Callable[[int | None, int], Awaitable[list[_Kept]]],
     asked: _Asked,
     *,
     is_whole: bool,
-) -> list[_Kept]:
-    """The rows of a page, and one more where there are more: those whose own content the reader may see, too."""
-    most = asked.count + 1
-    if is_whole:
-        return await before(asked.before, most)
+) -> tuple[list[_Kept], bool]:
+    """The rows of a page, and whether there are more: those whose own content the reader may see, too. Fewer where they
+    are long."""
     found: list[_Kept] = []
-    place = asked.before
-    while len(found) < most:
-        rows = await before(place, _BATCH)
-        shown = await former.seen(conn, reader, letter, rows)
-        found += [row for row, is_seen in zip(rows, shown, strict=True) if is_seen]
-        if len(rows) < _BATCH:
-            break
+    place, most = asked.before, asked.count + 1 if is_whole else _BATCH
+    while True:
+        rows = await before(place, most)
+        if is_whole:
+            found += rows
+        else:
+            shown = await former.seen(conn, asked.reader, letter, rows)
+            found += [row for row, is_seen in zip(rows, shown, strict=True) if is_seen]
+        fitting = _fitting(found, asked.count)
+        if fitting < len(found) or not rows or len(rows) == rows[0].held < most:
+            return found[:fitting], fitting < len(found)
         place = rows[-1].place
-    return found[:most]
+
+
+def _fitting(rows: Sequence[_Kept], most: int) -> int:
+    """How many of these go on a page: the last of them may go beyond its size."""
+    size = 0
+    for number, row in enumerate(rows[:most]):
+        if size >= PAGE_BYTES:
+            return number
+        size += len(row.body)
+    return min(most, len(rows))
+
+
+def _size(page: Sequence[_Kept]) -> int:
+    return sum(len(row.body) for row in page)
 
 
 def _seen(reader: Reader, letter: str, types: Sequence[str]) -> Iterator[Condition]:
@@ -228,18 +266,16 @@ async def _count(conn: Connection, where: Condition) -> int:
 
 async def _rows(conn: Connection, sql: LiteralString, where: Condition, order: LiteralString, most: int) -> list[_Kept]:
     async with conn.cursor(row_factory=class_row(_Kept)) as cursor:
-        await cursor.execute(sql + where.sql + order, (*where.args, most))
+        await cursor.execute(cut(sql + where.sql + order), (*where.args, most, PAGE_BYTES))
         return await cursor.fetchall()
 
 
-def _history(
-    rows: Sequence[_Kept], asked: _Asked, url: str, base_url: str, total: int | None, floor: int = 0
-) -> History:
-    page = rows[: asked.count]
-    links = [{"relation": "self", "url": _with(url, asked.applied)}]
-    if len(rows) > asked.count > 0:
-        rest = [pair for pair in asked.applied if pair[0] != "_cursor"]
-        links.append({"relation": "next", "url": _with(url, [*rest, ("_cursor", f"{page[-1].place}.{floor}")])})
+def _history(page: Sequence[_Kept], asked: _Asked, total: int | None, floor: int = 0, *, more: bool) -> History:
+    links = [{"relation": "self", "url": _with(asked.url, asked.applied)}]
+    if more and page:
+        after = asked.cursors.sealed(asked.reader, asked.url, asked.applied, [page[-1].place, floor])
+        rest = [pair for pair in asked.applied if pair[0] != CURSOR]
+        links.append({"relation": "next", "url": _with(asked.url, [*rest, (CURSOR, after)])})
     head: dict[str, Any] = {
         "resourceType": "Bundle",
         "id": str(uuid.uuid4()),
@@ -248,7 +284,7 @@ def _history(
         **({"total": total} if total is not None else {}),
         "link": links,
     }
-    entries = ",".join(_entry(row, base_url, asked) for row in page)
+    entries = ",".join(_entry(row, asked) for row in page)
     body = f'{dump(head)[:-1]},"entry":[{entries}]}}' if entries else dump(head)
     return History(body, _patients(page))
 
@@ -261,7 +297,7 @@ def _patients(page: Sequence[_Kept]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _entry(row: _Kept, base_url: str, asked: _Asked) -> str:
+def _entry(row: _Kept, asked: _Asked) -> str:
     """An entry whose request, done again elsewhere, gives this version."""
     path = f"{row.resource_type}/{row.id}"
     rest = {
@@ -273,16 +309,23 @@ def _entry(row: _Kept, base_url: str, asked: _Asked) -> str:
         },
     }
     resource = f'"resource":{shaped(row.body, asked.summary, asked.elements)},' if not row.deleted else ""
-    return f'{{"fullUrl":{json.dumps(f"{base_url}/{path}")},{resource}{dump(rest)[1:]}'
+    return f'{{"fullUrl":{json.dumps(f"{asked.base_url}/{path}")},{resource}{dump(rest)[1:]}'
 
 
-def _asked(params: Sequence[tuple[str, str]]) -> _Asked:
+def _asked(
+    reader: Reader, params: Sequence[tuple[str, str]], url: str, base_url: str, cursors: Cursors
+) -> _Asked:  # fmt: skip
     given = {name: value for name, value in params if name in _KNOWN}
-    before, floor = _opened(given.get("_cursor"))
+    applied = tuple(given.items())
+    before, floor = cursors.opened(reader, url, applied, given[CURSOR]) if CURSOR in given else (None, 0)
     elements, summary = given.get("_elements", ""), given.get("_summary", "")
     count = _number(given.get("_count"), _DEFAULT_COUNT, _MOST_COUNT)
     return _Asked(
-        applied=tuple(given.items()),
+        reader=reader,
+        url=url,
+        base_url=base_url,
+        cursors=cursors,
+        applied=applied,
         count=0 if summary == "count" else count,
         since=_range(given, "_since")[0] if "_since" in given else None,
         at=_range(given, "_at") if "_at" in given else None,
@@ -291,15 +334,6 @@ def _asked(params: Sequence[tuple[str, str]]) -> _Asked:
         summary="" if summary == "count" else summary,
         elements=tuple(filter(None, elements.split(","))),
     )
-
-
-def _opened(cursor: str | None) -> tuple[int | None, int]:
-    if cursor is None:
-        return None, 0
-    found = _CURSOR.fullmatch(cursor)
-    if not found:
-        raise InvalidInput("not a page of this history; follow the link that the server gave", location="http._cursor")
-    return int(found[1]), int(found[2])
 
 
 def _number(text: str | None, default: int, most: int) -> int:

@@ -18,7 +18,9 @@ async def next_of(client: httpx.AsyncClient, url: str) -> str:
     return next(str(link["url"]) for link in page["link"] if link["relation"] == "next")
 
 
-@pytest.mark.parametrize("url", ["Observation?_count=1", "Observation?_count=1&_sort=-date"])
+@pytest.mark.parametrize(
+    "url", ["Observation?_count=1", "Observation?_count=1&_sort=-date", "Observation/_history?_count=1"]
+)
 async def test_a_cursor_of_another_reader_or_server_is_refused_with_an_outcome(
     database: Database, calls: Calls, url: str
 ) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from tests.unit.record.searching import BASE, entries, next_page, put, resource, to
 
 from wetread.domain.reader import SYSTEM
 from wetread.errors import TooCostly
+from wetread.record import events, history
 from wetread.record.page import MOST_BYTES, PAGE_BYTES
 from wetread.record.search.search import search
 from wetread.store.database import Connection, Database
@@ -34,6 +37,8 @@ async def long(module_database: Database) -> Database:
     async with module_database.transaction() as conn:
         await put(conn, *(scan(number) for number in range(11)))
         await put(conn, document(0, 0, 1, 2), document(1, 2, 3, 4), document(2))
+    async with module_database.transaction() as conn:
+        await events.settle(conn)
     return module_database
 
 
@@ -98,3 +103,33 @@ async def test_pages_that_hold_still_are_cut_where_what_was_changed_is_long(data
             seen += entries(page, "match")
             asked = next_page(page)
     assert seen == [f"b{number:02}" for number in range(9)]
+
+
+@pytest.mark.parametrize("level", ["system", "type", "resource"])
+async def test_a_history_has_more_pages_where_versions_are_long(long: Database, level: str) -> None:
+    async with long.transaction() as conn:
+        if level == "resource":
+            await put(conn, *(scan(50, meta={"tag": [{"code": f"t{version}"}]}) for version in range(6)))
+        asked: list[tuple[str, str]] | None = [("_count", "1000")]
+        found = []
+        while asked is not None:
+            match level:
+                case "system":
+                    page = await history.of_system(conn, SYSTEM, asked, BASE)
+                case "type":
+                    page = await history.of_type(conn, SYSTEM, "Binary", asked, BASE)
+                case _:
+                    page = await history.of_resource(conn, SYSTEM, "Binary", "b50", asked, BASE)
+            assert len(page.body) < PAGE_BYTES + len(MEGABYTE) + 10_000
+            content = json.loads(page.body)
+            found.append([entry["resource"]["id"] for entry in content["entry"]])
+            links = {link["relation"]: link["url"] for link in content["link"]}
+            asked = parse_qsl(urlsplit(links["next"]).query) if "next" in links else None
+        await conn.execute("DELETE FROM resource WHERE id = 'b50'")
+    sizes, ids = [len(page) for page in found], [id_ for page in found for id_ in page]
+    if level == "resource":
+        assert (sizes, set(ids)) == ([4, 2], {"b50"})
+    else:
+        assert ids[-11:] == [f"b{number:02}" for number in range(10, -1, -1)]
+        assert len(ids) == len(set(ids)) == (14 if level == "system" else 11)
+        assert max(sizes) <= 7
