@@ -52,6 +52,7 @@ bench: setup
 conformance: setup
 	bash conformance/install.sh
 	$(BIN)/pytest -m conformance --timeout 1200
+	$(BIN)/python -m conformance.requirements
 
 # The full counts: fuzz twenty times over, two hundred kills, the whole brain model. An hour or two.
 soak: setup
