@@ -71,16 +71,23 @@ def visible_of(reader: Reader, resource_types: Sequence[str], letter: str) -> Co
     whole = [t for t, condition in seen.items() if condition == TRUE]
     if len(whole) == len(seen):
         return of_types("r", whole)
-    # What only its patient decides is one look into the index for all such types.
-    plain = [
-        t for t, condition in seen.items() if condition not in (TRUE, FALSE) and condition == _of_patient(reader, t)
-    ]
-    parts = [all_of([of_types("r", (t,)), seen[t]]) for t in seen if t not in {*whole, *plain} and seen[t] != FALSE]
-    if whole:
-        parts.append(of_types("r", whole))
+    parts = {t: all_of([of_types("r", (t,)), seen[t]]) for t in seen if t not in whole and seen[t] != FALSE}
+    if len(seen) == 1:
+        return any_of(parts.values())
+    # Keys, found by each type's own index, and one look for what only its patient decides: for an OR of them the planner
+    # would read the whole table.
+    plain = [t for t in parts if seen[t] == _of_patient(reader, t)]
+    keys: LiteralString = "SELECT r.key FROM resource r WHERE NOT r.deleted AND "
+    found = [Condition(keys + part.sql, part.args) for t, part in parts.items() if t not in plain]
     if plain:
-        parts.append(_in_compartment(reader.patient_id or "", plain))
-    return any_of(parts)
+        found.append(_keys_in_compartment(reader.patient_id or "", plain))
+    union: LiteralString = " UNION ALL "
+    limited = Condition("r.key IN (" + union.join(each.sql for each in found) + ")", _args(found)) if found else FALSE
+    return any_of([of_types("r", whole), limited]) if whole else limited
+
+
+def _args(conditions: Iterable[Condition]) -> tuple[Any, ...]:
+    return tuple(argument for condition in conditions for argument in condition.args)
 
 
 def _level(reader: Reader, scope: Scope, resource_type: str, letter: str) -> Condition:
@@ -101,30 +108,39 @@ def _level(reader: Reader, scope: Scope, resource_type: str, letter: str) -> Con
 
 
 def _of_patient(reader: Reader, resource_type: str) -> Condition:
-    is_member = resource_type in definitions()["Patient"] and resource_type not in _LEFT_OUT
-    return _in_compartment(reader.patient_id or "", [resource_type]) if is_member else FALSE
+    """What R4 has of a type in the patient's compartment, and the patient.
 
-
-def _in_compartment(patient_id: str, resource_types: Sequence[str]) -> Condition:
-    """What R4 has in a patient's compartment, and the patient."""
-    own = definitions()["Patient"]
-    match resource_types:
-        case [only]:
-            by_type = Condition("i.resource_type = %s AND i.param = ANY (%s)", (only, list(own[only])))
-        case _:
-            pairs = [(t, param) for t in resource_types for param in own[t]]
-            by_type = Condition(
-                "(i.resource_type, i.param) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
-                ([t for t, _ in pairs], [param for _, param in pairs]),
-            )
+    It names `r` and index rows only, so that `former` can ask it of rows that are not stored.
+    """
+    if resource_type not in definitions()["Patient"] or resource_type in _LEFT_OUT:
+        return FALSE
+    patient_id = reader.patient_id or ""
     inside = Condition(
-        "r.key IN (SELECT i.resource_key FROM index_reference i WHERE " + by_type.sql + " AND i.target_id = %s"
-        " AND i.target_id <> '' AND i.target_type = 'Patient' AND i.url = '')",
-        (*by_type.args, patient_id),
+        "r.key IN (SELECT i.resource_key FROM index_reference i WHERE i.resource_type = %s AND i.param = ANY (%s)"
+        " AND i.target_id = %s AND i.target_id <> '' AND i.target_type = 'Patient' AND i.url = '')",
+        (resource_type, list(definitions()["Patient"][resource_type]), patient_id),
     )
-    if "Patient" not in resource_types:
-        return inside
-    return any_of([Condition("r.resource_type = 'Patient' AND r.id = %s", (patient_id,)), inside])
+    is_patient = Condition("r.resource_type = 'Patient' AND r.id = %s", (patient_id,))
+    return any_of([is_patient, inside]) if resource_type == "Patient" else inside
+
+
+def _keys_in_compartment(patient_id: str, resource_types: Sequence[str]) -> Condition:
+    """The same of several types, as a query for their keys."""
+    own = definitions()["Patient"]
+    pairs = [(t, param) for t in resource_types for param in own[t]]
+    return Condition(
+        "SELECT i.resource_key FROM index_reference i WHERE (i.resource_type, i.param) IN"
+        " (SELECT * FROM unnest(%s::text[], %s::text[]))"
+        " AND i.target_id = %s AND i.target_id <> '' AND i.target_type = 'Patient' AND i.url = ''"
+        " UNION ALL SELECT f.key FROM resource f WHERE f.resource_type = ANY (%s) AND f.id = %s",
+        (
+            [t for t, _ in pairs],
+            [param for _, param in pairs],
+            patient_id,
+            [t for t in resource_types if t == "Patient"],
+            patient_id,
+        ),
+    )
 
 
 def _of_no_other(patient_id: str, resource_type: str) -> Condition:
@@ -150,14 +166,14 @@ def _by_what_it_refers_to(reader: Reader, resource_type: str, letter: str) -> Co
     if not of_patient:
         return FALSE
     seen = visible_of(reader, sorted(types), seen_by)
-    inside = _in_compartment(reader.patient_id or "", of_patient)
+    inside = _keys_in_compartment(reader.patient_id or "", of_patient)
     row: LiteralString = "t.resource_key = r.key AND t.resource_type = %s AND t.param = %s"
     return Condition(
         "r.key IN (SELECT t.resource_key FROM resource r JOIN index_reference t"
         " ON t.resource_type = %s AND t.param = %s"
         " AND t.target_type = r.resource_type AND t.target_id = r.id AND t.target_id <> '' AND t.url = ''"
-        " WHERE NOT r.deleted AND (" + inside.sql + ")) AND NOT EXISTS (SELECT FROM index_reference t WHERE " + row
-        + " AND (t.target_id = '' OR t.url <> '' OR NOT EXISTS (SELECT FROM resource r WHERE NOT r.deleted"
+        " WHERE NOT r.deleted AND r.key IN (" + inside.sql + "))"
+        " AND NOT EXISTS (SELECT FROM index_reference t WHERE " + row + " AND (t.target_id = '' OR t.url <> '' OR NOT EXISTS (SELECT FROM resource r WHERE NOT r.deleted"
         " AND r.resource_type = t.target_type AND r.id = t.target_id AND (" + seen.sql + "))))",
         (resource_type, param, *inside.args, resource_type, param, *seen.args),
     )  # fmt: skip
