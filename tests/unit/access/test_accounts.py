@@ -31,11 +31,11 @@ async def test_a_person_reads_what_their_roles_open(hospital: Database) -> None:
     assert (reader.principal, reader.roles, reader.client_id) == ("maria", {"radiologist"}, None)
 
 
-@pytest.mark.parametrize("name", ["", "Maria", "a b", "a:b", "a#b", "a/b", "a\n", "\u00e9va", "x" * 65, "-x"])
-async def test_a_name_is_one_that_nobody_can_mistake(hospital: Database, name: str) -> None:
-    async with hospital.transaction() as conn:
-        with pytest.raises(InvalidInput):
-            await accounts.add(conn, name, "Eve", [])
+async def test_a_name_is_one_that_nobody_can_mistake(hospital: Database) -> None:
+    for name in ("", "Maria", "a b", "a:b", "a#b", "a/b", "a\n", "\u00e9va", "x" * 65, "-x"):
+        async with hospital.transaction() as conn:
+            with pytest.raises(InvalidInput):
+                await accounts.add(conn, name, "Eve", [])
 
 
 async def test_a_name_is_taken_once(hospital: Database) -> None:

@@ -116,23 +116,20 @@ async def test_a_session_reads_with_the_persons_rights_and_changes_nothing(
         assert (await caller.request(method, "/door")).status_code == 401
 
 
-@pytest.mark.parametrize(
-    ("site", "mode", "status"),
-    [
+async def test_another_sites_page_cannot_use_the_cookie_but_by_a_link(
+    caller: httpx.AsyncClient, database: Database
+) -> None:
+    caller.cookies.set("wetread_session", await _session(database))
+    for site, mode, status in (
         ("same-origin", "cors", 200),
         ("none", "navigate", 200),
         ("cross-site", "navigate", 200),
         ("cross-site", "no-cors", 401),
         ("cross-site", "cors", 401),
         ("same-site", "cors", 401),
-    ],
-)
-async def test_another_sites_page_cannot_use_the_cookie_but_by_a_link(
-    caller: httpx.AsyncClient, database: Database, site: str, mode: str, status: int
-) -> None:
-    caller.cookies.set("wetread_session", await _session(database))
-    answer = await caller.get("/door", headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode})
-    assert answer.status_code == status
+    ):
+        answer = await caller.get("/door", headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode})
+        assert answer.status_code == status, (site, mode)
 
 
 async def test_a_session_comes_by_its_cookie_and_a_cookie_by_its_host_with_https(
@@ -148,6 +145,6 @@ async def test_a_session_comes_by_its_cookie_and_a_cookie_by_its_host_with_https
         assert (await client.get("/door")).status_code == 200
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic cmlzOnNlY3JldA==", "Bearer wtr_", "Bearer a.b.c"])
-async def test_anything_else_opens_nothing(caller: httpx.AsyncClient, header: str) -> None:
-    assert (await caller.get("/door", headers={"Authorization": header})).status_code == 401
+async def test_anything_else_opens_nothing(caller: httpx.AsyncClient) -> None:
+    for header in ("", "Bearer", "Bearer ", "Basic cmlzOnNlY3JldA==", "Bearer wtr_", "Bearer a.b.c"):
+        assert (await caller.get("/door", headers={"Authorization": header})).status_code == 401, header
