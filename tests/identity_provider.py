@@ -35,7 +35,7 @@ Claims = dict[str, Any]
 @dataclass
 class IdentityProvider:
     """`person` are the claims of who logs in. `sign` makes the ID token; `discovery` and `authorization` are changed
-    before they leave."""
+    before they leave; a path in `moved` redirects."""
 
     issuer: str = ""
     person: Claims = field(default_factory=lambda: {"sub": "u-1", "name": "Rae Reader", "groups": ["radiology"]})
@@ -45,6 +45,7 @@ class IdentityProvider:
     discovery: Claims = field(default_factory=dict)
     authorization: dict[str, str] = field(default_factory=dict)
     cache_control: str = ""
+    moved: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     access_tokens: set[str] = field(default_factory=set)
@@ -80,6 +81,8 @@ class IdentityProvider:
 
     def _json(self, request: Request, content: Any, status: int = 200) -> Response:
         self.asked.append(request.url.path)
+        if request.url.path in self.moved:
+            return RedirectResponse(self.moved[request.url.path], 307)
         headers = {"Cache-Control": self.cache_control} if self.cache_control else {}
         return JSONResponse(content, status, headers)
 

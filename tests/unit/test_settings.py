@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -409,3 +409,49 @@ class TestSecretsInFiles:
 def test_the_database_password_does_not_show() -> None:
     settings = load(None, {"database_url": "postgresql://wetread:hush@db/wetread"})
     assert "hush" not in repr(settings)
+
+
+class TestIdentityProviders:
+    GIVEN: ClassVar[dict[str, Any]] = {
+        "name": "kc",
+        "display_name": "Keycloak",
+        "issuer": "https://login.example.org/realms/hospital",
+        "client_id": "wetread",
+        "roles": {"radiology": ["radiologist"]},
+    }
+
+    def refused(self, *providers: dict[str, Any], allow: tuple[str, ...] = ("login.example.org",)) -> str:
+        return refusal(None, {"outbound": {"allow": list(allow)}, "access": {"providers": list(providers)}})
+
+    def test_their_host_is_one_that_this_server_may_call(self) -> None:
+        given = {"outbound": {"allow": ["login.example.org"]}, "access": {"providers": [self.GIVEN]}}
+        assert load(None, given).access.providers[0].roles == {"radiology": ("radiologist",)}
+        said = self.refused(self.GIVEN, allow=("127.0.0.0/8",))
+        assert "access.providers.kc.issuer" in said
+        assert "outbound.allow" in said
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("issuer", "http://login.example.org/realms/hospital"),
+            ("issuer", "https://login.example.org/?realm=x"),
+            ("issuer", "login.example.org"),
+            ("name", "Key/cloak"),
+            ("roles", {"radiology": ["king"]}),
+            ("without_group", ["king"]),
+            ("scopes", ["two words"]),
+            ("prompt", "please"),
+        ],
+    )
+    def test_what_cannot_work_is_refused(self, key: str, value: Any) -> None:
+        assert key in self.refused({**self.GIVEN, key: value})
+
+    @pytest.mark.parametrize("key", ["name", "issuer"])
+    def test_no_two_are_alike(self, key: str) -> None:
+        other = {**self.GIVEN, "name": "other", "issuer": "https://login.example.org/other", key: self.GIVEN[key]}
+        assert f"two identity providers have the {key}" in self.refused(self.GIVEN, other)
+
+    def test_secrets_do_not_show(self) -> None:
+        given = {**self.GIVEN, "client_secret": "s3cret"}
+        settings = load(None, {"outbound": {"allow": ["login.example.org"]}, "access": {"providers": [given]}})
+        assert "s3cret" not in repr(settings)

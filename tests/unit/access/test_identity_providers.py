@@ -404,6 +404,19 @@ async def test_discovery_leads_nowhere_that_the_operator_did_not_allow(
         await login.back(answer)
 
 
+@pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/jwks", "/token", "/userinfo"])
+async def test_no_redirect_of_the_provider_is_followed(path: str, login: Login) -> None:
+    """Our secret, the code and a person's token would go along, and anything inside the house could be asked."""
+    login.provider = replace(login.provider, userinfo=True)
+    answer = await login.at_provider(await login.begin())
+    login.peer.moved = {path: f"{login.peer.issuer}/elsewhere"}
+    login.clock += 24 * 3600
+    with pytest.raises(UnusableAnswer, match="307"):
+        await login.back(answer)
+    assert login.peer.times(path) >= 1
+    assert login.peer.times("/elsewhere") == 0
+
+
 async def test_documents_are_kept_as_long_as_the_provider_says(login: Login) -> None:
     login.peer.cache_control = "max-age=1000"
     for _ in range(3):
