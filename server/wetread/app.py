@@ -50,6 +50,7 @@ from wetread.api.limits import Limits, Rates
 from wetread.api.security_headers import SecurityHeaders
 from wetread.api.smart import discovery, endpoints
 from wetread.api.smart.cors import Cors
+from wetread.api.turned_away import TurnedAway
 from wetread.console import pages
 from wetread.console.rendering import static_files
 from wetread.console.sign_in import People
@@ -353,9 +354,10 @@ def front(built: House) -> Front:
         http.limits.guesses_per_minute,
         http.limits.guesses_per_name,
     )
-    limits = Limits(web_app(built), built.database, rates, _UNRECORDED)
-    forwarded = Forwarded(limits, networks(http.trusted_proxies), networks(http.allow))
-    return Front(SecurityHeaders(forwarded), limits.run)
+    turned_away = TurnedAway(built.database)
+    limits = Limits(web_app(built), rates, turned_away, _UNRECORDED)
+    forwarded = Forwarded(limits, networks(http.trusted_proxies), networks(http.allow), turned_away)
+    return Front(SecurityHeaders(forwarded), turned_away.run)
 
 
 def web_app(built: House) -> FastAPI:
@@ -369,7 +371,6 @@ def web_app(built: House) -> FastAPI:
     )
     web = FastAPI(title="Wetread", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     web.include_router(health.router(built.database, authenticate))
-    web.include_router(audit_proof.router(built.database, authenticate, audit_keys(settings).public()))
     exports = fhir_export.Export(
         built.database, built.work, exports_dir(settings), settings.fhir_base, settings.export.most_jobs
     )
@@ -423,6 +424,7 @@ def web_app(built: House) -> FastAPI:
             authenticate,
         )
     )
+    web.include_router(audit_proof.router(built.database, authenticate, audit_keys(settings).public()))
     web.include_router(hl7_http.router(built.intake, authenticate, settings.mllp.limit_mb * 1024 * 1024))
 
     @web.get("/api/openapi.json", include_in_schema=False)

@@ -27,6 +27,7 @@ from wetread.api.fhir_reads import Reads
 from wetread.api.fhir_writes import Writes
 from wetread.errors import InvalidInput, MethodNotAllowed, NotFound
 from wetread.record import lossless
+from wetread.record.audit.groups import Groups
 from wetread.record.cursors import OF_THIS_PROCESS, Cursors
 from wetread.store.database import Database
 
@@ -53,7 +54,10 @@ def router(
     resource under an id of the client's. `topics` are the canonicals that clients may subscribe to. `cursors` are those
     of all processes that answer under this address.
     """
-    face = Face(database, authenticate, audit, base_url.rstrip("/"), on_write, max_body_bytes, update_create, cursors)
+    groups = Groups(database, audit)
+    face = Face(
+        database, authenticate, audit, groups, base_url.rstrip("/"), on_write, max_body_bytes, update_create, cursors
+    )
     table = _table(face)
     openapi = lossless.dump(document(face.base_url, table))
     statements = _Metadata(face, _statements(face, topics))

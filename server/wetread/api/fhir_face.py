@@ -14,6 +14,7 @@ from wetread.api.credentials import Authenticate
 from wetread.api.fhir_audit import AuditHook, Visit, visit
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, MethodNotAllowed, NotFound
+from wetread.record.audit.groups import Groups
 from wetread.record.compartment import patients_named
 from wetread.record.cursors import Cursors
 from wetread.record.resources import Version
@@ -27,7 +28,7 @@ OnWrite: TypeAlias = Callable[[Connection, Reader, str, str, Version | None], Aw
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """`base_url` is what the world calls /fhir, without a slash at its end.
+    """`base_url` is what the world calls /fhir, without a slash at its end. `groups` puts reads on record.
 
     `on_write` is told, in the transaction of each write by a client, what was written: type, id, and its version
     (None for a deletion). What it raises undoes the write. `update_create` lets a PUT make a resource under its id.
@@ -37,6 +38,7 @@ class Face:
     database: Database
     authenticate: Authenticate
     audit: AuditHook
+    groups: Groups
     base_url: str
     on_write: OnWrite
     max_body_bytes: int

@@ -1,10 +1,11 @@
 """Read, history and search (FHIR R4 http.html 3.1.0.5, 3.1.0.6, 3.1.0.14, 3.1.0.15).
 
-A read is one statement, and its audit row another, committed before the answer leaves.
+A read is one statement; its audit row is committed before the answer leaves, with those of other reads of the moment.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -38,8 +39,12 @@ class Reads:
                 return Response(body, media_type=MEDIA_TYPE)
             async with self.face.database.statements() as conn:
                 version, patient_ids = await resources.read_of_patients(conn, reader, resource_type, resource_id)
-                await one.record(conn, patient_ids=patient_ids)
+            await self._recorded(one, patient_ids)
             return http.read_response(request, version)
+
+    async def _recorded(self, one: Visit, patient_ids: Sequence[str]) -> None:
+        """Returns once it is on record what was read."""
+        await self.face.groups.write(one.successes(patient_ids=patient_ids))
 
     async def vread(self, request: Request, resource_type: str, resource_id: str, version_id: str) -> Response:
         what = (resource_type, resource_id, "_history", version_id)
@@ -48,7 +53,7 @@ class Reads:
                 raise NotFound("no such version here; versions are whole numbers")
             async with self.face.database.statements() as conn:
                 version = await resources.vread(conn, reader, resource_type, resource_id, int(version_id))
-                await one.record(conn, patient_ids=patients(version))
+            await self._recorded(one, patients(version))
             return http.read_response(request, version)
 
     async def history_of_resource(self, request: Request, resource_type: str, resource_id: str) -> Response:
@@ -63,7 +68,7 @@ class Reads:
                     self.face.base_url,
                     cursors=self.face.cursors,
                 )
-                await one.record(conn, patient_ids=found.patient_ids)
+            await self._recorded(one, found.patient_ids)
             return Response(found.body, media_type=MEDIA_TYPE)
 
     async def history_of_type(self, request: Request, resource_type: str) -> Response:
@@ -73,7 +78,7 @@ class Reads:
                 found = await history.of_type(
                     conn, reader, resource_type, http.query(request), self.face.base_url, cursors=self.face.cursors
                 )
-                await one.record(conn, patient_ids=found.patient_ids)
+            await self._recorded(one, found.patient_ids)
             return Response(found.body, media_type=MEDIA_TYPE)
 
     async def history_of_system(self, request: Request) -> Response:
@@ -83,7 +88,7 @@ class Reads:
                 found = await history.of_system(
                     conn, reader, http.query(request), self.face.base_url, cursors=self.face.cursors
                 )
-                await one.record(conn, patient_ids=found.patient_ids)
+            await self._recorded(one, found.patient_ids)
             return Response(found.body, media_type=MEDIA_TYPE)
 
     async def _settle(self) -> None:
@@ -123,7 +128,7 @@ class Reads:
 
         async with self.face.database.statements() as conn:
             found = await find(conn)
-            await one.record(conn, patient_ids=found.patient_ids)
+        await self._recorded(one, found.patient_ids)
         return Response(found.body, media_type=MEDIA_TYPE)
 
     async def _search_audit(self, request: Request, one: Visit, reader: Reader) -> Response:

@@ -26,6 +26,7 @@ _REQUEST_ID = {
 _REFERENCE = re.compile(r"[A-Z][A-Za-z]+/[A-Za-z0-9.-]{1,64}(/_history/[A-Za-z0-9.-]{1,64})?")
 # A FHIR string holds no U+0000 (R4 datatypes, string); what a peer sent may. An escaped backslash before is no part.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+_encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _OBSERVER = {"identifier": {"system": "urn:wetread:server", "value": "wetread"}, "display": "Wetread"}
 
 
@@ -62,8 +63,8 @@ def audit_event(audit_id: str, recorded: datetime, entry: AuditEntry) -> str:
         entities = [*_patient(entry), *(_entity(e) for e in entry.entities), *_request(entry), *_detail(entry)]
     if entities:
         body["entity"] = entities
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return _NUL.sub("\\1\ufffd", text)
+    text = _encoded(body)
+    return _NUL.sub("\\1\ufffd", text) if "\\u0000" in text else text
 
 
 def _agents(entry: AuditEntry) -> list[dict[str, Any]]:
