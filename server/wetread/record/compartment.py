@@ -74,8 +74,8 @@ def visible_of(reader: Reader, resource_types: Sequence[str], letter: str) -> Co
     parts = {t: all_of([of_types("r", (t,)), seen[t]]) for t in seen if t not in whole and seen[t] != FALSE}
     if len(seen) == 1:
         return any_of(parts.values())
-    # Keys, found by each type's own index, and one look for what only its patient decides: for an OR of them the planner
-    # would read the whole table.
+    # Keys, found by each type's own index, and one look for what only its patient decides: for an OR of them the
+    # planner would read the whole table.
     plain = [t for t in parts if seen[t] == _of_patient(reader, t)]
     keys: LiteralString = "SELECT r.key FROM resource r WHERE NOT r.deleted AND "
     found = [Condition(keys + part.sql, part.args) for t, part in parts.items() if t not in plain]
@@ -167,16 +167,21 @@ def _by_what_it_refers_to(reader: Reader, resource_type: str, letter: str) -> Co
         return FALSE
     seen = visible_of(reader, sorted(types), seen_by)
     inside = _keys_in_compartment(reader.patient_id or "", of_patient)
-    row: LiteralString = "t.resource_key = r.key AND t.resource_type = %s AND t.param = %s"
-    return Condition(
+    refers = Condition(
         "r.key IN (SELECT t.resource_key FROM resource r JOIN index_reference t"
         " ON t.resource_type = %s AND t.param = %s"
         " AND t.target_type = r.resource_type AND t.target_id = r.id AND t.target_id <> '' AND t.url = ''"
-        " WHERE NOT r.deleted AND r.key IN (" + inside.sql + "))"
-        " AND NOT EXISTS (SELECT FROM index_reference t WHERE " + row + " AND (t.target_id = '' OR t.url <> '' OR NOT EXISTS (SELECT FROM resource r WHERE NOT r.deleted"
+        " WHERE NOT r.deleted AND r.key IN (" + inside.sql + "))",
+        (resource_type, param, *inside.args),
+    )
+    to_nothing_else = Condition(
+        "NOT EXISTS (SELECT FROM index_reference t"
+        " WHERE t.resource_key = r.key AND t.resource_type = %s AND t.param = %s"
+        " AND (t.target_id = '' OR t.url <> '' OR NOT EXISTS (SELECT FROM resource r WHERE NOT r.deleted"
         " AND r.resource_type = t.target_type AND r.id = t.target_id AND (" + seen.sql + "))))",
-        (resource_type, param, *inside.args, resource_type, param, *seen.args),
-    )  # fmt: skip
+        (resource_type, param, *seen.args),
+    )
+    return all_of([refers, to_nothing_else])
 
 
 @cache
