@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wetread.api import problem
+from wetread.api.turned_away import TurnedAway
 from wetread.domain.networks import Networks, address, within
 from wetread.errors import Forbidden, InvalidInput, WetreadError
 
@@ -39,8 +40,9 @@ class Forwarded:
     """ASGI. Puts the client's address and scheme into the scope. With `allow` only clients in these networks are let
     in; a proxy that asks for nobody but itself, as for a probe, is."""
 
-    def __init__(self, app: ASGIApp, trusted: Networks, allow: Networks) -> None:
+    def __init__(self, app: ASGIApp, trusted: Networks, allow: Networks, turned_away: TurnedAway) -> None:
         self._app = app
+        self._turned_away = turned_away
         self._trusted = trusted
         self._allow = allow
 
@@ -51,6 +53,7 @@ class Forwarded:
         try:
             self._place(scope)
         except WetreadError as error:
+            self._turned_away.count(scope["client"][0] if scope.get("client") else "", error.http_status)
             await problem.problem(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -11,7 +11,6 @@ and minute tells how many there were, so that nobody can fill the record by bein
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import contextlib
@@ -32,7 +31,6 @@ from wetread.api.windows import Counts
 from wetread.domain.networks import address
 from wetread.domain.reader import Reader
 from wetread.record.export.jobs import Throttled
-from wetread.store.database import Database
 
 _MOST_CREDENTIALS = 20_000
 _FORM_BYTES = 16 * 1024
@@ -62,13 +60,13 @@ class Rates:
 
 
 class Limits:
-    """ASGI. `uncounted` are paths that cost nothing and tell nothing: probes, style sheets. Let `run` run beside it."""
+    """ASGI. `uncounted` are paths that cost nothing and tell nothing: probes, style sheets."""
 
     def __init__(
         self,
         app: ASGIApp,
-        database: Database,
         rates: Rates,
+        turned_away: TurnedAway,
         uncounted: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,14 +75,7 @@ class Limits:
         self._uncounted = frozenset(uncounted)
         self._counts = Counts(clock)
         self._known: OrderedDict[bytes, str] = OrderedDict()
-        self._turned_away = TurnedAway(database, clock)
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Puts on record who was turned away, until `stop`, and then what is left."""
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 5.0)
-            await self._turned_away.record(all_of_them=stop.is_set())
+        self._turned_away = turned_away
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
@@ -101,7 +92,7 @@ class Limits:
         try:
             self._require_room(path, client, where, names if is_try else None)
         except Throttled as error:
-            self._turned_away.count(where, client or "anonymous")
+            self._turned_away.count(where, error.http_status, client or "anonymous")
             await _answer(path, error)(scope, receive, send)
             return
         status = 0

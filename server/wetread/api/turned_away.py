@@ -1,11 +1,15 @@
-"""Those who were answered 429, on record by count: one AuditEvent for each address and minute."""
+"""Those who were turned away before any work, on record by count: one AuditEvent for each address and minute."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from wetread.errors import WetreadError
 from wetread.record.audit import audit
@@ -13,24 +17,35 @@ from wetread.store.database import Database
 
 logger = logging.getLogger(__name__)
 
+_Key: TypeAlias = tuple[str, int, str]
 _AFTER_S = 60.0
+_LOOKS_EVERY_S = 5.0
 _MOST_KEPT = 5_000
 _ELSEWHERE = "elsewhere"
+_WHY = {400: "forwarded addresses in doubt", 403: "network not allowed", 429: "too many requests"}
 
 
 class TurnedAway:
-    """Counts who was answered 429, and puts it on record a minute after the first."""
+    """Counts who was answered what, and puts it on record a minute after the first. Let `run` run beside it."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._clock = clock
-        self._waiting: dict[tuple[str, str], _Count] = {}
+        self._waiting: dict[_Key, _Count] = {}
 
-    def count(self, where: str, principal: str) -> None:
-        key = (where, principal)
+    def count(self, where: str, status: int, principal: str = "anonymous") -> None:
+        """`where` is an address or network, `status` what was answered."""
+        key = (where, status, principal)
         if key not in self._waiting and len(self._waiting) >= _MOST_KEPT:
-            key = (_ELSEWHERE, "anonymous")
+            key = (_ELSEWHERE, status, "anonymous")
         self._waiting.setdefault(key, _Count(self._clock(), datetime.now(UTC))).number += 1
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`, and then what is left."""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOOKS_EVERY_S)
+            await self.record(all_of_them=stop.is_set())
 
     async def record(self, *, all_of_them: bool = False) -> None:
         due_before = self._clock() - _AFTER_S
@@ -41,13 +56,13 @@ class TurnedAway:
             del self._waiting[key]
         try:
             async with self._database.transaction() as conn:
-                for (where, principal), told in due.items():
-                    await audit.write(conn, _entry(where, principal, told))
+                for key, told in due.items():
+                    await audit.write(conn, _entry(key, told))
         except WetreadError as error:
             logger.error("%d refusals could not be put on record yet: %s", len(due), error.code)
             self._keep(due)
 
-    def _keep(self, due: dict[tuple[str, str], _Count]) -> None:
+    def _keep(self, due: dict[_Key, _Count]) -> None:
         for key, told in due.items():
             newer = self._waiting.get(key)
             if newer is not None:
@@ -62,13 +77,14 @@ class _Count:
     number: int = 0
 
 
-def _entry(where: str, principal: str, told: _Count) -> audit.AuditEntry:
+def _entry(key: _Key, told: _Count) -> audit.AuditEntry:
+    where, status, principal = key
     return audit.AuditEntry(
-        kind="request-refused",
+        kind="access-denied" if status == 403 else "request-refused",
         action="E",
         outcome="4",
-        outcome_text="too many requests",
+        outcome_text=_WHY.get(status, ""),
         principal=principal,
         network=where,
-        detail={"status": "429", "count": str(told.number), "since": told.at.isoformat(timespec="seconds")},
+        detail={"status": str(status), "count": str(told.number), "since": told.at.isoformat(timespec="seconds")},
     )

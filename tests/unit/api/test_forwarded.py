@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import httpx
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from wetread.api.forwarded import Forwarded
+from wetread.api.turned_away import TurnedAway
 from wetread.domain.networks import address, networks
+from wetread.store.database import Database
 
 PROXIES = networks(["10.0.0.0/29", "fd00::/64"])
 Headers = list[tuple[str, str]]
@@ -28,7 +32,7 @@ class App:
 
 async def asked(peer: str, headers: Headers, *, allow: tuple[str, ...] = ()) -> tuple[int, Scope | None]:
     app = App()
-    door = Forwarded(app, PROXIES, networks(allow))
+    door = Forwarded(app, PROXIES, networks(allow), TurnedAway(Database("postgresql://nobody@127.0.0.1:1/none")))
     transport: Any = httpx.ASGITransport(door, client=(peer, 4711))
     async with httpx.AsyncClient(transport=transport, base_url="http://wetread.test") as client:
         return (await client.get("/", headers=headers)).status_code, app.scope
@@ -177,3 +181,26 @@ class TestAllowLists:
     )
     async def test_are_held_against_the_client(self, peer: str, headers: Headers, status: int) -> None:
         assert (await asked(peer, headers, allow=self.ALLOW))[0] == status
+
+
+async def test_who_is_turned_away_is_on_record_by_count(database: Database) -> None:
+    turned_away = TurnedAway(database)
+    door = Forwarded(App(), PROXIES, networks(["198.51.100.0/24"]), turned_away)
+    for peer, headers in (
+        *[("203.0.113.9", {})] * 3,
+        *[("10.0.0.1", {FOR: "203.0.113.10"})] * 2,
+        ("10.0.0.1", {FOR: "198.51.100.7", STANDARD: "for=127.0.0.1"}),
+    ):
+        transport: Any = httpx.ASGITransport(door, client=(peer, 4711))
+        async with httpx.AsyncClient(transport=transport, base_url="http://wetread.test") as client:
+            await client.get("/", headers=headers)
+    await turned_away.record(all_of_them=True)
+    async with database.transaction() as conn:
+        rows = await (await conn.execute("SELECT kind, body FROM audit_event ORDER BY position")).fetchall()
+    told = [(kind, json.loads(body)["agent"][0]["network"]["address"]) for kind, body in rows]
+    counts = re.findall(r'"type":"count","valueString":"(\d+)"', "".join(body for _, body in rows).replace(" ", ""))
+    assert list(zip(told, counts, strict=True)) == [
+        (("access-denied", "203.0.113.9"), "3"),
+        (("access-denied", "203.0.113.10"), "2"),
+        (("request-refused", "10.0.0.1"), "1"),
+    ]

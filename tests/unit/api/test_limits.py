@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from wetread import app as composition
 from wetread.api.limits import Limits, Rates
+from wetread.api.turned_away import TurnedAway
 from wetread.domain.reader import Reader
 from wetread.settings import load
 from wetread.store.database import Database
@@ -37,7 +38,8 @@ class House:
     revoked: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.limits = Limits(self._app, self.database, self.rates, ["/healthz"], clock=lambda: self.now)
+        self.turned_away = TurnedAway(self.database, clock=lambda: self.now)
+        self.limits = Limits(self._app, self.rates, self.turned_away, ["/healthz"], clock=lambda: self.now)
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -236,11 +238,11 @@ class TestTheRecord:
         server = House(database)
         await server.statuses(5 + 100, "/fhir/Patient/1", "x")
         await server.statuses(5 + 7, "/fhir/Patient/1", "x", address="198.51.100.1")
-        await server.limits._turned_away.record()
+        await server.turned_away.record()
         assert await _refusals(database) == []
         server.now += 60
-        await server.limits._turned_away.record()
-        await server.limits._turned_away.record()
+        await server.turned_away.record()
+        await server.turned_away.record()
         told = {row["agent"][0]["network"]["address"]: row for row in await _refusals(database)}
         assert {address: _detail(row, "count") for address, row in told.items()} == {
             "203.0.113.9": "100",
@@ -250,12 +252,11 @@ class TestTheRecord:
     async def test_keeps_its_count_while_the_database_is_away(self, database: Database, database_url: str) -> None:
         server = House(database)
         await server.statuses(5 + 3, "/fhir/Patient/1", "x")
-        away = Database("postgresql://nobody@127.0.0.1:1/none")
-        server.limits._turned_away._database = away
-        await server.limits._turned_away.record(all_of_them=True)
+        server.turned_away._database = Database("postgresql://nobody@127.0.0.1:1/none")
+        await server.turned_away.record(all_of_them=True)
         await server.statuses(2, "/fhir/Patient/1", "x")
-        server.limits._turned_away._database = database
-        await server.limits._turned_away.record(all_of_them=True)
+        server.turned_away._database = database
+        await server.turned_away.record(all_of_them=True)
         assert [_detail(row, "count") for row in await _refusals(database)] == ["5"]
 
 

@@ -9,7 +9,11 @@ from starlette.types import Receive, Scope, Send
 
 from wetread.api.forwarded import Forwarded
 from wetread.api.security_headers import SecurityHeaders
+from wetread.api.turned_away import TurnedAway
 from wetread.domain.networks import networks
+from wetread.store.database import Database
+
+NOWHERE = Database("postgresql://nobody@127.0.0.1:1/none")
 
 
 async def plain(scope: Scope, receive: Receive, send: Send) -> None:
@@ -19,7 +23,7 @@ async def plain(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 def client() -> httpx.AsyncClient:
-    app = SecurityHeaders(Forwarded(plain, networks(["127.0.0.1/32"]), ()))
+    app = SecurityHeaders(Forwarded(plain, networks(["127.0.0.1/32"]), (), TurnedAway(NOWHERE)))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wetread.test")
 
 
