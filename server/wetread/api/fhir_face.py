@@ -14,6 +14,7 @@ from wetread.api.credentials import Authenticate
 from wetread.api.fhir_audit import AuditHook, Visit, visit
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, MethodNotAllowed, NotFound
+from wetread.record.aside import aside
 from wetread.record.audit.groups import Groups
 from wetread.record.compartment import patients_named
 from wetread.record.cursors import Cursors
@@ -58,9 +59,9 @@ def reference(version: Version) -> str:
     return f"{version.resource_type}/{version.id}"
 
 
-def patients(version: Version) -> tuple[str, ...]:
+async def patients(version: Version) -> tuple[str, ...]:
     """Whom a version is about, for the audit."""
-    return patients_named(version.resource())
+    return await aside(len(version.body), lambda: patients_named(version.resource()))
 
 
 def require_writable(resource_type: str) -> None:

@@ -5,13 +5,12 @@ Within the server a resource is JSON text; it becomes XML as the answer leaves.
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from wetread.errors import NotAcceptable
 from wetread.record import xml_form
+from wetread.record.aside import aside
 
 JSON = "application/fhir+json"
 XML = "application/fhir+xml"
@@ -22,7 +21,6 @@ READS = (JSON, "application/json", *sorted(XML_NAMES))
 FORMATS = ("json", "xml", JSON, XML)
 """As CapabilityStatement.format tells."""
 _ANY = frozenset({"application/*", "*/*"})
-_LARGE_BYTES = 100_000
 _FOUND = "wetread.fhir_format"
 
 
@@ -97,10 +95,7 @@ async def as_taken(request: Request, answer: Response) -> Response:
         return answer
     pretty = request.query_params.get("_pretty") == "true"
     try:
-        if len(body) > _LARGE_BYTES:
-            xml = await asyncio.to_thread(xml_form.to_xml, body.decode(), pretty=pretty)
-        else:
-            xml = xml_form.to_xml(body.decode(), pretty=pretty)
+        xml = await aside(len(body), lambda: xml_form.to_xml(body.decode(), pretty=pretty))
     except NotAcceptable:
         # What was written is written: a refusal would make the caller write it again.
         if answer.status_code < 400 and request.method in ("GET", "HEAD"):
@@ -117,6 +112,4 @@ async def as_json(text: str, media_type: str) -> str:
     """A body as JSON. Raises InvalidInput."""
     if media_type not in XML_NAMES:
         return text
-    if len(text) > _LARGE_BYTES:
-        return await asyncio.to_thread(xml_form.to_json, text)
-    return xml_form.to_json(text)
+    return await aside(len(text), lambda: xml_form.to_json(text))

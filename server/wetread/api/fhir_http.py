@@ -17,6 +17,7 @@ from wetread.api.fhir_format import media
 from wetread.api.fhir_outcome import MEDIA_TYPE, success
 from wetread.errors import InvalidInput, TooLarge, UnsupportedMedia
 from wetread.record import lossless, patch
+from wetread.record.aside import aside
 from wetread.record.bundle import is_known
 from wetread.record.resources import Version
 from wetread.record.shape import shaped
@@ -128,13 +129,14 @@ def only_new(request: Request) -> bool:
     return request.headers.get("if-none-match", "").strip() == "*"
 
 
-def read_response(request: Request, version: Version) -> Response:
+async def read_response(request: Request, version: Version) -> Response:
     """The version, or 304 where the caller has it already (3.1.0.5.1)."""
     headers = _version_headers(version)
     if is_known(version, request.headers.get("if-none-match"), _since(request)):
         return Response(status_code=304, headers=headers)
     elements = list(filter(None, request.query_params.get("_elements", "").split(",")))
-    body = shaped(version.body, request.query_params.get("_summary", ""), elements)
+    summary = request.query_params.get("_summary", "")
+    body = await aside(len(version.body), lambda: shaped(version.body, summary, elements))
     return Response(body, headers=headers, media_type=MEDIA_TYPE)
 
 

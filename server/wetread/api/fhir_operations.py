@@ -16,6 +16,7 @@ from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute
 from wetread.domain.reader import Reader
 from wetread.errors import MethodNotAllowed
 from wetread.record import lossless, resources
+from wetread.record.aside import aside
 from wetread.record.compartment import patients_of
 from wetread.record.operations import everything, lastn, meta_operation, operations
 from wetread.record.operations import input as operation_input
@@ -110,7 +111,8 @@ class _Operations:
         """None for a POST without a body, whose parameters all stand in the URL."""
         if request.headers.get("content-length") == "0" and "content-type" not in request.headers:
             return None
-        return lossless.parse(await http.resource_text(request, self.face.max_body_bytes))
+        text = await http.resource_text(request, self.face.max_body_bytes)
+        return await aside(len(text), lambda: lossless.parse(text))
 
 
 Define: TypeAlias = Callable[[Connection, Given, Definition | None], Awaitable[dict[str, Any]]]
@@ -156,7 +158,7 @@ async def _lastn(conn: Connection, call: Call) -> Answer:
 
 async def _meta(conn: Connection, call: Call) -> Answer:
     version = await resources.read(conn, call.reader, call.resource_type, call.resource_id)
-    return Answer(lossless.dump(meta_operation.answer(version)), patients(version))
+    return Answer(lossless.dump(meta_operation.answer(version)), await patients(version))
 
 
 def _meta_changed(*, add: bool) -> Perform:
@@ -166,7 +168,7 @@ def _meta_changed(*, add: bool) -> Perform:
             conn, call.reader, call.resource_type, call.resource_id, call.given.one("meta"), add=add
         )
         await call.face.on_write(conn, call.reader, version.resource_type, version.id, version)
-        return Answer(lossless.dump(meta_operation.answer(version)), patients(version))
+        return Answer(lossless.dump(meta_operation.answer(version)), await patients(version))
 
     return perform
 

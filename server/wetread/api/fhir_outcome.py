@@ -15,6 +15,7 @@ from starlette.responses import Response
 from wetread.api import fhir_format
 from wetread.errors import MethodNotAllowed, Unauthorized, Unreachable, WetreadError
 from wetread.record import lossless
+from wetread.record.aside import aside
 from wetread.record.validation.validate import InvalidResource, Issue
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def answering(handle: Handle) -> Callable[[Request], Coroutine[Any, Any, Respons
         return await fhir_format.as_taken(request, failure)
 
     async def answer(request: Request) -> Response:
-        return _finished(request, await told(request))
+        return await _finished(request, await told(request))
 
     return answer
 
@@ -92,12 +93,12 @@ class OutcomeRoute(APIRoute):
         return answering(super().get_route_handler())
 
 
-def _finished(request: Request, answer: Response) -> Response:
+async def _finished(request: Request, answer: Response) -> Response:
     """What goes for every answer: `_pretty`, no body for HEAD, and the request's id."""
     body = getattr(answer, "body", None)
     is_xml = answer.media_type == fhir_format.XML  # which was made pretty where that is wanted
     if isinstance(body, bytes) and body and not is_xml and request.query_params.get("_pretty") == "true":
-        answer.body = lossless.pretty(body.decode()).encode()
+        answer.body = await aside(len(body), lambda: lossless.pretty(body.decode()).encode())
         answer.headers["Content-Length"] = str(len(answer.body))
     if request.method == "HEAD" and isinstance(body, bytes):
         answer.body = b""  # the length stays that of what GET would give (RFC 9110 9.3.2)

@@ -40,7 +40,7 @@ class Reads:
             async with self.face.database.statements() as conn:
                 version, patient_ids = await resources.read_of_patients(conn, reader, resource_type, resource_id)
             await self._recorded(one, patient_ids)
-            return http.read_response(request, version)
+            return await http.read_response(request, version)
 
     async def _recorded(self, one: Visit, patient_ids: Sequence[str]) -> None:
         """Returns once it is on record what was read."""
@@ -53,8 +53,8 @@ class Reads:
                 raise NotFound("no such version here; versions are whole numbers")
             async with self.face.database.statements() as conn:
                 version = await resources.vread(conn, reader, resource_type, resource_id, int(version_id))
-            await self._recorded(one, patients(version))
-            return http.read_response(request, version)
+            await self._recorded(one, await patients(version))
+            return await http.read_response(request, version)
 
     async def history_of_resource(self, request: Request, resource_type: str, resource_id: str) -> Response:
         async with self.face.visit(request, "history-instance", resource_type, resource_id) as (one, reader):

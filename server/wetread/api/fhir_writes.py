@@ -18,6 +18,7 @@ from wetread.api.fhir_face import Face, patients, reference, require_type, requi
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound
 from wetread.record import conditional, fhirpath_patch, lossless, patch, resources
+from wetread.record.aside import aside
 from wetread.record.compartment import patients_of
 from wetread.record.resources import Accepted, Version
 from wetread.record.validation import validate
@@ -135,8 +136,8 @@ class Writes:
         reader.require_some("u", resource_type)
         text, is_fhirpath = await http.patch_text(request, self.face.max_body_bytes)
         if is_fhirpath:
-            return fhirpath_patch.change(fhirpath_patch.parsed(lossless.parse(text)))
-        return patch.change(patch.parsed(text))
+            return fhirpath_patch.change(await aside(len(text), lambda: fhirpath_patch.parsed(lossless.parse(text))))
+        return patch.change(await aside(len(text), lambda: patch.parsed(text)))
 
     async def _written(
         self,
@@ -151,7 +152,8 @@ class Writes:
             version, created = await work(conn)
             if created or tells_unless_created:
                 await self.face.on_write(conn, reader, version.resource_type, version.id, version)
-            await one.record(conn, f"{reference(version)}/_history/{version.version_id}", patients(version))
+            what = f"{reference(version)}/_history/{version.version_id}"
+            await one.record(conn, what, await patients(version))
             return version, created
 
         version, created = await self.face.database.retried(told)

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from wetread.errors import InvalidInput, NotFound, TooLarge, Unsupported, WetreadError
 from wetread.record import fhirpath_patch, lossless, patch
+from wetread.record.aside import aside
 from wetread.record.search.index import date_range
 from wetread.record.search.parameters import resource_types
 from wetread.record.validation import validate
@@ -74,7 +75,7 @@ async def read(text: str) -> Request:
 
     Validation takes long, so it has a thread of its own.
     """
-    bundle = lossless.parse(text)
+    bundle = await aside(len(text), lambda: lossless.parse(text))
     if bundle.get("resourceType") != "Bundle" or bundle.get("type") not in ("batch", "transaction"):
         raise InvalidInput("expected a Bundle of type batch or transaction", location="Bundle.type")
     entries = bundle.get("entry", [])

@@ -162,7 +162,7 @@ def change(operations: Sequence[Operation]) -> Callable[[dict[str, Any]], Awaita
         if (after.get("resourceType"), after.get("id")) != identity:
             where = f"{identity[0]}.id"
             raise InvalidInput("a patch changes neither the type nor the id of a resource", location=where)
-        return await validate.parsed(lossless.dump(after))
+        return await validate.parsed(await asyncio.to_thread(lossless.dump, after))
 
     return changed
 

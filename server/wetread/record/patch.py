@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -77,10 +78,10 @@ def change(operations: Sequence[dict[str, Any]]) -> Callable[[dict[str, Any]], A
 
     async def changed(content: dict[str, Any]) -> dict[str, Any]:
         identity = content["resourceType"], content["id"]
-        after = applied(content, operations)
+        after = await asyncio.to_thread(applied, content, operations)
         if (after.get("resourceType"), after.get("id")) != identity:
             where = f"{identity[0]}.id"
             raise InvalidInput("a patch changes neither the type nor the id of a resource", location=where)
-        return await validate.parsed(lossless.dump(after))
+        return await validate.parsed(await asyncio.to_thread(lossless.dump, after))
 
     return changed

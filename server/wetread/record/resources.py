@@ -19,6 +19,7 @@ from psycopg.rows import class_row
 from wetread.domain.reader import SYSTEM, Reader
 from wetread.errors import Forbidden, Gone, InvalidInput, MethodNotAllowed, NotFound, PreconditionFailed, Unsupported
 from wetread.record import former, lossless, splice
+from wetread.record.aside import aside
 from wetread.record.compartment import visible, visible_or_gone
 from wetread.record.condition import TRUE, Condition, all_of, any_of
 from wetread.record.search import index, query
@@ -101,7 +102,7 @@ async def update(
     assert current is not None  # noqa: S101
     if only_new and not current.deleted:
         raise PreconditionFailed("the resource is there already", location="http.If-None-Match")
-    if not current.deleted and _essence(lossless.parse(current.body)) == _essence(accepted.content):
+    if not current.deleted and await aside(len(current.body), lambda: _says(current, accepted.content)):
         return current, False
     version = await _replace(conn, current, accepted, "PUT")
     if is_judged:
@@ -127,10 +128,12 @@ async def patch(
     require_identity(resource_type, resource_id)
     current = _present(await _held(conn, reader, "u", resource_type, resource_id), resource_type)
     require_version(current, if_match)
-    after = await change(current.resource())
-    if _essence(after) == _essence(current.resource()):
+    size = len(current.body)
+    after = await change(await aside(size, current.resource))
+    if await aside(size, lambda: _says(current, after)):
         return current
-    version = await _replace(conn, current, Accepted(lossless.dump(after), after), "PUT")
+    text = await aside(size, lambda: lossless.dump(after))
+    version = await _replace(conn, current, Accepted(text, after), "PUT")
     if is_judged:
         await require_within(conn, reader, "u", version)
     return version
@@ -439,6 +442,10 @@ def _essence(content: Mapping[str, Any]) -> str:
     return lossless.canonical({**rest, "meta": meta} if meta else rest)
 
 
+def _says(version: Version, content: Mapping[str, Any]) -> bool:
+    return _essence(version.resource()) == _essence(content)
+
+
 async def _one(conn: Connection, sql: LiteralString, args: tuple[Any, ...]) -> Version | None:
     async with conn.cursor(row_factory=class_row(Version)) as cursor:
         await cursor.execute(sql, args)
@@ -502,7 +509,9 @@ async def _replace(conn: Connection, current: Version, accepted: Accepted | None
 async def _record(
     conn: Connection, change: str, version: Version, kind: str, method: str, content: dict[str, Any] | None
 ) -> bool:
-    entries = index.extract(content) if content is not None else index.Entries()
+    entries = index.Entries()
+    if content is not None:
+        entries = await aside(len(version.body), lambda: index.extract(content))
     row = {name: getattr(version, name) for name in Version.__slots__}
     made = await (await conn.execute(change + _RECORD, {**row, "kind": kind, "method": method})).fetchone()
     if made is None:

@@ -20,6 +20,7 @@ from psycopg.rows import tuple_row
 
 from wetread.errors import InvalidInput
 from wetread.record import lossless
+from wetread.record.aside import aside
 from wetread.record.condition import FALSE, TRUE, Condition, all_of, any_of
 from wetread.record.cursors import CURSOR
 from wetread.record.page import MOST_BYTES, PAGE_BYTES, cut
@@ -341,11 +342,12 @@ async def _moved(conn: Connection, where: Condition, sort: Sequence[Key], cursor
         changed = await rows.fetchall()
     if len(changed) > MOST_MOVED or (changed and len(changed) < changed[0][-2]):
         raise InvalidInput("too much was changed since the first page; search anew", location=f"http.{CURSOR}")
-    return [
-        Row(Found.of(row), _as_sorted(lossless.parse(then), at, row[2], sort))
-        for *row, then, at, _, _ in changed
-        if then
-    ]
+
+    def then_sorted() -> list[Row]:
+        found = [(row, then, at) for *row, then, at, _, _ in changed if then]
+        return [Row(Found.of(row), _as_sorted(lossless.parse(then), at, row[2], sort)) for row, then, at in found]
+
+    return await aside(sum(len(row[-4] or "") for row in changed), then_sorted)
 
 
 def _as_sorted(resource: dict[str, Any], last_updated: datetime, id_: str, sort: Sequence[Key]) -> Values:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, NotFound, TooCostly
+from wetread.record.aside import aside
 from wetread.record.compartment import member, visible_of
 from wetread.record.condition import TRUE, Condition, all_of
 from wetread.record.cursors import OF_THIS_PROCESS, Cursors
@@ -125,11 +126,15 @@ async def _search(
     if more:
         place = paging.place(await _next(conn, page[-1], plan, cursor, began))
         links.append(plan.link("next", url, cursors.sealed(reader, url, plan.applied, place)))
-    entries = [
-        *(searchset.entry(m.version, base_url, "match", plan.summary, plan.elements) for m in matches),
-        *(searchset.entry(i.version, base_url, "include", plan.summary, _qualified(plan.elements)) for i in included),
-        *searchset.told(("not-supported", reason, f"http.{name}") for name, reason in plan.ignored),
-    ]
+    qualified = _qualified(plan.elements)
+    entries = await aside(
+        sum(len(each.version.body) for each in (*matches, *included)),
+        lambda: [
+            *(searchset.entry(m.version, base_url, "match", plan.summary, plan.elements) for m in matches),
+            *(searchset.entry(i.version, base_url, "include", plan.summary, qualified) for i in included),
+            *searchset.told(("not-supported", reason, f"http.{name}") for name, reason in plan.ignored),
+        ],
+    )
     total = await _asked_total(conn, where, plan, None if more or cursor else len(matches))
     patient_ids = dict.fromkeys(patient_id for each in (*matches, *included) for patient_id in each.patient_ids)
     return SearchSet(searchset.bundle(entries, total, links), tuple(patient_ids))

@@ -4,7 +4,6 @@ those of the R4 core package. The site's win; of several versions the newest doe
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
 from wetread.record import lossless
+from wetread.record.aside import aside
 from wetread.record.search.index import bounded
 from wetread.record.search.parameters import table
 from wetread.record.terminology import code_system
@@ -24,7 +24,6 @@ from wetread.store.database import Connection
 
 Definition: TypeAlias = Mapping[str, Any]
 
-_LARGE_CHARACTERS = 100_000
 _ANY_PART = frozenset({"x", "X", "*"})
 _PARTS = ("fragment", "supplement")
 """Contents of a code system that may only add to a whole one."""
@@ -96,7 +95,7 @@ async def _supplements(conn: Connection, url: str) -> list[Definition]:
 
 async def parsed(body: str) -> Definition:
     """A stored definition, which a large one's reader does not wait for alone."""
-    return await asyncio.to_thread(_parsed, body) if len(body) > _LARGE_CHARACTERS else _parsed(body)
+    return await aside(len(body), lambda: _parsed(body))
 
 
 @lru_cache(maxsize=32)

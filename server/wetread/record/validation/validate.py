@@ -6,21 +6,18 @@ currencies, UCUM, LOINC, SNOMED CT), and whether what a reference points to exis
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wetread.errors import InvalidInput, Unsupported
 from wetread.record import lossless
+from wetread.record.aside import aside
 from wetread.record.search.parameters import resource_types
 from wetread.record.validation import resource_types as validate_types
 from wetread.record.validation.profile import check_extensions, check_profile
 from wetread.record.validation.resource_types import Issue
 
 __all__ = ["InvalidResource", "Issue", "check", "check_extensions", "check_profile", "issues", "parsed"]
-
-_LARGE_CHARACTERS = 100_000
-"""From here on (some 10 ms) a check goes to a thread."""
 
 
 class InvalidResource(InvalidInput):
@@ -33,12 +30,13 @@ class InvalidResource(InvalidInput):
 
 async def parsed(text: str) -> dict[str, Any]:
     """The resource in a text, parsed without loss and found valid. Raises InvalidInput, Unsupported."""
-    content = lossless.parse(text)
-    if len(text) > _LARGE_CHARACTERS:
-        await asyncio.to_thread(check, content)
-    else:
+
+    def work() -> dict[str, Any]:
+        content = lossless.parse(text)
         check(content)
-    return content
+        return content
+
+    return await aside(len(text), work)
 
 
 def check(content: Mapping[str, Any]) -> None:
