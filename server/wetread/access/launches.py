@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -117,6 +118,8 @@ def _member(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in known.items():
         if not isinstance(value, dict if name == "identifier" else str):
             raise InvalidInput(f"fhirContext: {name} has another type")
+    if "\\u0000" in json.dumps(known):
+        raise InvalidInput("fhirContext holds U+0000")
     role = known.get("role", "launch")
     if role != "launch" and ":" not in role:
         raise InvalidInput("fhirContext: a role of one's own is an absolute URI")

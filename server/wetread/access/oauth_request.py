@@ -63,6 +63,8 @@ def parameters(encoded: bytes) -> tuple[tuple[str, str], ...]:
         )
     except ValueError as error:
         raise InvalidInput("the parameters are not URL-encoded UTF-8, or there are too many") from error
+    if any("\x00" in part for pair in pairs for part in pair):
+        raise InvalidInput("a parameter holds U+0000")
     return tuple((name, value) for name, value in pairs if value)
 
 

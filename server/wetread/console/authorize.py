@@ -71,7 +71,7 @@ def router(door: Door, authority: Authority) -> APIRouter:
         """The same, as a form of the app's page (capability authorize-post). A browser brings our cookie along only
         where it follows a link, so it is sent on by one."""
         try:
-            pairs = await forms.fields(request)
+            pairs = parameters(await forms.content(request))
         except WetreadError as error:
             return await shown_refusal(request, error)
         return redirect(f"{_PATH}?{urlencode(pairs)}")
@@ -131,6 +131,7 @@ def router(door: Door, authority: Authority) -> APIRouter:
         """One of our own forms. The patient that it names must be one that the person may read."""
         try:
             given = await forms.fields(request)
+            forms.require_text(given)
             if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
                 raise Forbidden("this form came from another site; start again from the app")
         except WetreadError as error:

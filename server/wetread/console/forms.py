@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.requests import Request
 
 from wetread.access import sessions
-from wetread.errors import Forbidden, TooLarge
+from wetread.errors import Forbidden, InvalidInput, TooLarge
 
 TOKEN = "form_token"  # noqa: S105
 """The field with the form token."""
@@ -16,14 +17,26 @@ _LIMIT_BYTES = 16 * 1024
 _NOT_A_GOAL = ("/login", "/logout")
 
 
-async def fields(request: Request) -> dict[str, str]:
-    """An application/x-www-form-urlencoded body. Raises TooLarge."""
+async def content(request: Request) -> bytes:
+    """A form as it came. Raises TooLarge."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > _LIMIT_BYTES:
             raise TooLarge(f"a form holds at most {_LIMIT_BYTES} bytes")
-    return {name: values[0] for name, values in parse_qs(body.decode("ascii", "replace")).items()}
+    return bytes(body)
+
+
+async def fields(request: Request) -> dict[str, str]:
+    """An application/x-www-form-urlencoded body. Raises TooLarge."""
+    pairs = parse_qs((await content(request)).decode("ascii", "replace"))
+    return {name: values[0] for name, values in pairs.items()}
+
+
+def require_text(given: Mapping[str, str]) -> None:
+    """Raises InvalidInput for U+0000, which the database does not take."""
+    if any("\x00" in value for value in given.values()):
+        raise InvalidInput("a form holds text only")
 
 
 async def own_fields(request: Request, cookie: str, purpose: str) -> dict[str, str]:

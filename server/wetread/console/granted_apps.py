@@ -61,6 +61,7 @@ def router(door: Door, authority: Authority) -> APIRouter:
                     return redirect("/login")
                 name = signed.account.name
                 given = await forms.own_fields(request, request.cookies[cookies.session], _WITHDRAW)
+                forms.require_text(given)
                 grant = await grants.by_id(conn, given.get("grant", ""))
                 if grant is None or grant.account_name != name:
                     raise NotFound("you have let in no app by this name, or took it back before")

@@ -54,6 +54,7 @@ def router(door: Door, authority: Authority) -> APIRouter:
                     return redirect("/login")
                 name = signed.account.name
                 given = await forms.own_fields(request, request.cookies[cookies.session], _PURPOSE)
+                forms.require_text(given)
                 if not signed.account.roles & launches.STAFF:
                     raise Forbidden("launching an app needs the role of somebody of the staff")
                 app = await clients.by_id(conn, given.get("app", ""))

@@ -163,6 +163,27 @@ async def test_a_request_by_post_is_the_same(site: Site) -> None:
     assert "Choose a patient" in (await browser.get(onward.headers["location"])).text
 
 
+async def test_a_parameter_that_comes_twice_by_post_is_refused_too(site: Site) -> None:
+    app, pkce = await site.register(), Pkce.new()
+    browser, _ = await signed_in(site)
+    body = urlencode([*app.request(pkce).items(), ("scope", "user/*.cruds")])
+    onward = await browser.post(AUTHORIZE, content=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert (await browser.get(onward.headers["location"])).status_code == 400
+
+
+async def test_what_is_no_text_is_refused(site: Site) -> None:
+    app, pkce = await site.register(), Pkce.new()
+    browser, _ = await signed_in(site)
+    assert (await asked(browser, app, pkce, nonce="a\x00b")).status_code == 400
+    picker = await asked(browser, app, pkce)
+    for typed in ({"name": "a\x00b"}, {"identifier": "\x00"}):
+        assert (await send(browser, picker, f"{AUTHORIZE}/patient", **typed)).status_code == 400
+    wish = {"client_id": app.client_id, "fhirContext": [{"canonical": "\x00"}]}
+    for changed in ({}, {"client_id": "\x00"}, {"user": "\x00"}):
+        begun = await site.http.post("/oauth/launch", json={**wish, **changed}, headers=site.operator())
+        assert begun.status_code == 400
+
+
 async def test_a_wrong_request_is_told_to_the_app_only_where_its_address_is_trusted(site: Site) -> None:
     app, pkce = await site.register(), Pkce.new()
     browser, _ = await signed_in(site)

@@ -92,6 +92,8 @@ def router(authority: Authority, authenticate: Authenticate) -> APIRouter:
 
 async def _begin(conn: Connection, reader: Reader, authority: Authority, wish: Launch) -> dict[str, str]:
     """Raises Forbidden and NotFound for what the reader may not read: a launch shows nobody more than they may see."""
+    if "\x00" in wish.client_id + wish.user:
+        raise InvalidInput("client_id or user holds U+0000")
     client = await clients.by_id(conn, wish.client_id)
     if client is None or "authorization_code" not in client.grant_types:
         raise NotFound("no app that people use is registered under this client_id")

@@ -167,7 +167,7 @@ async def test_nobody_is_sent_anywhere_for_a_client_that_is_not_there_or_disable
     _, signed = await site.person()
     async with site.authority.database.transaction() as conn:
         await clients.disable(conn, app.client_id)
-    for client_id in (app.client_id, "nobody", None, "a\x00b"):
+    for client_id in (app.client_id, "nobody", None):
         with pytest.raises(Refusal) as refused:
             await app.authorized(signed, Pkce.new(), client_id=client_id)
         assert (refused.value.error, refused.value.location) == ("invalid_client", "")
