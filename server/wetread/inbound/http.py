@@ -183,14 +183,14 @@ class _Bounded(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.heard = self.loop.time()
-        if self._body_since is not None:
-            self._body_bytes += len(data)
-        elif self._unfinished_bytes > self.limits.head_bytes:
-            # Of a header line that does not end the parser tells nothing, so that whole pieces are counted.
+        if self._unfinished_bytes > self.limits.head_bytes:
+            # Of a line that does not end, in the head or in a trailer, the parser tells nothing and keeps it all: so
+            # whole pieces are counted that bring it to no end and no part of a body.
             self._refuse(431, "the head of the request is too large")
             return
-        else:
-            self._unfinished_bytes += len(data)
+        self._unfinished_bytes += len(data)
+        if self._body_since is not None:
+            self._body_bytes += len(data)
         super().data_received(data)
         if self._timer is None and not self.transport.is_closing() and not self._upgraded:
             if self._body_since is not None:
@@ -219,9 +219,14 @@ class _Bounded(HttpToolsProtocol):
             self._refusal = 400, "a request names one Host"
             raise _Refused
         self._disarm()
+        self._unfinished_bytes = 0
         self._body_since = self.loop.time()
         self._body_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unfinished_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._disarm()

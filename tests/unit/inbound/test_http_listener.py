@@ -167,7 +167,16 @@ class TestSizes:
         async with listening(app, bounds=self.BOUNDS) as listener:
             assert statuses(await answers(listener, request_)) == [status]
 
-    @pytest.mark.parametrize("begin", [b"GET / HTTP/1.1\r\n" + HEAD + b"X: ", b"GET /", b""])
+    @pytest.mark.parametrize(
+        "begin",
+        [
+            b"GET / HTTP/1.1\r\n" + HEAD + b"X: ",
+            b"GET /",
+            b"",
+            b"POST / HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: ",
+            b"POST / HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n1;x=",
+        ],
+    )
     async def test_of_a_line_without_end_too(self, app: Recorder, begin: bytes) -> None:
         async with listening(app, bounds=self.BOUNDS) as listener:
             heard = await answers(listener, begin, *[b"a" * 1024] * 12, wait_s=0.01)
