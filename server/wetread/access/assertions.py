@@ -78,23 +78,26 @@ class ClientKeys:
             now = time.monotonic()
             known = now < kept.until and any(key.get("kid") == kid for key in kept.keys)
             if not known and now >= kept.not_before:
-                await self._renew(client.jwks_uri, kept, self._fetch)
-                return kept.keys
+                return await self._renewed(client.jwks_uri, kept, self._fetch)
             return kept.keys if now < kept.until else ()
 
-    async def _renew(self, url: str, kept: _Kept, fetch: Fetch) -> None:
-        kept.keys, kept.until = (), 0.0
+    async def _renewed(self, url: str, kept: _Kept, fetch: Fetch) -> tuple[Mapping[str, Any], ...]:
+        """The keys there now; where they cannot be had, those from before, while they may still be kept."""
         try:
             document = await fetch.get_json(url, limit_bytes=_JWKS_BYTES, timeout_s=_FETCH_S)
             keys = document.content["keys"]
-            if len(keys) <= _MOST_KEYS and all(isinstance(key, dict) for key in keys):
-                kept.keys = tuple(keys)
-            kept.until = time.monotonic() + min(document.max_age_s, _LONGEST_KEPT_S)
+            if not isinstance(keys, list) or len(keys) > _MOST_KEYS or not all(isinstance(key, dict) for key in keys):
+                raise TypeError(url)
         except (WetreadError, KeyError, TypeError) as error:
-            kept.not_before = time.monotonic() + (_RETRY_S if isinstance(error, Unreachable) else 2 * _RETRY_S)
-        else:
-            # A guessed kid makes no storm of requests to the client.
-            kept.not_before = min(kept.until, time.monotonic() + _RETRY_S)
+            now = time.monotonic()
+            kept.not_before = now + (_RETRY_S if isinstance(error, Unreachable) else 2 * _RETRY_S)
+            return kept.keys if now < kept.until else ()
+        now = time.monotonic()
+        kept.keys = tuple(keys)
+        kept.until = now + min(document.max_age_s, _LONGEST_KEPT_S)
+        # A guessed kid makes no storm of requests to the client.
+        kept.not_before = min(kept.until, now + _RETRY_S)
+        return kept.keys
 
 
 class ClientAssertion(JWTBearerClientAssertion):  # type: ignore[misc]

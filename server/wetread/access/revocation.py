@@ -16,9 +16,11 @@ from wetread.store.database import Connection
 
 Kind: TypeAlias = Literal["token", "grant", "client", "account", "session"]
 
-LONGEST = timedelta(days=366)
-"""No access token lives longer, so a revocation is kept no longer."""
+LONGEST = timedelta(hours=25)
+"""No access token that can be revoked lives longer (`access.token_minutes` is a day at most), so no revocation is kept
+longer."""
 _COMMITTED_AFTER_S = 60.0
+_WHOLE_EVERY_S = 300.0
 
 
 def subject(kind: Kind, name: str) -> str:
@@ -49,6 +51,8 @@ class Revocations:
     def __init__(self) -> None:
         self._before: dict[str, float] = {}
         self._own: dict[str, tuple[float, float]] = {}
+        self._newest = 0.0
+        self._whole_at = -_WHOLE_EVERY_S
 
     def end(self, subjects: Iterable[str], issued_at: float) -> bool:
         """Whether any of these has ended what was issued at that time (seconds since 1970). To the second, so a token
@@ -67,13 +71,25 @@ class Revocations:
             self._own[ended] = (before, time.monotonic())
 
     async def refresh(self, conn: Connection) -> None:
+        """Reads what is new, with a margin for rows that were committed late; everything now and then, so that what is
+        over is forgotten."""
+        now = time.monotonic()
+        is_whole = now - self._whole_at >= _WHOLE_EVERY_S
+        since = 0.0 if is_whole else self._newest - _COMMITTED_AFTER_S
         rows = await conn.execute(
-            "SELECT subject, extract(epoch FROM before)::float8 FROM revocation WHERE forget_at > clock_timestamp()"
+            """
+            SELECT subject, extract(epoch FROM before)::float8 FROM revocation
+            WHERE forget_at > clock_timestamp() AND before > to_timestamp(%s)
+            """,
+            (since,),
         )
         found: dict[str, float] = {name: before async for name, before in rows}
+        self._newest = max([self._newest, *found.values()])
         # What another task of this process revoked a moment ago: its row may not be committed yet.
-        young = time.monotonic() - _COMMITTED_AFTER_S
-        self._own = {name: (before, at) for name, (before, at) in self._own.items() if at > young}
+        self._own = {name: (before, at) for name, (before, at) in self._own.items() if at > now - _COMMITTED_AFTER_S}
+        kept = {} if is_whole else self._before
+        self._before = kept | found
         for name, (before, _) in self._own.items():
-            found[name] = max(before, found.get(name, before))
-        self._before = found
+            self._before[name] = max(before, self._before.get(name, before))
+        if is_whole:
+            self._whole_at = now

@@ -76,6 +76,17 @@ async def test_a_revocation_that_is_not_committed_yet_is_not_lost_when_the_copy_
         assert not is_good(tokens, issued.token)
 
 
+async def test_what_is_heard_later_comes_to_what_was_heard_before(module_database: Database, tmp_path: Path) -> None:
+    here, there = Revocations(), tokens_of(tmp_path, Revocations())
+    issued = [there.issue("ana", "user/*.rs", (), HOUR, Basis(grant_id=name)).token for name in ("first", "second")]
+    for number, name in enumerate(("first", "second"), 1):
+        async with module_database.transaction() as conn:
+            await here.revoke(conn, "grant", name)
+        async with module_database.statements() as conn:
+            await there.revocations.refresh(conn)
+        assert [is_good(there, token) for token in issued].count(False) == number
+
+
 async def test_what_a_client_gets_after_its_tokens_were_revoked_counts(
     module_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

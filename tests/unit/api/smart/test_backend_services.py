@@ -237,6 +237,16 @@ async def test_a_new_key_at_the_url_is_found_but_guessed_ids_make_no_storm(site:
         assert (await came(machine, second.assertion(machine.client_id))).status_code == 200
 
 
+async def test_keys_that_may_be_kept_outlive_a_fault_of_their_url(site: Site) -> None:
+    async with published([EC], "max-age=300") as (url, asked):
+        machine = await site.backend(EC, jwks_uri=url)
+        assert (await came(machine, EC.assertion(machine.client_id))).status_code == 200
+    site.authority.client_keys._kept[url].not_before = 0.0
+    assert await refused(machine, Key.ec("guessed").assertion(machine.client_id))
+    assert (await came(machine, EC.assertion(machine.client_id))).status_code == 200
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize(
     "body",
     [
