@@ -163,6 +163,19 @@ class RefreshGrant(authlib_grants.RefreshTokenGrant):  # type: ignore[misc]
     TOKEN_ENDPOINT_AUTH_METHODS = ("none", *AUTHENTICATED)
     INCLUDE_NEW_REFRESH_TOKEN = True
 
+    def authenticate_token_endpoint_client(self) -> OAuthClient:
+        """A public client need not name itself: SMART's request has no client_id, and the token is bound to its client
+        (SMART App Launch 2.2 app-launch.html#refresh-access-token). Raises InvalidClientError."""
+        form = self.request.form
+        names_itself = "Authorization" in self.request.headers or {"client_id", "client_assertion"} & set(form)
+        if not names_itself and "refresh_token" in form:
+            owned = wait_for(grants.owner_of_refresh_token, self.server.conn, form["refresh_token"])
+            client: OAuthClient | None = self.server.query_client(owned[1]) if owned else None
+            if client is not None and client.check_endpoint_auth_method("none", "token"):
+                return client
+        found: OAuthClient = super().authenticate_token_endpoint_client()
+        return found
+
     def authenticate_refresh_token(self, refresh_token: str) -> _IssuedRefreshToken | None:
         """One that comes a second time was stolen, or its successor was: the whole grant ends (RFC 9700 4.14.2)."""
         client_id = self.request.client.get_client_id()

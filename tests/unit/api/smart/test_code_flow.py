@@ -327,6 +327,17 @@ async def test_a_refresh_token_that_comes_again_ends_the_grant(site: Site) -> No
         site.authority.tokens.verify(second["access_token"])
 
 
+async def test_a_public_app_need_not_name_itself_to_refresh_and_others_must_prove_themselves(site: Site) -> None:
+    """fhirclient.js sends no client_id, and SMART's table of the request has none."""
+    for kind, status in (("public", 200), ("symmetric", 401)):
+        app, _ = await app_of(site, kind)
+        _, signed = await site.person()
+        form = {"grant_type": "refresh_token", "refresh_token": (await app.tokens(signed))["refresh_token"]}
+        assert (await site.http.post("/oauth/token", data=form)).status_code == status
+    unknown = {"grant_type": "refresh_token", "refresh_token": "invented"}
+    assert (await site.http.post("/oauth/token", data=unknown)).json()["error"] == "invalid_client"
+
+
 async def test_two_refreshes_at_once_are_a_theft(site: Site) -> None:
     app, _ = await app_of(site, "public")
     _, signed = await site.person()
