@@ -6,10 +6,16 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import end_to_end, ingest, orders
+from benchmarks import audit, end_to_end, ingest, orders
 from benchmarks.fhir import compare
 
-_ALL = {"ingest": ingest.run, "orders": orders.run, "end-to-end": end_to_end.run, "fhir": compare.run}
+_ALL = {
+    "ingest": ingest.run,
+    "orders": orders.run,
+    "end-to-end": end_to_end.run,
+    "fhir": compare.run,
+    "audit": audit.run,
+}
 _LONG = {"fhir-export": compare.run_export}
 
 

@@ -2,6 +2,7 @@
 
 Each door writes its own AuditEvent with what it did. This stands around all doors, and writes one where none did: no
 such path, a wrong method, an unreadable form, too many requests, a fault. Where it cannot, the answer is 503 instead.
+A door that says with 304 that nothing is new, and means that to leave no row, sets `request.state.told_nothing`.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class EveryRequest:
 
     async def _recorded(self, request: Request, status: int, added: list[str]) -> bool:
         """Whether the answer may leave. One that tells only of our own fault may, even where it cannot be recorded."""
-        if added and status < 400:
+        if (added and status < 400) or (status == 304 and getattr(request.state, "told_nothing", False)):
             return True
         is_fault = status >= 500
         try:

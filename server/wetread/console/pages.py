@@ -5,6 +5,7 @@ Every view leaves an AuditEvent, committed before the page leaves; so does every
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -74,14 +75,22 @@ def router(console: Console) -> APIRouter:
         routes.include_router(granted_apps.router(door, console.authority))
         routes.include_router(launching.router(door, console.authority))
 
-    async def shown(request: Request, template: str, build: _Build) -> Response:
-        """One page in one transaction with its AuditEvent. Who is not signed in is sent to the door."""
+    async def shown(request: Request, template: str, build: _Build, *, unless_known: bool = False) -> Response:
+        """One page in one transaction with its AuditEvent. Who is not signed in is sent to the door. `unless_known`:
+        who has been shown just this is told so (304), and no row is added to that of the first time."""
         reader: Reader | None = None
         try:
             reader = await console.authenticate(request)
             async with console.database.transaction() as conn:
                 values, study = await build(conn, reader)
                 account = await accounts.by_name(conn, reader.principal)
+                name = account.display_name if account else reader.principal
+                answer = pages.page(template, {**values, **visitor.header(request, cookies, name)})
+                if unless_known:
+                    answer.headers["ETag"] = _mark(reader, answer)
+                    if request.headers.get("if-none-match") == answer.headers["ETag"]:
+                        request.state.told_nothing = True
+                        return Response(None, 304, {"ETag": answer.headers["ETag"], "Cache-Control": "no-store"})
                 await audit.write(conn, _viewed(request, reader, study))
         except Unauthorized as error:
             await refused(request, reader, error)
@@ -90,8 +99,7 @@ def router(console: Console) -> APIRouter:
             await refused(request, reader, error)
             header = visitor.header(request, cookies, reader.principal) if reader else {}
             return pages.page("error.html", {"error": error, **header}, error.http_status)
-        name = account.display_name if account else reader.principal
-        return pages.page(template, {**values, **visitor.header(request, cookies, name)})
+        return answer
 
     async def refused(request: Request, reader: Reader | None, error: WetreadError) -> None:
         if not isinstance(error, StoreUnavailable):
@@ -109,7 +117,7 @@ def router(console: Console) -> APIRouter:
     @routes.get("/worklist/table")
     async def show_worklist_table(request: Request) -> Response:
         """The table alone, for the script that keeps the page live."""
-        return await shown(request, "worklist_table.html", entries)
+        return await shown(request, "worklist_table.html", entries, unless_known=True)
 
     @routes.get("/worklist/{study_id}")
     async def show_study(request: Request, study_id: str) -> Response:
@@ -136,6 +144,12 @@ def router(console: Console) -> APIRouter:
         return static_file(name, files[name])
 
     return routes
+
+
+def _mark(reader: Reader, answer: Response) -> str:
+    """An ETag (RFC 9110 8.8.3) of what this reader is shown; another's is of no use to them."""
+    digest = hashlib.sha256(f"{reader.principal}\n".encode() + bytes(answer.body))
+    return f'"{digest.hexdigest()}"'
 
 
 def _viewed(request: Request, reader: Reader, study: Study | None) -> audit.AuditEntry:

@@ -210,6 +210,16 @@ async def test_probes_and_style_sheets_leave_none(client: httpx.AsyncClient, mod
     assert await _rows(module_database, since) == []
 
 
+async def test_the_worklists_table_that_has_not_changed_leaves_none(
+    client: httpx.AsyncClient, module_database: Database, token: dict[str, str]
+) -> None:
+    first = await client.get("/worklist/table", headers={"Cookie": f"wetread_token={token['Authorization'][7:]}"})
+    since = await _last(module_database)
+    known = {"Cookie": f"wetread_token={token['Authorization'][7:]}", "If-None-Match": first.headers["etag"]}
+    assert (await client.get("/worklist/table", headers=known)).status_code == 304
+    assert await _rows(module_database, since) == []
+
+
 async def test_a_fault_of_ours_is_on_record_and_a_preflight_is_not(
     module_database: Database,
 ) -> None:

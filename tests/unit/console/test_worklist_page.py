@@ -6,7 +6,7 @@ import re
 from urllib.parse import quote
 
 import httpx
-from tests.read_studies import BLEED, FILM, PHANTOM, PNEUMONIA, ReadStudies, audited, site
+from tests.read_studies import BLEED, FILM, PHANTOM, PNEUMONIA, ReadStudies, Site, audited, site
 
 from wetread.domain.identity import PatientIdentity
 from wetread.domain.phase import Phase
@@ -111,6 +111,23 @@ async def test_every_view_is_on_record(ward: ReadStudies, radiologist: httpx.Asy
         ("page-viewed", "0", "dr-demo", None),
         ("page-viewed", "0", "dr-demo", study.patient_id),
     ]
+
+
+async def test_a_table_that_has_not_changed_is_not_sent_again_and_leaves_no_row(
+    ward: ReadStudies, radiologist: httpx.AsyncClient, console: Site, database: Database
+) -> None:
+    first = await radiologist.get("/worklist/table")
+    known = {"If-None-Match": first.headers["etag"]}
+    again = await radiologist.get("/worklist/table", headers=known)
+    assert (again.status_code, again.text) == (304, "")
+    assert len(await audited(database)) == 1
+    await ward.study(FILM)
+    changed = await radiologist.get("/worklist/table", headers=known)
+    assert (changed.status_code, changed.headers["etag"] != first.headers["etag"]) == (200, True)
+    radiologist.cookies.set("wetread_token", console.token("radiologist", principal="another"))
+    theirs = await radiologist.get("/worklist/table", headers={"If-None-Match": changed.headers["etag"]})
+    assert theirs.status_code == 200, "what one was shown counts for no other"
+    assert len(await audited(database)) == 3
 
 
 async def test_pages_run_no_foreign_or_inline_script_and_stay_out_of_caches_and_frames(

@@ -2,11 +2,13 @@
 
 import base64
 import json
+from pathlib import Path
 
 import psycopg
 import pytest
 from fhir.resources.R4B.auditevent import AuditEvent
 
+from wetread.record import events
 from wetread.record.audit import audit, chain
 from wetread.record.audit.audit import AuditEntry, Entity
 from wetread.record.audit.kinds import KINDS
@@ -157,6 +159,22 @@ async def test_no_row_is_ever_changed_or_taken_away(database: Database) -> None:
         with pytest.raises(psycopg.errors.RestrictViolation):
             async with database.transaction() as conn:
                 await conn.execute(statement)
+
+
+async def test_audit_events_are_no_events_of_the_log_that_subscriptions_and_exports_read(database: Database) -> None:
+    async with database.transaction() as conn:
+        await audit.write(conn, READ)
+        await audit.write_many(conn, [READ, READ])
+    async with database.transaction() as conn:
+        await chain.extend(conn)
+        await events.settle(conn)
+        assert await events.after(conn, 0, 10) == []
+        stored = await conn.execute("SELECT count(*) FROM resource WHERE resource_type = 'AuditEvent'")
+        assert await stored.fetchone() == (0,)
+    topics = Path(__file__).parents[3] / "conformance" / "topics"
+    told = [json.loads(file.read_text()) for file in topics.glob("*.json")]
+    assert told
+    assert not any("AuditEvent" in trigger["resource"] for topic in told for trigger in topic["resourceTrigger"])
 
 
 def test_a_kind_that_nobody_documented_is_refused() -> None:

@@ -5,19 +5,26 @@ const PERIOD_MS = 2000;
 const region = document.getElementById("worklist");
 const state = document.getElementById("live-state");
 let lastText = null;
+let known = null;
 let updatedAt = new Date();
 
 async function refresh() {
-  // Nobody looks at a hidden page, and every look is put on record.
+  // Nobody looks at a hidden page, and every look at something new is put on record.
   if (!document.hidden) {
     try {
-      const answer = await fetch(region.dataset.source, { redirect: "manual", cache: "no-store" });
+      const headers = known ? { "If-None-Match": known } : {};
+      const answer = await fetch(region.dataset.source, { redirect: "manual", cache: "no-store", headers });
       if (answer.type === "opaqueredirect") {
         window.location.assign("/login");
         return;
       }
-      if (!answer.ok) throw new Error(String(answer.status));
-      show(await answer.text());
+      if (answer.status === 304) {
+        show(lastText);
+      } else {
+        if (!answer.ok) throw new Error(String(answer.status));
+        show(await answer.text());
+        known = answer.headers.get("ETag");
+      }
     } catch {
       state.textContent = `NOT LIVE: the server does not answer; the list is of ${updatedAt.toLocaleTimeString()}.`;
       state.classList.add("stale");

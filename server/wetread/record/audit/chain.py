@@ -86,8 +86,11 @@ async def extend(conn: Connection) -> int:
     for row in fresh:
         digest = link(digest, row)
         links.append((seq + len(links) + 1, row.id, digest))
-    async with conn.cursor() as writer:
-        await writer.executemany("INSERT INTO audit_chain (seq, audit_id, hash) VALUES (%s, %s, %s)", links)
+    seqs, ids, hashes = (list(column) for column in zip(*links, strict=True))
+    await conn.execute(
+        "INSERT INTO audit_chain (seq, audit_id, hash) SELECT * FROM unnest(%s::bigint[], %s::uuid[], %s::bytea[])",
+        (seqs, ids, hashes),
+    )
     await conn.execute("DELETE FROM audit_unchained WHERE position = ANY(%s)", ([row.position for row in fresh],))
     return len(fresh)
 
