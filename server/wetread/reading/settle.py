@@ -72,10 +72,14 @@ class Settle:
         for choice in (*released.choices, *silent.choices):
             await self._queue(conn, study, choice, phases[choice.model])
         state = StudyState.COMPLETE if released.choices else StudyState.READ
+        detail = {"why": why, "revision": str(study.revision), "instances": str(study.instance_count)}
         study = replace(study, state=state, completed_at=now, completed_why=why)
+        if study.critical and not released.choices:
+            # What it was marked for stood in a revision that has passed, and nobody will look at this one.
+            study = replace(study, critical=False, critical_reason="")
+            detail["mark-taken-back"] = NOT_READ
         await studies.update(conn, study)
         await self._tell(conn, study, released, now)
-        detail = {"why": why, "revision": str(study.revision), "instances": str(study.instance_count)}
         await audit.write(conn, studies.audit_entry("study-completed", study, detail))
 
     async def _phase(self, conn: Connection, model: str) -> Phase:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,12 +13,15 @@ from tests.read_studies import BLEED, PHANTOM, ReadStudies, package
 from wetread.domain.destination import Destination
 from wetread.domain.phase import Phase
 from wetread.domain.reader import SYSTEM, Reader
-from wetread.domain.study import StudyState
+from wetread.domain.study import CompletenessRule, StudyState
 from wetread.governance import silent
 from wetread.governance.phases import change_phase
 from wetread.mapping.site import Site
 from wetread.reading import outbox, studies
+from wetread.reading.conclusion import NOT_READ
+from wetread.reading.joining import Joining
 from wetread.reading.report import Report, Sender
+from wetread.reading.settle import Settle
 from wetread.record import resources
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database, SyncDatabase
@@ -80,6 +85,31 @@ async def test_what_is_critical_goes_ahead_once_and_is_taken_back_with_its_model
     await (await _report(database, blobs))({"run_id": run_id})
     critical, reason, left = await _alerted(database)
     assert (critical, bool(reason), left) == (marked, marked, states)
+
+
+async def test_a_mark_goes_with_its_revision_where_no_model_reads_the_next(
+    database: Database, sync_database: SyncDatabase, blobs: LocalBlobs
+) -> None:
+    put = ReadStudies(database, sync_database, blobs)
+    study = await put.study(PHANTOM, state=StudyState.COMPLETE)
+    await (await _report(database, blobs))({"run_id": await put.run(study, PHANTOM, BLEED, Phase.ACTIVE, "done")})
+    assert (await _alerted(database))[0]
+    async with database.transaction() as conn:
+        [marked] = await studies.sickest(conn, STAFF, 10)
+        await studies.update(conn, replace(marked, state=StudyState.RECEIVING, revision=marked.revision + 1))
+        await conn.execute("UPDATE instance SET noticed = true")
+    work = Work(database, _nobody)
+    await work.open()
+    site = Site(b"k" * 32, {}, "urn:test", ZoneInfo("UTC"))
+    joining = Joining(work, timedelta(days=1), match_on_patient=False)
+    at_once = CompletenessRule(timedelta(0), timedelta(0))
+    settle = Settle(database, work, site, [], {}, joining, at_once, Phase.ACTIVE)
+    assert await settle({"study_id": marked.id, "revision": marked.revision + 1}) is None
+    critical, reason, _ = await _alerted(database)
+    assert (critical, reason) == (False, "")
+    async with database.transaction() as conn:
+        rows = await conn.execute("SELECT body FROM audit_event WHERE kind = 'study-completed'")
+        assert [NOT_READ in row[0] for row in await rows.fetchall()] == [True]
 
 
 async def _reported_after_a_change(
