@@ -99,13 +99,17 @@ async def vouched(
     conn: Connection, issuer: str, subject: str, display_name: str, roles: Iterable[str], fhir_user: str
 ) -> Account:
     """The person whom an identity provider vouches for, made on the first visit, with name and roles as it tells them
-    now. The name is `issuer#subject` (OpenID Connect Core 5.7: only both together name a person), so that no provider
-    can speak for a local person or another's. Look at `disabled_at` before letting them in.
+    now; tokens that were given out count no more where a role is gone. The name is `issuer#subject` (OpenID Connect
+    Core 5.7: only both together name a person), so that no provider can speak for a local person or another's. Look at
+    `disabled_at` before letting them in.
 
     Raises Misconfigured on a role that there is not, InvalidInput on an issuer or subject that is empty or unprintable.
     """
     if not issuer or not subject or not issuer.isprintable() or not subject.isprintable():
         raise InvalidInput("an identity provider names its issuer and a subject")
+    wanted, before = rights.checked(roles), await by_subject(conn, issuer, subject)
+    if before is not None and before.roles - wanted:
+        await revoke(conn, "account", before.name)
     await conn.execute(
         """
         INSERT INTO account (name, display_name, roles, fhir_user, issuer, subject) VALUES (%s, %s, %s, %s, %s, %s)
@@ -115,7 +119,7 @@ async def vouched(
         (
             f"{issuer}#{subject}",
             _display(display_name or subject),
-            sorted(rights.checked(roles)),
+            sorted(wanted),
             _fhir_user(fhir_user),
             issuer,
             subject,

@@ -20,6 +20,9 @@ LONGEST = timedelta(hours=25)
 """No access token that can be revoked lives longer (`access.token_minutes` is a day at most), so no revocation is kept
 longer."""
 _COMMITTED_AFTER_S = 60.0
+_FOR_GOOD = ("token:", "grant:", "session:")
+"""What never opens again ends its tokens whenever they were issued: clocks of machines differ, and a token may be made
+while its grant is being ended."""
 _WHOLE_EVERY_S = 300.0
 
 
@@ -57,7 +60,10 @@ class Revocations:
     def end(self, subjects: Iterable[str], issued_at: float) -> bool:
         """Whether any of these has ended what was issued at that time (seconds since 1970). To the second, so a token
         of the very second of a revocation counts as older."""
-        return any(int(issued_at) <= self._before.get(name, -1.0) for name in subjects)
+        return any(
+            name in self._before and (name.startswith(_FOR_GOOD) or int(issued_at) <= self._before[name])
+            for name in subjects
+        )
 
     async def revoke(self, conn: Connection, kind: Kind, name: str, kept: timedelta = LONGEST) -> None:
         """As `revoke` does, and at once for this process, even before the transaction is committed."""

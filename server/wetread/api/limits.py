@@ -33,7 +33,8 @@ from wetread.domain.reader import Reader
 from wetread.record.export.jobs import Throttled
 
 _MOST_CREDENTIALS = 20_000
-_FORM_BYTES = 16 * 1024
+_FORM_BYTES = 64 * 1024
+"""No door reads a longer one."""
 _NAME_LENGTH = 256
 
 _PROBES = frozenset(
@@ -46,6 +47,8 @@ _PROBES = frozenset(
     }
 )
 _DOORS = ("/login", "/oauth/")
+_PAGES = ("/login", "/oauth/authorize")
+"""Among the doors those of people: what they send back is an answer like any other page's, also where it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,8 @@ class Limits:
         counts, rates = self._counts, self._rates
         if tried is not None:
             counts.require("guesses", rates.guesses, where)
+            if not tried or path.startswith(_PAGES):
+                counts.spend("doors", rates.anonymous, where)
             for name in tried:
                 counts.require("guesses-of-name", rates.guesses_of_name, name)
                 counts.spend("client", rates.client, f"tried:{name}")
@@ -177,10 +182,11 @@ async def _names(scope: Scope, receive: Receive) -> tuple[list[str], Receive]:
         if not message.get("more_body"):
             break
     if len(body) <= _FORM_BYTES:
-        with contextlib.suppress(ValueError):
-            form = dict(parse_qsl(body.decode("ascii"), max_num_fields=100))
-            names += [form[key] for key in ("name", "username", "client_id") if form.get(key)]
-            names += _issuer(form.get("client_assertion", ""))
+        form: dict[str, str] = {}
+        for key, given in parse_qsl(body.decode("ascii", "replace")):
+            form.setdefault(key, given)  # the first counts at the doors, too
+        names += [form[key] for key in ("name", "username", "client_id") if form.get(key)]
+        names += _issuer(form.get("client_assertion", ""))
 
     async def again() -> Message:
         return taken.pop(0) if taken else await receive()

@@ -134,3 +134,34 @@ async def test_what_is_over_is_swept_away_and_what_is_not_stays(module_database:
             await conn.execute("SELECT (SELECT count(*) FROM login_session), (SELECT count(*) FROM seen_assertion)")
         ).fetchone()
     assert counts == (1, 1)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("grant", "g1"), ("session", "ab12"), ("token", "")])
+async def test_what_never_opens_again_ends_a_token_of_a_clock_that_is_ahead(
+    kind: Kind, name: str, module_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, now = tokens_of(tmp_path, Revocations()), time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 20)
+    issued = tokens.issue("ana", "patient/*.rs", (), HOUR, BASIS)
+    async with module_database.transaction() as conn:
+        await tokens.revocations.revoke(conn, kind, name or issued.token_id)
+    assert not is_good(tokens, issued.token)
+
+
+async def test_a_person_who_loses_a_role_at_the_provider_loses_what_apps_were_given(
+    module_database: Database, tmp_path: Path
+) -> None:
+    tokens, issuer = tokens_of(tmp_path, Revocations()), "https://idp.example"
+
+    async def comes_in(*roles: str) -> None:
+        async with module_database.transaction() as conn:
+            await accounts.vouched(conn, issuer, "ida", "Ida", roles, "")
+        async with module_database.statements() as conn:
+            await tokens.revocations.refresh(conn)
+
+    await comes_in("radiologist", "auditor")
+    issued = tokens.issue(f"{issuer}#ida", "user/*.rs", (), HOUR, Basis(account=f"{issuer}#ida"))
+    await comes_in("auditor", "radiologist")
+    assert is_good(tokens, issued.token)
+    await comes_in("radiologist")
+    assert not is_good(tokens, issued.token)

@@ -202,6 +202,30 @@ class TestGuessing:
         statuses = await server.statuses(8, "/oauth/token", form=body)
         assert statuses in ([401] * 6 + [429] * 2, [401] * 3 + [429] * 5)  # where a name can be read, by that
 
+    @pytest.mark.parametrize(
+        "form",
+        [
+            "name=meier&name=other{}&secret=wrong",
+            "name=meier&secret=wrong\u00ff",
+            "name=meier&secret=wrong" + "&x=y" * 200,
+            "name=meier&secret=wrong&x=" + "y" * 40_000,
+        ],
+        ids=["second name", "other bytes", "many fields", "long"],
+    )
+    async def test_at_a_name_cannot_be_hidden_in_the_form(self, server: House, form: str) -> None:
+        answers = [
+            (await server.ask("/login", form=form.format(n), address=f"203.0.113.{n}")).status_code for n in range(5)
+        ]
+        assert answers == [401] * 3 + [429] * 2
+
+    @pytest.mark.parametrize("path", ["/login", "/login/code", "/oauth/authorize", "/oauth/authorize/decision"])
+    async def test_pages_are_sent_forms_by_one_address_so_often(self, server: House, path: str) -> None:
+        answers = [(await server.ask(path, form=f"name=n{n}&secret=right")).status_code for n in range(12)]
+        assert answers == [200] * 10 + [429] * 2
+
+    async def test_a_form_that_names_nobody_counts_by_address(self, server: House) -> None:
+        assert await server.statuses(12, "/oauth/token", form="secret=right") == [200] * 10 + [429] * 2
+
     async def test_the_door_gets_the_whole_form_all_the_same(self, server: House) -> None:
         form = "pad=" + "p" * 100_000 + "&secret=right"
         assert (await server.ask("/login", form=form)).status_code == 200
