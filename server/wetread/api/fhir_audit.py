@@ -50,8 +50,8 @@ class Visit:
 
     def successes(self, what: str = "", patient_ids: Sequence[str] = ()) -> list[AuditEntry]:
         """A row for each patient touched, one where none was."""
-        entry = self._entry(what or self.what, "0")
-        return [replace(entry, patient_id=patient_id) for patient_id in patient_ids] or [entry]
+        entry = self._entry(what or self.what, "0", patient_ids[0] if patient_ids else None)
+        return [entry, *(replace(entry, patient_id=patient_id) for patient_id in patient_ids[1:])]
 
     def entry(self, interaction: str, what: str = "", query: bytes = b"") -> Visit:
         """The visit that one entry of a Bundle makes."""
@@ -63,22 +63,27 @@ class Visit:
         text = error.message if isinstance(error, WetreadError) else "unexpected fault"
         await self.write(conn, [replace(self._entry(self.what, outcome), outcome_text=text)])
 
-    def _entry(self, what: str, outcome: str) -> AuditEntry:
+    def _entry(self, what: str, outcome: str, patient_id: str | None = None) -> AuditEntry:
+        asker = Asker.of(self.reader)
         entities = []
         if what:
             entities.append(Entity(what=what))
         if self.query:
             entities.append(Entity(type_code="2", role_code="24", query=_bounded(self.query)))
-        entry = AuditEntry(
+        return AuditEntry(
             kind=self.interaction,
             action=ACTIONS.get(self.interaction, "E"),
             outcome=outcome,
-            principal="",
+            principal=asker.principal,
+            user=asker.user,
+            client_id=asker.client_id,
+            token_id=asker.token_id,
+            roles=asker.roles,
+            patient_id=patient_id,
             network=self.request.client.host if self.request.client else "",
             entities=tuple(entities),
             request_id=self.request_id,
         )
-        return Asker.of(self.reader).said_of(entry)
 
 
 def _bounded(query: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import ipaddress
 import json
 import re
@@ -32,7 +33,6 @@ _OBSERVER = {"identifier": {"system": "urn:wetread:server", "value": "wetread"},
 
 def audit_event(audit_id: str, recorded: datetime, entry: AuditEntry) -> str:
     """The AuditEvent's JSON text, as it is stored, chained and served."""
-    kind = KINDS[entry.kind]
     instant = recorded.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     meta: dict[str, Any] = {"versionId": "1", "lastUpdated": instant}
     if profiles := balp.profiles(entry):
@@ -43,8 +43,7 @@ def audit_event(audit_id: str, recorded: datetime, entry: AuditEntry) -> str:
         "resourceType": "AuditEvent",
         "id": audit_id,
         "meta": meta,
-        "type": kind.type.as_fhir(),
-        "subtype": [coding.as_fhir() for coding in kind.subtypes],
+        **_coded(entry.kind),
         "action": entry.action,
         "recorded": instant,
         "outcome": entry.outcome,
@@ -65,6 +64,13 @@ def audit_event(audit_id: str, recorded: datetime, entry: AuditEntry) -> str:
         body["entity"] = entities
     text = _encoded(body)
     return _NUL.sub("\\1\ufffd", text) if "\\u0000" in text else text
+
+
+@functools.cache
+def _coded(kind: str) -> dict[str, Any]:
+    """What is the same in all events of a kind."""
+    codings = KINDS[kind]
+    return {"type": codings.type.as_fhir(), "subtype": [coding.as_fhir() for coding in codings.subtypes]}
 
 
 def _agents(entry: AuditEntry) -> list[dict[str, Any]]:
@@ -122,6 +128,7 @@ def _network(address: str) -> dict[str, str]:
     return {"address": re.sub(r":\d+$", "", host), "type": "1"}
 
 
+@functools.cache
 def _concept(coding: Coding) -> dict[str, Any]:
     return {"coding": [coding.as_fhir()]}
 
