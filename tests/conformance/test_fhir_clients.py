@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jwt.algorithms import ECAlgorithm
 from tests.flow.conftest import Hospital, running_hospital
+from tests.smart_apps import Key
+from tests.smart_visitor import add_client
 
 from conformance import supply
 from wetread.demo import peers
@@ -154,15 +157,33 @@ def cohort(wetread: Hospital) -> list[dict[str, Any]]:
     return resources[:-1]
 
 
-def fetched(command: str, folder: Path, wetread: Hospital, environment: dict[str, str], *more: str) -> dict[str, str]:
-    """What smart-fetch wrote: each resource by type and id."""
-    token = folder / "token"
+@pytest.fixture(scope="module")
+def by_key(wetread: Hospital, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """How smart-fetch proves itself as a backend service: its id, and its private key as a JWKS."""
+    key = Key.ec()
+    add_client(wetread, "smart-fetch", "asymmetric", " ".join(f"system/{name}.rs" for name in _TYPES), key)
+    private = {**json.loads(ECAlgorithm.to_jwk(key.private)), "kid": key.kid, "alg": key.algorithm}
+    file = tmp_path_factory.mktemp("key") / "private.jwks"
+    file.write_text(json.dumps({"keys": [{**private, "key_ops": ["sign"]}]}))
+    return ["--smart-client-id", "smart-fetch", "--smart-key", str(file)]
+
+
+@pytest.fixture
+def by_token(wetread: Hospital, tmp_path: Path) -> list[str]:
+    token = tmp_path / "token"
     token.write_text(wetread.token())
+    return ["--bearer-token", str(token)]
+
+
+def fetched(
+    command: str, folder: Path, wetread: Hospital, environment: dict[str, str], proof: list[str], *more: str
+) -> dict[str, str]:
+    """What smart-fetch wrote: each resource by type and id."""
     output = folder / command
     run(
         [
             sys.executable, "-m", "smart_fetch.cli.main", command, str(output),
-            "--fhir-url", f"{wetread.server.url}/fhir", "--bearer-token", str(token), "--verbose",
+            "--fhir-url", f"{wetread.server.url}/fhir", *proof, "--verbose",
             "--type", ",".join(_TYPES), "--no-default-filters", "--no-compression", *more,
         ],
         folder,
@@ -173,18 +194,31 @@ def fetched(command: str, folder: Path, wetread: Hospital, environment: dict[str
 
 
 def test_smart_fetch_gets_the_same_by_bulk_export_and_by_crawling(
-    wetread: Hospital, python_clients: dict[str, str], cohort: list[dict[str, Any]], tmp_path: Path
+    wetread: Hospital,
+    python_clients: dict[str, str],
+    cohort: list[dict[str, Any]],
+    by_key: list[str],
+    by_token: list[str],
+    tmp_path: Path,
 ) -> None:
+    """The Group by a token with the right to it: smart-fetch asks for scopes of what it fetches, no others."""
     numbers = ",".join(f"MRN{n}" for n in range(3))
-    bulk = fetched("bulk", tmp_path, wetread, python_clients, "--group", "fetch-group")
-    crawl = fetched("crawl", tmp_path, wetread, python_clients, "--id-system", _SYSTEM, "--id-list", numbers)
+    chosen = ["--id-system", _SYSTEM, "--id-list", numbers]
+    bulk = fetched("bulk", tmp_path, wetread, python_clients, by_token, "--group", "fetch-group")
+    crawl = fetched("crawl", tmp_path, wetread, python_clients, by_key, *chosen)
     of_the_group = {f"{one['resourceType']}/{one['id']}" for one in cohort if one["id"][6] in "012"}
     assert set(bulk) == of_the_group
     assert crawl == bulk
 
 
+@pytest.mark.parametrize("proof", ["by_key", "by_token"])
 def test_smart_fetch_exports_the_whole_system(
-    wetread: Hospital, python_clients: dict[str, str], cohort: list[dict[str, Any]], tmp_path: Path
+    wetread: Hospital,
+    python_clients: dict[str, str],
+    cohort: list[dict[str, Any]],
+    proof: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    found = fetched("bulk", tmp_path, wetread, python_clients)
+    found = fetched("bulk", tmp_path, wetread, python_clients, request.getfixturevalue(proof))
     assert {f"{one['resourceType']}/{one['id']}" for one in cohort} <= set(found)
