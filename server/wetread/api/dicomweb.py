@@ -1,7 +1,8 @@
 """DICOMweb (PS3.18): STOW-RS stores, QIDO-RS finds, WADO-RS gives back. Mounted at `/dicom-web`.
 
 An instance is given back in the transfer syntax that it was received in; nothing is transcoded. Reading needs `r` on
-ImagingStudy, storing `c`. Blobs are read and headers parsed in threads.
+ImagingStudy, storing `c` on all of the type; a token for a part of it (a patient's) needs `s` to find, and is shown the
+studies whose ImagingStudy it opens. Blobs are read and headers parsed in threads.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from wetread.errors import (
     UnsupportedMedia,
     WetreadError,
 )
+from wetread.reading.studies import open_to
 from wetread.record.audit import audit
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database
@@ -65,7 +67,7 @@ def router(
     async def reading(request: Request, kind: str) -> Reader:
         """Who asks; their access is on record before anything is given."""
         reader = await authenticate(request)
-        reader.require("r", "ImagingStudy")
+        reader.require_some("r", "ImagingStudy")
         async with database.transaction() as conn:
             await audit.write(conn, access(request, reader, kind, "R"))
         return reader
@@ -127,10 +129,11 @@ def router(
 
     async def search(request: Request, level: Level, **path: str) -> Response:
         reader = await reading(request, "instance-queried")
+        part = open_to(reader, "r" if reader.may("r", "ImagingStudy") else "rs")
         matches, warnings = _matches(request, path)
         limit, offset = _paging(request)
         async with database.transaction() as conn:
-            found = await find(conn, reader, level, matches, limit=limit, offset=offset)
+            found = await find(conn, reader, level, matches, limit=limit, offset=offset, part=part)
         root = _root(request)
         headers = {"Warning": f'299 wetread "{"; ".join(warnings)}"'} if warnings else {}
         return _json([answer(one, level, root) for one in found], 200, headers)
@@ -164,7 +167,7 @@ def router(
     async def wanted(request: Request, *uids: str) -> tuple[Blob, ...]:
         reader = await reading(request, "instance-accessed")
         async with database.transaction() as conn:
-            found = await blobs_of(conn, reader, *uids)
+            found = await blobs_of(conn, reader, *uids, part=open_to(reader, "r"))
         if not found:
             raise NotFound("no such study, series or instance here")
         return found

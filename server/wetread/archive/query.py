@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 from wetread.archive.instances import facts_of
 from wetread.domain.reader import Reader
@@ -128,16 +128,33 @@ KEYS: dict[str, tuple[Level, str, Callable[[str, str], _Condition]]] = {
 """The matching keys of PS3.18 tables 10.6.1-5 that the index can answer: level, expression, kind of matching."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which studies a reader may see, where that is not all: SQL for a set of Study Instance UIDs, with its arguments.
+
+    Made by who knows whose a study is (`reading.studies.open_to`)."""
+
+    sql: LiteralString
+    args: tuple[Any, ...]
+
+
 async def find(
-    conn: Connection, reader: Reader, level: Level, matches: Sequence[Match], *, limit: int, offset: int = 0
+    conn: Connection,
+    reader: Reader,
+    level: Level,
+    matches: Sequence[Match],
+    *,
+    limit: int,
+    offset: int = 0,
+    part: Part | None = None,
 ) -> tuple[Found, ...]:
     """What matches all keys, in an order that paging can rely on. An empty value matches anything.
 
     A study is found where one of its instances matches, latest study first; a series or instance by its number. Raises
-    InvalidInput for a value that is not of its key's kind, Forbidden.
+    InvalidInput for a value that is not of its key's kind, Forbidden where the reader may not see all studies and no
+    `part` is given.
     """
-    reader.require("r", "ImagingStudy")
-    where, values = ["true"], []
+    where, values = _within(reader, part)
     for match in matches:
         _, expression, kind = KEYS[match.keyword]
         if match.value.strip("*") == "":
@@ -203,10 +220,16 @@ async def blobs_of(
     study_instance_uid: str,
     series_instance_uid: str | None = None,
     sop_instance_uid: str | None = None,
+    *,
+    part: Part | None = None,
 ) -> tuple[Blob, ...]:
-    """The instances of a study, of one of its series, or the one instance, by series and instance number."""
-    reader.require("r", "ImagingStudy")
-    where, values = ["study_instance_uid = %s"], [study_instance_uid]
+    """The instances of a study, of one of its series, or the one instance, by series and instance number.
+
+    `part` is as for `find`.
+    """
+    where, values = _within(reader, part)
+    where.append("study_instance_uid = %s")
+    values.append(study_instance_uid)
     for column, uid in (("series_instance_uid", series_instance_uid), ("sop_instance_uid", sop_instance_uid)):
         if uid is not None:
             where.append(f"{column} = %s")
@@ -218,3 +241,11 @@ async def blobs_of(
         values,
     )
     return tuple(Blob(*row) for row in await rows.fetchall())
+
+
+def _within(reader: Reader, part: Part | None) -> tuple[list[str], list[Any]]:
+    """The first of the conditions, with its arguments. Raises Forbidden."""
+    if part is None:
+        reader.require("r", "ImagingStudy")
+        return ["true"], []
+    return [f"study_instance_uid IN ({part.sql})"], list(part.args)

@@ -10,12 +10,15 @@ from typing import Any, LiteralString
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from wetread.archive.query import Part
 from wetread.domain.identity import PatientIdentity
 from wetread.domain.reader import Reader
 from wetread.domain.study import Arrived, MatchState, StudyState
 from wetread.errors import NotFound
 from wetread.reading.orders import IDENTITY
 from wetread.record.audit import audit
+from wetread.record.compartment import visible
+from wetread.record.condition import all_of
 from wetread.store.database import Connection
 
 
@@ -97,6 +100,23 @@ async def by_uid(conn: Connection, reader: Reader, study_instance_uid: str) -> S
     if found is None:
         raise NotFound("no study has this UID")
     return found
+
+
+def open_to(reader: Reader, letters: str) -> Part | None:
+    """The studies whose ImagingStudy the reader's scopes open to each of these interactions, for the archive.
+
+    None where they open all. Raises Forbidden where they open none.
+    """
+    if all(reader.may(letter, "ImagingStudy") for letter in letters):
+        return None
+    for letter in letters:
+        reader.require_some(letter, "ImagingStudy")
+    seen = all_of([visible(reader, "ImagingStudy", letter) for letter in letters])
+    sql: LiteralString = (
+        "SELECT s.study_instance_uid FROM study s JOIN resource r ON r.resource_type = 'ImagingStudy' AND r.id = s.id"
+        " WHERE NOT r.deleted AND (" + seen.sql + ")"
+    )
+    return Part(sql, seen.args)
 
 
 async def uid_of(conn: Connection, study_id: str) -> str:

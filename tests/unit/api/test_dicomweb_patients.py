@@ -1,0 +1,145 @@
+"""A token of one patient, or of a part of the studies, finds and gets the images of these and of no other."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pydicom
+import pytest
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wetread.api import dicomweb, problem
+from wetread.archive import instances
+from wetread.domain.identity import PatientIdentity
+from wetread.domain.priority import Priority
+from wetread.domain.reader import Reader
+from wetread.domain.study import MatchState, StudyState
+from wetread.errors import WetreadError
+from wetread.reading import studies
+from wetread.reading.studies import Study
+from wetread.record import resources
+from wetread.store.blobs import LocalBlobs
+from wetread.store.database import Database
+from wetread.wire import dicom
+
+from .scoped import reader, token
+
+MR = (Path(__file__).parents[2] / "data/dicom/syntaxes/MR_small.dcm").read_bytes()
+OWN, OTHER = "1.2.3.1", "1.2.3.2"
+DCM = "http://dicom.nema.org/resources/ontology/DCM"
+
+
+def image(study: str) -> bytes:
+    dataset = pydicom.dcmread(io.BytesIO(MR))
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, f"{study}.1"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{study}.1.1"
+    file = io.BytesIO()
+    dataset.save_as(file)
+    return file.getvalue()
+
+
+async def arrived(database: Database, blobs: LocalBlobs, uid: str, patient: str, modality: str) -> None:
+    file, at = image(uid), datetime.now(UTC)
+    study = Study(
+        study_instance_uid=uid, id=f"study-{patient}", state=StudyState.READ, revision=1, patient_id=patient,
+        identity=PatientIdentity(), accession_number="", accession_issuer="", modalities=(modality,), description="",
+        study_date="", service_request_id=None, task_id="t", match_state=MatchState.NONE, match_reason="",
+        candidates=(),
+        first_at=at, last_at=at, instance_count=1, expected_count=None, declared_complete=False, completed_at=at,
+        completed_why="", priority=Priority.ROUTINE, critical=False, critical_reason="", error=None,
+    )  # fmt: skip
+    content = {
+        "resourceType": "ImagingStudy",
+        "id": study.id,
+        "status": "available",
+        "subject": {"reference": f"Patient/{patient}"},
+        "series": [{"uid": f"{uid}.1", "modality": {"system": DCM, "code": modality}}],
+    }
+    async with database.transaction() as conn:
+        await instances.store_async(conn, blobs, dicom.facts(file), file, source="test")
+        await studies.insert(conn, study)
+        await resources.put(conn, content)
+
+
+@pytest.fixture
+async def web(database: Database, blobs: LocalBlobs) -> AsyncIterator[httpx.AsyncClient]:
+    await arrived(database, blobs, OWN, "p1", "MR")
+    await arrived(database, blobs, OTHER, "p2", "CT")
+
+    async def authenticate(request: Request) -> Reader:
+        patient, _, scopes = request.headers["authorization"].removeprefix("Bearer [").partition("]")
+        return reader(scopes, patient)
+
+    app = FastAPI()
+    app.include_router(dicomweb.router(database, blobs, authenticate))
+
+    @app.exception_handler(WetreadError)
+    async def on_error(request: Request, error: WetreadError) -> Response:
+        return problem.problem(error)
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://wetread.example/dicom-web") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "rights",
+    [
+        token("patient/*.rs", "p1"),
+        token("patient/ImagingStudy.rs?modality=MR,CT", "p1"),
+        token("system/ImagingStudy.rs?modality=MR"),
+    ],
+)
+async def test_the_studies_of_the_part_are_found_and_given_and_no_others(
+    web: httpx.AsyncClient, rights: dict[str, str]
+) -> None:
+    for path in (
+        "/studies",
+        "/series",
+        "/instances",
+        "/studies?PatientID=*",
+        f"/studies?StudyInstanceUID={OWN},{OTHER}",
+    ):
+        answer = await web.get(path, headers=rights)
+        assert [study["0020000D"]["Value"] for study in answer.json()] == [[OWN]], path
+    assert (await web.get(f"/studies/{OTHER}/series", headers=rights)).json() == []
+    for path in ("", "/metadata", "/series/{0}.1", "/series/{0}.1/instances/{0}.1.1", "/series/{0}.1/metadata"):
+        assert (await web.get(f"/studies/{OWN}" + path.format(OWN), headers=rights)).status_code == 200, path
+        hidden = await web.get(f"/studies/{OTHER}" + path.format(OTHER), headers=rights)
+        unknown = await web.get("/studies/9.9" + path.format("9.9"), headers=rights)
+        assert hidden.status_code == unknown.status_code == 404
+        assert hidden.content == unknown.content
+    mixed = await web.get(f"/studies/{OWN}/series/{OTHER}.1", headers=rights)
+    assert mixed.status_code == 404
+
+
+async def test_a_token_to_read_does_not_find(web: httpx.AsyncClient) -> None:
+    read = token("patient/ImagingStudy.r", "p1")
+    assert (await web.get("/studies", headers=read)).status_code == 403
+    assert (await web.get(f"/studies/{OWN}", headers=read)).status_code == 200
+    assert (await web.get("/studies", headers=token("patient/Observation.rs", "p1"))).status_code == 403
+
+
+async def test_images_are_stored_by_who_may_store_any(web: httpx.AsyncClient) -> None:
+    headers = {
+        **token("patient/*.cruds", "p1"),
+        "content-type": 'multipart/related; type="application/dicom"; boundary=b',
+    }
+    assert (await web.post("/studies", content=b"--b--", headers=headers)).status_code == 403
+
+
+async def test_what_was_taken_from_the_patient_is_not_given_any_more(
+    web: httpx.AsyncClient, database: Database
+) -> None:
+    own = token("patient/*.rs", "p1")
+    async with database.transaction() as conn:
+        version = await resources.read(conn, reader("system/*.r"), "ImagingStudy", "study-p1")
+        await resources.put(conn, {**version.resource(), "subject": {"reference": "Patient/p2"}})
+    assert (await web.get("/studies", headers=own)).json() == []
+    assert (await web.get(f"/studies/{OWN}", headers=own)).status_code == 404
