@@ -41,10 +41,19 @@ def wanted(request: Request) -> str:
     return str(found)
 
 
+def name_in_form(request: Request, format_: str) -> None:
+    """Takes the `_format` of a form, which counts as if it stood in the URL. Raises NotAcceptable."""
+    request.scope[_FOUND] = _of_name(format_)
+
+
 def _named(request: Request) -> str:
     """By `_format`; empty where there is none."""
     if not request.scope["query_string"] or (format_ := request.query_params.get("_format")) is None:
         return ""
+    return _of_name(format_)
+
+
+def _of_name(format_: str) -> str:
     name = format_.split(";")[0].strip().lower().replace(" ", "+")
     if name == "json" or name in JSON_NAMES:
         return JSON

@@ -59,7 +59,10 @@ async def form(request: Request, limit_bytes: int) -> tuple[list[tuple[str, str]
     if name != _FORM:
         raise UnsupportedMedia(f"send Content-Type: {_FORM}", location="http.Content-Type")
     text = await _text(request, min(limit_bytes, _LONGEST_FORM_BYTES))
-    return _pairs(text), text.encode()
+    pairs = _pairs(text)
+    if "_format" in dict(pairs):
+        fhir_format.name_in_form(request, dict(pairs)["_format"])
+    return pairs, text.encode()
 
 
 async def _text(request: Request, limit_bytes: int) -> str:

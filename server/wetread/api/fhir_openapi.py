@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wetread import __version__
-from wetread.api.fhir_outcome import MEDIA_TYPE
+from wetread.api.fhir_format import JSON, XML
 from wetread.record import patch
 from wetread.record.search.parameters import resource_types
 
@@ -140,11 +140,11 @@ def _body(path: str, method: str) -> dict[str, Any]:
         case "PATCH":
             return {
                 patch.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Patch"}},
-                MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Parameters"}},
+                **_in_each_form("Parameters"),
             }
         case "POST" | "PUT":
             schema = "Resource" if path else "Bundle"
-            return {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+            return _in_each_form(schema)
     return {}
 
 
@@ -160,5 +160,8 @@ def _successes(method: str) -> dict[str, str]:
 
 
 def _failure(text: str) -> dict[str, Any]:
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/OperationOutcome"}}}
-    return {"description": text, "content": content}
+    return {"description": text, "content": _in_each_form("OperationOutcome")}
+
+
+def _in_each_form(schema: str) -> dict[str, Any]:
+    return {form: {"schema": {"$ref": f"#/components/schemas/{schema}"}} for form in (JSON, XML)}

@@ -102,6 +102,7 @@ async def _finished(request: Request, answer: Response) -> Response:
         answer.headers["Content-Length"] = str(len(answer.body))
     if request.method == "HEAD" and isinstance(body, bytes):
         answer.body = b""  # the length stays that of what GET would give (RFC 9110 9.3.2)
+    answer.headers.add_vary_header("Accept")
     if request_id := getattr(request.state, "request_id", ""):
         answer.headers["X-Request-Id"] = request_id
     return answer

@@ -149,3 +149,31 @@ async def test_too_many_parameters_are_refused(client: httpx.AsyncClient) -> Non
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = await client.post("Patient/_search", content="&".join(["name=x"] * 1001), headers=form)
     assert (answer.status_code, answer.json()["issue"][0]["code"]) == (413, "too-long")
+
+
+async def test_a_format_in_the_form_counts_as_one_in_the_url(client: httpx.AsyncClient) -> None:
+    answer = await client.post("Patient/_search", data={"_id": "p1", "_format": "xml"})
+    assert answer.headers["content-type"].startswith("application/fhir+xml")
+    assert "<Bundle xmlns" in answer.text
+    assert (await client.post("Patient/_search", data={"_format": "ttl"})).status_code == 406
+
+
+@pytest.mark.parametrize("path", ["Patient/p1", "Patient?_id=p1", "Patient/none", "metadata"])
+async def test_caches_are_told_that_the_form_depends_on_what_was_accepted(client: httpx.AsyncClient, path: str) -> None:
+    assert "Accept" in (await client.get(path)).headers["vary"]
+
+
+@pytest.mark.parametrize("count", ["_summary=count", "_count=0"])
+async def test_a_count_tells_what_it_ignored(client: httpx.AsyncClient, count: str) -> None:
+    found = (await client.get(f"Patient?{count}&bogus=1&_id=p1")).json()
+    assert found["total"] == 1
+    assert "bogus" not in found["link"][0]["url"]
+    [told] = found["entry"]
+    assert (told["search"]["mode"], told["resource"]["issue"][0]["expression"]) == ("outcome", ["http.bogus"])
+    assert "entry" not in (await client.get(f"Patient?{count}&_id=p1")).json()
+
+
+async def test_the_openapi_document_tells_both_forms(client: httpx.AsyncClient) -> None:
+    described = (await client.get("openapi.json")).json()
+    body = described["paths"]["/{type}"]["post"]["requestBody"]["content"]
+    assert {"application/fhir+json", "application/fhir+xml"} <= set(body)

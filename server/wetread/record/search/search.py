@@ -110,7 +110,7 @@ async def _search(
     url = f"{base_url}/{path}" if path else base_url
     if plan.only_count:
         counted = await _total(conn, where)
-        return SearchSet(searchset.bundle([], counted, [plan.link("self", url, "")]), ())
+        return SearchSet(searchset.bundle(_told(plan), counted, [plan.link("self", url, "")]), ())
 
     began = datetime.now(UTC)
     cursor = None
@@ -132,12 +132,17 @@ async def _search(
         lambda: [
             *(searchset.entry(m.version, base_url, "match", plan.summary, plan.elements) for m in matches),
             *(searchset.entry(i.version, base_url, "include", plan.summary, qualified) for i in included),
-            *searchset.told(("not-supported", reason, f"http.{name}") for name, reason in plan.ignored),
+            *_told(plan),
         ],
     )
     total = await _asked_total(conn, where, plan, None if more or cursor else len(matches))
     patient_ids = dict.fromkeys(patient_id for each in (*matches, *included) for patient_id in each.patient_ids)
     return SearchSet(searchset.bundle(entries, total, links), tuple(patient_ids))
+
+
+def _told(plan: Plan) -> list[str]:
+    """What was ignored."""
+    return searchset.told(("not-supported", reason, f"http.{name}") for name, reason in plan.ignored)
 
 
 async def _with_includes(
