@@ -46,14 +46,20 @@ DOORS = (
     ("GET", "/api/models"),
     ("GET", f"/api/runs/{SOME}/picture"),
     ("POST", "/api/governance/models/cxr-pneumonia-peds/phase"),
+    ("POST", f"/api/runs/{SOME}/reveal"),
+    ("POST", "/api/governance/models/cxr-pneumonia-peds/display"),
     ("GET", "/api/governance/phases"),
     ("GET", "/api/governance/silent/cxr-pneumonia-peds"),
+    ("GET", "/api/audit/checkpoints"),
     ("GET", "/metrics"),
 )
 BODIES = {
     f"/api/studies/{SOME}/resolve": {"service_request_id": None, "reason": "x"},
     "/api/governance/models/cxr-pneumonia-peds/phase": {"phase": "active", "reason": "x"},
+    "/api/governance/models/cxr-pneumonia-peds/display": {"display": "on-request", "reason": "x"},
 }
+PUBLIC = {"/api/audit/keys"}
+"""With them anybody can verify a checkpoint."""
 OPEN_TO_ANY_TOKEN = {"/metrics"}
 """Counts without patients: any token of the site reads them."""
 
@@ -87,7 +93,11 @@ def test_every_staff_route_is_one_of_these_doors(hospital: Hospital) -> None:
         schema = client.get("/api/openapi.json").json()
     staff = {path for path in schema["paths"] if path.startswith("/api/")}
     known = {path.replace(SOME, "{}").replace("cxr-pneumonia-peds", "{}").replace("/1/", "/{}/") for _, path in DOORS}
-    assert {re.sub(r"\{\w+\}", "{}", path) for path in staff} <= known
+    assert {re.sub(r"\{\w+\}", "{}", path) for path in staff} <= known | PUBLIC
+
+
+def test_public_keys_are_public(hospital: Hospital) -> None:
+    assert all("d" not in key for key in _ask(hospital, "GET", "/api/audit/keys", None).json()["keys"])
 
 
 def test_expired_forged_and_foreign_tokens_open_nothing(hospital: Hospital) -> None:

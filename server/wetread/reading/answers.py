@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from wetread.domain.reader import Reader
 from wetread.domain.study import MatchState
-from wetread.errors import NotFound
+from wetread.errors import Forbidden, NotFound
 from wetread.governance import display
 from wetread.reading import runs, studies
 from wetread.reading.joining import DECIDING_ROLES
@@ -21,9 +21,16 @@ ON_REQUEST = "shown on request"
 """What stands in the place of words that would tell a concealed finding."""
 
 
+def may_see_results(reader: Reader) -> bool:
+    """Whether the reader may see results at all: what stands on the FHIR face is no more open elsewhere."""
+    return reader.may("r", "Observation") and reader.may("r", "DiagnosticReport")
+
+
 def has_visible_answer(run: Run, study: Study, reader: Reader) -> bool:
     """Whether this reader may see what the run said: never of a silent run, and of one whose match to an order is in
     doubt only who may resolve it."""
+    if not may_see_results(reader):
+        return False
     if run.reading is None or not run.phase.is_released or run.state not in ("done", "held", "reported"):
         return False
     return not is_held(run, study) or bool(reader.roles & DECIDING_ROLES)
@@ -41,7 +48,10 @@ async def concealed(conn: Connection, reader: Reader, found: Iterable[Run]) -> f
 
 
 async def without_concealed(conn: Connection, reader: Reader, found: Sequence[Study]) -> list[Study]:
-    """The studies, each without the words for what made it critical where a finding of it is concealed."""
+    """The studies, each without the words for what made it critical where a finding of it is concealed, or no result
+    is for this reader."""
+    if not may_see_results(reader):
+        return [replace(study, critical_reason="") for study in found]
     critical = [study.study_instance_uid for study in found if study.critical]
     answered = await runs.answered_of_studies(conn, critical) if critical else []
     kept = await concealed(conn, reader, answered)
@@ -52,8 +62,14 @@ async def without_concealed(conn: Connection, reader: Reader, found: Sequence[St
 async def reveal(conn: Connection, reader: Reader, run_id: str) -> Study:
     """Shows a run's findings to this reader from now on, and records it; gives the study of the run.
 
-    Raises NotFound where there is nothing that this reader could be shown, Forbidden.
+    Raises NotFound where there is nothing that this reader could be shown, Forbidden, also for an app: a person asks
+    for themselves.
     """
+    if reader.client_id not in (None, reader.principal):
+        raise Forbidden(
+            "an app cannot ask for findings in a person's name; they are asked for on the page of the study"
+        )
+    reader.require("r", "ImagingStudy")
     run = await runs.by_id(conn, run_id)
     if run is None:
         raise NotFound("no run with an answer has this id")

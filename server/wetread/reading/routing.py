@@ -23,16 +23,26 @@ _TESTS = {"any_of", "none_of", "matches", "at_least", "at_most"}
 
 
 def load(shipped: Path, overlay: Path | None, models: Sequence[str]) -> tuple[RoutingRule, ...]:
-    """The site's `routing.yaml` where there is one, else the shipped one. Raises Misconfigured naming file and key."""
+    """The site's `routing.yaml` where there is one, else the shipped one, as far as its models are installed.
+
+    Raises Misconfigured naming file and key.
+    """
     site = overlay / "routing.yaml" if overlay else None
-    file = site if site is not None and site.exists() else shipped / "routing.yaml"
+    is_site = site is not None and site.exists()
+    file = site if site is not None and is_site else shipped / "routing.yaml"
     try:
         content = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise Misconfigured(f"{file}: cannot be read as YAML") from error
     if not isinstance(content, dict) or not isinstance(content.get("rules"), list):
         raise Misconfigured(f"{file}: expected a list under the key 'rules'")
-    return tuple(_rule(file, number, body, models) for number, body in enumerate(content["rules"], 1))
+    rules = content["rules"] if is_site else _installed(content["rules"], models)
+    return tuple(_rule(file, number, body, models) for number, body in enumerate(rules, 1))
+
+
+def _installed(rules: Sequence[Any], models: Sequence[str]) -> list[Any]:
+    kept = [{**rule, "models": [name for name in rule["models"] if name in models]} for rule in rules]
+    return [rule for rule in kept if rule["models"]]
 
 
 def _rule(file: Path, number: int, body: Any, models: Sequence[str]) -> RoutingRule:

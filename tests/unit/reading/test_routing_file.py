@@ -26,6 +26,11 @@ def test_a_sites_file_takes_the_place_of_the_shipped_one(tmp_path: Path) -> None
     assert (rule.name, rule.when[0].any_of) == ("rule 1", ("DX",))
 
 
+def test_the_shipped_rules_ask_only_models_that_are_installed() -> None:
+    assert {model for rule in load(SHIPPED, None, MODELS[:1]) for model in rule.models} == set(MODELS[:1])
+    assert load(SHIPPED, None, ["a-sites-own"]) == ()
+
+
 def test_an_overlay_without_routing_leaves_the_shipped_rules(tmp_path: Path) -> None:
     assert load(SHIPPED, tmp_path, MODELS) == load(SHIPPED, None, MODELS)
 
