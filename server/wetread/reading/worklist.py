@@ -45,7 +45,8 @@ async def entries(conn: Connection, reader: Reader, limit: int) -> list[Worklist
     """
     found = await studies.sickest(conn, reader, limit)
     found = await answers.without_concealed(conn, reader, found)
-    answered = await runs.answered_of_studies(conn, [study.study_instance_uid for study in found])
+    uids = [study.study_instance_uid for study in found] if answers.may_see_results(reader) else []
+    answered = await runs.answered_of_studies(conn, uids)
     concealed = await answers.concealed(conn, reader, answered)
     of_study: dict[str, list[Run]] = {}
     for run in answered:
@@ -102,7 +103,7 @@ def reason(study: Study) -> str:
     """Why the study stands where it stands, and what keeps it from going on."""
     parts = []
     if study.critical:
-        parts.append(f"critical: {study.critical_reason}")
+        parts.append(f"critical: {study.critical_reason}" if study.critical_reason else "critical")
     if study.priority > Priority.ROUTINE:
         parts.append(f"ordered {Priority(study.priority).name}")
     if study.match_state is MatchState.HELD:

@@ -8,9 +8,10 @@ import httpx
 import pytest
 from tests.read_studies import BLEED, FILM, PHANTOM, PNEUMONIA, ReadStudies, Site
 
-from wetread.domain.reader import Reader
+from wetread.domain.reader import Reader, Scope
 from wetread.errors import Forbidden
 from wetread.governance.display import Display, change_display
+from wetread.reading import answers
 from wetread.store.database import Database
 
 COMMITTEE = Reader("committee", roles=frozenset({"governance"}))
@@ -92,3 +93,30 @@ async def test_how_findings_are_shown_is_the_committees_to_say(database: Databas
             await change_display(
                 conn, Reader("x", roles=frozenset({"radiologist"})), PNEUMONIA, Display.ON_REQUEST, "mine"
             )
+
+
+@pytest.mark.usefixtures("on_request")
+async def test_no_app_asks_in_a_persons_name(ward: ReadStudies) -> None:
+    _, run_id = await critical(ward)
+    everything = (Scope.parse("user/*.rs"),)
+    async with ward.database.transaction() as conn:
+        with pytest.raises(Forbidden):
+            await answers.reveal(conn, Reader("dr-demo", everything, client_id="viewer"), run_id)
+        assert (await answers.reveal(conn, Reader("viewer", everything, client_id="viewer"), run_id)).critical
+
+
+async def test_what_a_model_said_is_not_for_who_may_read_images_only(
+    ward: ReadStudies, visitor: httpx.AsyncClient, console: Site
+) -> None:
+    study_id, run_id = await critical(ward)
+    for scope, is_shown in (
+        ("system/ImagingStudy.rs", False),
+        ("system/ImagingStudy.rs system/Observation.rs", False),
+        ("system/ImagingStudy.rs system/Observation.rs system/DiagnosticReport.rs", True),
+    ):
+        headers = {"Authorization": f"Bearer {console.token(scope=scope)}"}
+        for path in ("/worklist", f"/worklist/{study_id}"):
+            answer = await visitor.get(path, headers=headers)
+            assert (answer.status_code, WORDS in answer.text) == (200, is_shown), (scope, path)
+        picture = await visitor.get(f"/api/runs/{run_id}/picture", headers=headers)
+        assert (picture.status_code == 404) != is_shown

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.subscription import Subscription
 
+from wetread.access import accounts, clients, registration
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Forbidden
@@ -469,3 +471,23 @@ async def test_what_happened_before_the_handshake_is_not_told(server: Server, si
         await _until_outcomes(server, ["delivered"])
     [received] = sink.received
     assert _told(received)["notification-event"][0]["focus"] == {"reference": f"{BASE}/Task/after"}
+
+
+@pytest.mark.parametrize("principal", ["ehr", "ana"])
+async def test_nothing_is_sent_for_who_is_shut_out(server: Server, sink: Sink, principal: str) -> None:
+    wanted = registration.checked(name="EHR", kind="symmetric", scope="system/*.rs", grant_types=["client_credentials"])
+    async with server.database.transaction() as conn:
+        await clients.add(conn, "ehr", wanted)
+        await accounts.add(conn, "ana", "Ana", ["administrator"])
+    owner = replace(CLIENT, principal=principal, client_id="ehr")
+    async with server.running():
+        subscription_id = await server.subscribe(_form(sink.url), owner)
+        await _until_status(server, subscription_id, "active")
+        await server.put(_task("t1"))
+        await _until_outcomes(server, ["delivered"])
+        async with server.database.transaction() as conn:
+            await (clients.disable(conn, "ehr") if principal == "ehr" else accounts.disable(conn, "ana"))
+        await server.put(_task("t2"))
+        await _until_outcomes(server, ["delivered", "dropped"])
+    assert _numbers(sink) == ["1"]
+    assert len(await server.audits("access-denied")) == 1

@@ -21,6 +21,7 @@ from wetread.domain.reader import Reader
 from wetread.errors import Forbidden, InvalidInput, NotFound, StoreUnavailable, WetreadError
 from wetread.record import resources
 from wetread.record.audit import audit
+from wetread.record.compartment import patients_named
 from wetread.store.database import Connection
 
 _FORM = "application/x-www-form-urlencoded"
@@ -108,7 +109,10 @@ async def _begin(conn: Connection, reader: Reader, authority: Authority, wish: L
     named += [_parts(member["reference"]) for member in told.get("fhirContext", ()) if "reference" in member]
     for resource_type, resource_id in named:
         if resource_id:
-            await resources.read(conn, reader, resource_type, resource_id)
+            read = await resources.read(conn, reader, resource_type, resource_id)
+            whose = patients_named(read.resource())
+            if wish.patient and whose and wish.patient not in whose:
+                raise InvalidInput(f"the {resource_type} is of another patient than the one of this launch")
     value = await launches.begin(conn, client.client_id, wish.user or None, told)
     return {"launch": value, "iss": authority.fhir_base, "launch_url": _address(client, authority, value)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -49,9 +49,23 @@ class State:
         return Channel(**{**self.channel, "headers": headers})
 
 
+async def owner_is_open(conn: Connection, owner: Mapping[str, Any]) -> bool:
+    """Whether neither the person nor the client that created a subscription is disabled."""
+    names = [owner["principal"], owner.get("client_id") or ""]
+    shut = await conn.execute(
+        """
+        SELECT FROM client WHERE client_id = ANY (%s) AND disabled_at IS NOT NULL
+        UNION ALL SELECT FROM account WHERE name = ANY (%s) AND disabled_at IS NOT NULL
+        """,
+        (names, names),
+    )
+    return shut.rowcount == 0
+
+
 def owner_row(reader: Reader) -> dict[str, Any]:
     return {
         "principal": reader.principal,
+        "client_id": reader.client_id,
         "scopes": [str(scope) for scope in reader.scopes],
         "roles": sorted(reader.roles),
         "patient_id": reader.patient_id,

@@ -198,14 +198,15 @@ class Subscriptions:
     async def due(self, conn: Connection, subscription_id: str, number: int) -> Delivery | None:
         """The event notification that is due; None where it was settled, or the subscription is not active.
 
-        The client's rights are asked again: what it may no longer read is dropped, on record.
+        The client's rights are asked again: what it may no longer read is dropped, on record; all where it is disabled.
         """
         state = await rows.state_of(conn, subscription_id)
         pending = await rows.events_of(conn, subscription_id, number, number, only_pending=True, limit=1)
         if state is None or state.status != "active" or not pending:
             return None
         [event] = pending
-        if not await _may_see(conn, state.reader, event, event.body):
+        is_open = await rows.owner_is_open(conn, state.owner)
+        if not is_open or not await _may_see(conn, state.reader, event, event.body):
             await self._drop(conn, state, number, event)
             return None
         patients = rows.patients_of(event) if state.channel["content"] != "empty" else ()

@@ -170,3 +170,24 @@ async def test_a_launch_carries_the_study_as_fhir_context(site: Site) -> None:
     )
     assert (given["patient"], given["fhirContext"], given["intent"]) == ("pat1", context, "urn:wet-read")
     assert given["scope"] == "launch launch/imagingstudy patient/ImagingStudy.rs"
+
+
+async def test_a_launch_mixes_no_two_patients(site: Site) -> None:
+    for one in ("one", "two"):
+        await site.put(resourceType="Patient", id=one)
+        await site.put(
+            resourceType="Encounter",
+            id=f"visit-{one}",
+            status="planned",
+            subject={"reference": f"Patient/{one}"},
+            **{"class": {"code": "AMB"}},
+        )
+        await site.put(
+            resourceType="ImagingStudy", id=f"study-{one}", status="available", subject={"reference": f"Patient/{one}"}
+        )
+    app = await site.register()
+    wish = {"client_id": app.client_id, "patient": "one"}
+    for of, expected in (("one", 201), ("two", 400)):
+        for what in ({"encounter": f"visit-{of}"}, {"fhirContext": [{"reference": f"ImagingStudy/study-{of}"}]}):
+            answer = await site.http.post("/oauth/launch", json={**wish, **what}, headers=site.operator())
+            assert answer.status_code == expected, (what, answer.text)
