@@ -363,6 +363,20 @@ def test_profiles_that_name_each_other_twice_are_judged_within_a_budget() -> Non
     assert found[0].severity == "warning"
 
 
+def test_many_items_against_many_slices_are_judged_within_the_budget() -> None:
+    slices: list[dict[str, Any]] = []
+    for n in range(300):
+        slices += [
+            {"id": f"Observation.component:s{n}", "sliceName": f"s{n}", "min": 0},
+            {"id": f"Observation.component:s{n}.code.coding.code", "fixedCode": f"{n}-x"},
+        ]
+    by_code = {"discriminator": [{"type": "value", "path": "code"}], "rules": "open"}
+    many = profile("many", {"id": "Observation.component", "slicing": by_code}, *slices)
+    content = observation(component=[component(f"{n}-0", valueInteger=1) for n in range(2000)])
+    found = check_profile(content, SITE + "many", known(many))
+    assert found[0].code == "too-costly"
+
+
 async def test_what_a_resource_claims_and_extends_is_judged_where_it_is_known(module_database: Database) -> None:
     weight = observation(meta={"profile": [BASE + "bodyweight", "https://nobody.example/StructureDefinition/x"]})
     place = {"resourceType": "Patient", "extension": [{"url": BASE + "patient-birthPlace", "valueString": "x"}]}

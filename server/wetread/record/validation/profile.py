@@ -34,6 +34,8 @@ _MOST_BASES = 20
 _DEEPEST = 40
 _MOST_VISITS = 10_000
 """Of elements, in one check: profiles that name each other would double them with every step."""
+_SLICE_CHECKS_OF_A_VISIT = 10
+"""So many items asked whether they are of a slice count as a visit: there are items times slices of them."""
 _REFUSED = frozenset({"matches", "matchesFull", "replaceMatches"})
 _NOT_A_PATH = (fhirpath.NotFhirPath, RecursionError, TypeError, ValueError, ArithmeticError)
 
@@ -380,6 +382,9 @@ class _Check:
         matched: set[int] = set()
         undecided = False
         for name, part in rule.slices.items():
+            if self.shared.visits >= _MOST_VISITS:
+                return
+            self.shared.visits += len(items) // _SLICE_CHECKS_OF_A_VISIT
             chosen = [self.is_of_slice(part, item, slicing) for item in items]
             if None in chosen:
                 undecided = True
