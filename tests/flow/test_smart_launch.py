@@ -112,6 +112,14 @@ class TestDiscovery:
         assert {"authorization_endpoint", "token_endpoint", "jwks_uri"} <= set(addresses)
         assert all(urlsplit(address).scheme and urlsplit(address).netloc for address in addresses.values())
 
+    def test_is_asked_for_by_head_too(self, ward: Ward) -> None:
+        issuer = ward.public.configuration["issuer"]
+        public = ("fhir/.well-known/smart-configuration", ".well-known/openid-configuration", "oauth/jwks.json")
+        for path in public:
+            asked, headed = httpx.get(f"{issuer}/{path}"), httpx.head(f"{issuer}/{path}")
+            assert (headed.status_code, headed.content) == (200, b"")
+            assert headed.headers["content-length"] == asked.headers["content-length"]
+
     def test_tells_what_smart_requires_and_no_plain_challenge(self, ward: Ward) -> None:
         told = ward.public.configuration
         assert told["issuer"] == ward.hospital.server.url

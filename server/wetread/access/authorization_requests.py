@@ -98,6 +98,10 @@ class AuthorizationRequests:
             client, redirect_uri = self._trusted(core, asked)
             if asked.one("response_type") != "code":
                 raise self._redirected(redirect_uri, asked, "unsupported_response_type", "response_type is code.")
+            for name in ("request", "request_uri"):  # OpenID Connect Core 6.1, 6.2: never passed over
+                if asked.one(name):
+                    error = f"{name}_not_supported"
+                    raise self._redirected(redirect_uri, asked, error, f"{name} is not taken; send the parameters.")
             try:
                 core.get_consent_grant(as_authlib(asked), signed)
             except OAuth2Error as error:

@@ -59,26 +59,27 @@ STYLE = {
 def router(authority: Authority) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
-    @routes.get("/fhir/.well-known/smart-configuration")
+    @routes.api_route("/fhir/.well-known/smart-configuration", methods=_READING)
     async def smart_configuration() -> JSONResponse:
         """JSON whatever the request accepts (conformance.html#using-well-known)."""
         return JSONResponse(_smart(authority), headers=_FOR_A_WHILE)
 
-    @routes.get("/.well-known/openid-configuration")
+    @routes.api_route("/.well-known/openid-configuration", methods=_READING)
     async def openid_configuration() -> JSONResponse:
         return JSONResponse(_openid(authority), headers=_FOR_A_WHILE)
 
-    @routes.get("/oauth/jwks.json")
+    @routes.api_route("/oauth/jwks.json", methods=_READING)
     async def jwks() -> JSONResponse:
         return JSONResponse(authority.signing_keys.jwks(), headers=_FOR_A_WHILE)
 
-    @routes.get("/oauth/smart-style.json")
+    @routes.api_route("/oauth/smart-style.json", methods=_READING)
     async def style() -> JSONResponse:
         return JSONResponse(STYLE, headers=_FOR_A_WHILE)
 
     return routes
 
 
+_READING = ["GET", "HEAD"]
 _FOR_A_WHILE = {"Cache-Control": "public, max-age=300"}
 
 

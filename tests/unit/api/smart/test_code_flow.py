@@ -183,6 +183,15 @@ async def test_only_a_code_is_given(site: Site, response_type: str | None) -> No
     assert f"state={quote('a state/ü+&=', safe='').replace('%20', '+')}" in refused.value.location
 
 
+@pytest.mark.parametrize("name", ["request", "request_uri"])
+async def test_a_request_object_is_refused_and_not_passed_over(site: Site, name: str) -> None:
+    app, _ = await app_of(site, "public")
+    _, signed = await site.person()
+    with pytest.raises(Refusal) as refused:
+        await app.authorized(signed, Pkce.new(), **{name: "https://app.example/request"})
+    assert refused.value.location.startswith(f"{BACK}?error={name}_not_supported")
+
+
 async def test_a_client_without_the_grant_gets_no_code(site: Site) -> None:
     key = Key.ec()
     app = await site.backend(key, redirect_uris=[BACK])
