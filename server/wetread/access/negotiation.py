@@ -9,6 +9,7 @@ from wetread.access.registration import is_resource_scope
 from wetread.access.rights import narrowed
 from wetread.domain.reader import Scope
 from wetread.errors import InvalidInput
+from wetread.record.scopes import checked_scopes
 
 _V1 = {"rs": "read", "cud": "write", "cruds": "*"}
 
@@ -19,9 +20,9 @@ def negotiated(
     """Each word asked for, with what of it can be given: nothing, itself, or the narrower scopes within it.
 
     `held` are the person's rights, None where no person stands behind; `levels` those that this flow can give (`user`,
-    `patient`, `system`), `words` what else it can (`openid`, `launch/patient`). A word that SMART does not know is
-    passed over (RFC 6749 3.3). Who asked in the words of SMART 1 is answered in them
-    (SMART App Launch 2.2 scopes-and-launch-context.html#scopes-for-requesting-fhir-resources).
+    `patient`, `system`), `words` what else it can (`openid`, `launch/patient`). A word that SMART does not know, and a
+    scope that cannot be kept here (`record.scopes`), is passed over (RFC 6749 3.3). Who asked in the words of SMART 1 is
+    answered in them (SMART App Launch 2.2 scopes-and-launch-context.html#scopes-for-requesting-fhir-resources).
     """
     rights = None if held is None else tuple(held)
     return {
@@ -46,7 +47,7 @@ def _word(word: str, client: Client, words: Collection[str]) -> tuple[str, ...]:
 
 def _scopes(word: str, client: Client, held: tuple[Scope, ...] | None, levels: Collection[str]) -> tuple[str, ...]:
     try:
-        wish = Scope.parse(word)
+        [wish] = checked_scopes([Scope.parse(word)])
     except InvalidInput:
         return ()
     if wish.level not in levels:

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from wetread.access import rights
 from wetread.domain.reader import Scope
 from wetread.errors import InvalidInput
+from wetread.record.scopes import checked_scopes
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -132,7 +133,7 @@ def check_scope(word: str) -> None:
     """Raises InvalidInput for a word that is neither of SMART App Launch 2.2 (scopes-and-launch-context.html) nor our
     own `introspect`."""
     if is_resource_scope(word):
-        Scope.parse(word)
+        checked_scopes([Scope.parse(word)])
     elif word not in _WORDS and not _LAUNCH.fullmatch(word):
         raise InvalidInput(f"not a SMART scope: {word!r}")
 

@@ -78,3 +78,20 @@ def test_a_wildcard_becomes_the_list_of_what_there_is() -> None:
     assert "patient/ImagingStudy.read" in words
     assert len(words) == len(set(words))
     assert not [word for word in words if "*" in word or "AuditEvent" in word]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "patient/Observation.rs?subject.name=x",
+        "patient/Observation.rs?category:not=imaging",
+        "patient/Patient.rs?_has:Observation:patient:code=x",
+        "patient/*.rs?category=imaging",
+        "patient/Nonsense.rs",
+    ],
+)
+def test_a_scope_that_the_record_cannot_keep_is_not_given(asked: str) -> None:
+    assert given(asked, "patient/*.rs") == ""
+    assert given(f"{asked} patient/Observation.rs?category=imaging", "patient/*.rs") == (
+        "patient/Observation.rs?category=imaging"
+    )
