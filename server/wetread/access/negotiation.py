@@ -21,8 +21,8 @@ def negotiated(
 
     `held` are the person's rights, None where no person stands behind; `levels` those that this flow can give (`user`,
     `patient`, `system`), `words` what else it can (`openid`, `launch/patient`). A word that SMART does not know, and a
-    scope that cannot be kept here (`record.scopes`), is passed over (RFC 6749 3.3). Who asked in the words of SMART 1 is
-    answered in them (SMART App Launch 2.2 scopes-and-launch-context.html#scopes-for-requesting-fhir-resources).
+    scope that cannot be kept here (`record.scopes`), is passed over (RFC 6749 3.3). Who asked in the words of SMART 1
+    is answered in them (SMART App Launch 2.2 scopes-and-launch-context.html#scopes-for-requesting-fhir-resources).
     """
     rights = None if held is None else tuple(held)
     return {
