@@ -2,7 +2,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-FAST := "not slow and not conformance"
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .PHONY: setup serve demo test lint bench conformance soak pins clean
@@ -31,11 +30,7 @@ demo: setup
 test: setup
 	./scripts/install-peers.sh dcmtk dicom3tools orthanc orthanc-dicomweb postgresql chromium chromium-driver openssl \
 	    rsyslog rsyslog-openssl
-	@mkdir -p build; \
-	echo "The unit tests run beside the others; what they say stands at the end (build/test-unit.log)."; \
-	$(BIN)/pytest tests/unit -m $(FAST) > build/test-unit.log 2>&1 & units=$$!; \
-	$(BIN)/pytest --ignore tests/unit -m $(FAST); others=$$?; \
-	wait $$units; units=$$?; tail -n 40 build/test-unit.log; exit $$((others || units))
+	@./scripts/test-lanes.sh tests/unit tests/flow "tests/browser tests/chaos"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs groups of tests beside each other, one pytest for each argument (a list of paths): most flow tests wait for a
+# server, while unit tests keep a processor busy. The first group's output is shown as it comes; what the others said
+# stands after it, whole where they failed, and in build/test-*.log.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+mkdir -p build
+markers="not slow and not conformance"
+lanes=("$@")
+pids=()
+for number in "${!lanes[@]}"; do
+    # A group may be several paths.
+    # shellcheck disable=SC2086
+    .venv/bin/pytest ${lanes[$number]} -m "$markers" >"build/test-$number.log" 2>&1 &
+    pids+=($!)
+done
+tail -n +1 -f --pid="${pids[0]}" build/test-0.log &
+failed=0
+for number in "${!lanes[@]}"; do
+    if wait "${pids[$number]}"; then lines=3; else failed=1 lines=400; fi
+    if [ "$number" -gt 0 ] || [ "$lines" -gt 3 ]; then
+        echo "=== ${lanes[$number]} (build/test-$number.log)"
+        tail -n "$lines" "build/test-$number.log"
+    fi
+done
+exit "$failed"
