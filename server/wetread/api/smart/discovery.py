@@ -1,6 +1,6 @@
 """What an app can find out before it has a token (SMART App Launch 2.2 conformance.html, OpenID Connect Discovery 1.0).
 
-Public, the same for everybody, and of no patient; so it is not audited.
+Public, the same for everybody, and of no patient.
 """
 
 from __future__ import annotations
