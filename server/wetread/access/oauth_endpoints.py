@@ -55,10 +55,12 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]
             return super().authenticate_endpoint_client(request)
         authority: Authority = self.server.authority
         try:
-            scope = authority.tokens.verified(given.strip()).scope
+            verified = authority.tokens.verified(given.strip())
         except Unauthorized as error:
             raise InvalidClientError(description="The bearer token does not count.", status_code=401) from error
-        if INTROSPECT not in scope.split():
+        if verified.basis.client_id and self.server.query_client(verified.basis.client_id) is None:
+            raise InvalidClientError(description="The bearer token's client may not call from here.", status_code=401)
+        if INTROSPECT not in verified.scope.split():
             raise InvalidClientError(description="The bearer token lacks the scope introspect.", status_code=401)
         return _Anybody()
 

@@ -8,10 +8,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from wetread.api.credentials import Authenticate
+from wetread.domain.reader import Reader
 from wetread.errors import Forbidden, TooLarge
 from wetread.reading.intake import Intake
 
 MEDIA_TYPE = "application/hl7-v2"
+_WRITTEN = ("Encounter", "Patient", "ServiceRequest", "Task")
+"""What messages change, of anybody."""
 
 
 def router(intake: Intake, authenticate: Authenticate, limit_bytes: int) -> APIRouter:
@@ -21,9 +24,8 @@ def router(intake: Intake, authenticate: Authenticate, limit_bytes: int) -> APIR
     async def receive(request: Request) -> Response:
         """One message in the body; the answer is its ACK, 200 whatever MSA-1 says, since the message was answered."""
         reader = await authenticate(request)
-        scopes = reader.opening("c", "ServiceRequest")
-        if not any(scope.level == "system" and not scope.constraint for scope in scopes):
-            raise Forbidden("messages are taken from systems: the token needs e.g. system/ServiceRequest.c")
+        if not all(_writes_all(reader, resource_type) for resource_type in _WRITTEN):
+            raise Forbidden(f"messages are taken from systems that may create and update {', '.join(_WRITTEN)}")
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
@@ -34,3 +36,10 @@ def router(intake: Intake, authenticate: Authenticate, limit_bytes: int) -> APIR
         return Response(answer, media_type=MEDIA_TYPE)
 
     return routes
+
+
+def _writes_all(reader: Reader, resource_type: str) -> bool:
+    return all(
+        any(scope.level == "system" and not scope.constraint for scope in reader.opening(letter, resource_type))
+        for letter in "cu"
+    )

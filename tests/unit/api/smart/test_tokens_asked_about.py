@@ -140,3 +140,13 @@ async def test_a_token_that_there_is_not_is_as_good_as_given_back(site: Site) ->
     app = await site.register()
     for token in ("rubbish", "a.b.c", "\u00e9"):
         assert (await revoked(site, token, form={"client_id": app.client_id})).status_code == 200
+
+
+async def test_who_asks_about_all_tokens_does_so_from_where_it_may_call(site: Site) -> None:
+    for networks, expected in ((["10.9.0.0/16"], 401), (["127.0.0.0/8"], 200)):
+        machine = await site.backend(EC, "introspect", networks=networks)
+        bearer = site.authority.tokens.issue(
+            machine.client_id, "introspect", (), timedelta(minutes=5), Basis(machine.client_id)
+        ).token
+        answer = await told(site, bearer, headers={"Authorization": f"Bearer {bearer}"})
+        assert answer.status_code == expected
