@@ -114,14 +114,16 @@ def browser(tmp_path: Path) -> Iterator[WebDriver]:
 
 
 def signs_in(browser: WebDriver) -> None:
-    browser.find_element(By.ID, "name").send_keys("ana")
-    browser.find_element(By.ID, "password").send_keys(PASSWORD)
-    browser.find_element(By.CSS_SELECTOR, "form[action='/login'] button").click()
+    form = "form[action='/login']"
+    browser.find_element(By.CSS_SELECTOR, f"{form} #name").send_keys("ana")
+    browser.find_element(By.CSS_SELECTOR, f"{form} #password").send_keys(PASSWORD)
+    browser.find_element(By.CSS_SELECTOR, f"{form} button").click()
 
 
 def chooses(browser: WebDriver, patient: str) -> None:
-    browser.find_element(By.ID, "name").send_keys("appleby")
-    browser.find_element(By.CSS_SELECTOR, "form[action='/oauth/authorize/patient'] button").click()
+    form = "form[action='/oauth/authorize/patient']"
+    browser.find_element(By.CSS_SELECTOR, f"{form} #name").send_keys("appleby")
+    browser.find_element(By.CSS_SELECTOR, f"{form} button").click()
     row = browser.find_element(By.XPATH, f"//tr[.//input[@value='{patient}']]")
     assert "Ada" in row.text
     row.find_element(By.TAG_NAME, "button").click()
