@@ -7,7 +7,7 @@ import sys
 import typer
 
 from wetread import __version__
-from wetread.commands import audit, clients, demo, operate, people, send, serve, views
+from wetread.commands import audit, clients, demo, keys, operate, people, send, serve, views
 from wetread.errors import Misconfigured, WetreadError
 from wetread.processes import MISCONFIGURED
 
@@ -32,6 +32,7 @@ cli.add_typer(audit.trail, name="audit")
 cli.add_typer(views.views, name="views")
 cli.add_typer(clients.client, name="client")
 cli.add_typer(people.user, name="user")
+cli.add_typer(keys.keys, name="keys")
 db = typer.Typer(help="The database.", no_args_is_help=True)
 db.command("upgrade")(serve.upgrade)
 db.command("reindex")(serve.reindex)
