@@ -7,11 +7,15 @@ cd "$(dirname "$0")/.."
 mkdir -p build
 markers="not slow and not conformance"
 lanes=("$@")
+# A place of its own for each: a pytest that starts closes the common one (/tmp/pytest-of-...) to other users, and the
+# database of another, which does not run as root, is shut out of its own files.
+place=$(mktemp -d /tmp/wetread-test.XXXXXX)
+trap 'rm -rf "$place"' EXIT
 pids=()
 for number in "${!lanes[@]}"; do
     # A group may be several paths.
     # shellcheck disable=SC2086
-    .venv/bin/pytest ${lanes[$number]} -m "$markers" >"build/test-$number.log" 2>&1 &
+    .venv/bin/pytest ${lanes[$number]} -m "$markers" --basetemp "$place/$number" >"build/test-$number.log" 2>&1 &
     pids+=($!)
 done
 tail -n +1 -f --pid="${pids[0]}" build/test-0.log &
