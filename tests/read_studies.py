@@ -18,13 +18,13 @@ from joserfc.jwk import ECKey
 from pydicom import Dataset
 from starlette.responses import Response
 
-from wetread.access.attempts import LockOut
-from wetread.access.identity_providers import IdentityProvider
-from wetread.access.known_clients import KnownClients
-from wetread.access.passwords import Passwords
-from wetread.access.sessions import Lifetime
+from wetread.access.clients.known import KnownClients
+from wetread.access.people.attempts import LockOut
+from wetread.access.people.passwords import Passwords
+from wetread.access.people.sessions import Lifetime
+from wetread.access.people.totp import Seeds
+from wetread.access.providers.identity_providers import IdentityProvider
 from wetread.access.tokens import Tokens
-from wetread.access.totp import Seeds
 from wetread.api import credentials, pictures, problem
 from wetread.archive import instances
 from wetread.console import pages

@@ -29,19 +29,21 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wetread.access import accounts, clients, launches, registration, sessions
 from wetread.access import secrets as client_secrets
-from wetread.access.assertions import ClientKeys
-from wetread.access.attempts import LockOut
-from wetread.access.authorization_requests import AuthorizationRequests
-from wetread.access.known_clients import KnownClients
-from wetread.access.oauth_core import Authority
-from wetread.access.oauth_request import Asked, parameters
-from wetread.access.passwords import Passwords
-from wetread.access.sessions import Lifetime, Signed
-from wetread.access.signing_keys import SigningKeys
+from wetread.access.clients import clients, registration
+from wetread.access.clients.assertions import ClientKeys
+from wetread.access.clients.known import KnownClients
+from wetread.access.oauth import launches
+from wetread.access.oauth.authorization_requests import AuthorizationRequests
+from wetread.access.oauth.core import Authority
+from wetread.access.oauth.request import Asked, parameters
+from wetread.access.oauth.signing_keys import SigningKeys
+from wetread.access.people import accounts, sessions
+from wetread.access.people.attempts import LockOut
+from wetread.access.people.passwords import Passwords
+from wetread.access.people.sessions import Lifetime, Signed
+from wetread.access.people.totp import Seeds
 from wetread.access.tokens import Tokens, signing_key
-from wetread.access.totp import Seeds
 from wetread.api import credentials, fhir, problem
 from wetread.api.smart import discovery, endpoints
 from wetread.api.smart.cors import Cors

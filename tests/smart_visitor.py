@@ -19,7 +19,9 @@ import httpx
 from tests.flow.conftest import Hospital
 from tests.forms import hidden
 from tests.smart_apps import ASSERTION, Key, Pkce
-from wetread.access import accounts, clients, passwords, registration, secrets
+from wetread.access import secrets
+from wetread.access.clients import clients, registration
+from wetread.access.people import accounts, passwords
 from wetread.store import embedded
 from wetread.store.database import Connection, Database
 

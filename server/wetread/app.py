@@ -19,18 +19,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from wetread import __version__
-from wetread.access.assertions import ClientKeys
-from wetread.access.attempts import LockOut
 from wetread.access.audit_keys import AuditKeys
-from wetread.access.identity_providers import IdentityProvider, Provider
-from wetread.access.known_clients import KnownClients
-from wetread.access.oauth_core import Authority, Lifetimes
-from wetread.access.passwords import Passwords
-from wetread.access.provider_documents import ProviderDocuments
-from wetread.access.sessions import Lifetime
-from wetread.access.signing_keys import FILE_NAME, SigningKeys
+from wetread.access.clients.assertions import ClientKeys
+from wetread.access.clients.known import KnownClients
+from wetread.access.oauth.core import Authority, Lifetimes
+from wetread.access.oauth.signing_keys import FILE_NAME, SigningKeys
+from wetread.access.people.attempts import LockOut
+from wetread.access.people.passwords import Passwords
+from wetread.access.people.sessions import Lifetime
+from wetread.access.people.totp import Seeds
+from wetread.access.providers.documents import ProviderDocuments
+from wetread.access.providers.identity_providers import IdentityProvider, Provider
 from wetread.access.tokens import Tokens, secret_file, signing_key
-from wetread.access.totp import Seeds
 from wetread.api import (
     audit_proof,
     credentials,

@@ -17,8 +17,8 @@ from tests.browser.conftest import OpenBrowser
 from tests.identity_provider import CLIENT_ID, CLIENT_SECRET
 from tests.read_studies import site
 
-from wetread.access.identity_providers import IdentityProvider, Provider
-from wetread.access.provider_documents import ProviderDocuments
+from wetread.access.providers.documents import ProviderDocuments
+from wetread.access.providers.identity_providers import IdentityProvider, Provider
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database

@@ -15,7 +15,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tests.browser.conftest import OpenBrowser
 from tests.read_studies import Site
 
-from wetread.access import accounts, passwords
+from wetread.access.people import accounts, passwords
 from wetread.store.database import Database
 
 pytestmark = pytest.mark.peer

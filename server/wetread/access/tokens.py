@@ -22,7 +22,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from wetread.access.registration import check_scope, is_resource_scope
+from wetread.access.clients.registration import check_scope, is_resource_scope
 from wetread.access.revocation import Revocations, subject
 from wetread.domain.reader import Reader, Scope
 from wetread.errors import Misconfigured, Unauthorized

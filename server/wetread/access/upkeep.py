@@ -8,7 +8,10 @@ import logging
 import time
 from datetime import timedelta
 
-from wetread.access import assertions, grants, launches, revocation, sessions
+from wetread.access import revocation
+from wetread.access.clients import assertions
+from wetread.access.oauth import grants, launches
+from wetread.access.people import sessions
 from wetread.access.revocation import Revocations
 from wetread.errors import Unreachable
 from wetread.store.database import Connection, Database

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 from starlette.requests import Request
 
-from wetread.access import sessions
-from wetread.access.known_clients import KEY_PREFIX, KnownClients
+from wetread.access.clients.known import KEY_PREFIX, KnownClients
+from wetread.access.people import sessions
 from wetread.access.tokens import Tokens
 from wetread.domain.reader import Reader
 from wetread.errors import Unauthorized

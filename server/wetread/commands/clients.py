@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from wetread.access import clients, registration, rights, secrets
-from wetread.access.clients import Client
-from wetread.access.known_clients import holder
+from wetread.access import rights, secrets
+from wetread.access.clients import clients, registration
+from wetread.access.clients.clients import Client
+from wetread.access.clients.known import holder
 from wetread.commands.options import Config, DataDir, duration, noted, within
 from wetread.commands.printing import table
 from wetread.domain.reader import Reader

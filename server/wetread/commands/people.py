@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from wetread.access import accounts, attempts, passwords, rights, sessions, totp
-from wetread.access.passwords import Passwords
+from wetread.access import rights
+from wetread.access.people import accounts, attempts, passwords, sessions, totp
+from wetread.access.people.passwords import Passwords
 from wetread.commands.options import Config, DataDir, noted, settings_of, within
 from wetread.commands.printing import table
 from wetread.domain.reader import Reader

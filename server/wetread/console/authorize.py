@@ -15,11 +15,11 @@ from urllib.parse import urlencode, urlsplit
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from wetread.access import sessions
-from wetread.access.authorization_requests import AuthorizationRequest, AuthorizationRequests, Refusal
-from wetread.access.oauth_core import Authority
-from wetread.access.oauth_request import Asked, parameters
-from wetread.access.sessions import Signed
+from wetread.access.oauth.authorization_requests import AuthorizationRequest, AuthorizationRequests, Refusal
+from wetread.access.oauth.core import Authority
+from wetread.access.oauth.request import Asked, parameters
+from wetread.access.people import sessions
+from wetread.access.people.sessions import Signed
 from wetread.console import consent_words, forms, patient_choice, visitor
 from wetread.console.audited import entry
 from wetread.console.rendering import page_may_lead_to, redirect

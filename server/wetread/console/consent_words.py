@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from wetread.access.registration import is_resource_scope
+from wetread.access.clients.registration import is_resource_scope
 from wetread.domain.reader import Scope
 from wetread.errors import InvalidInput
 

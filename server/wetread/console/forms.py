@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from starlette.requests import Request
 
-from wetread.access import sessions
+from wetread.access.people import sessions
 from wetread.errors import Forbidden, InvalidInput, TooLarge
 
 TOKEN = "form_token"  # noqa: S105

@@ -9,9 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from wetread.access import clients, grants
-from wetread.access.oauth_core import Authority
-from wetread.access.sessions import Signed, form_token
+from wetread.access.clients import clients
+from wetread.access.oauth import grants
+from wetread.access.oauth.core import Authority
+from wetread.access.people.sessions import Signed, form_token
 from wetread.console import consent_words, forms, visitor
 from wetread.console.audited import entry
 from wetread.console.rendering import redirect

@@ -8,10 +8,11 @@ from dataclasses import replace
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from wetread.access import clients, launches
-from wetread.access.clients import Client
-from wetread.access.oauth_core import Authority
-from wetread.access.sessions import form_token
+from wetread.access.clients import clients
+from wetread.access.clients.clients import Client
+from wetread.access.oauth import launches
+from wetread.access.oauth.core import Authority
+from wetread.access.people.sessions import form_token
 from wetread.console import forms, visitor
 from wetread.console.audited import entry
 from wetread.console.rendering import redirect

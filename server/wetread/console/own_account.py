@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from wetread.access import passwords, sessions, totp
-from wetread.access.sessions import Signed
+from wetread.access.people import passwords, sessions, totp
+from wetread.access.people.sessions import Signed
 from wetread.console import forms, visitor
 from wetread.console.audited import entry
 from wetread.console.rendering import redirect

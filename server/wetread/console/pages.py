@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from wetread.access import accounts
-from wetread.access.clients import Client
-from wetread.access.identity_providers import IdentityProvider
-from wetread.access.oauth_core import Authority
+from wetread.access.clients.clients import Client
+from wetread.access.oauth.core import Authority
+from wetread.access.people import accounts
+from wetread.access.providers.identity_providers import IdentityProvider
 from wetread.access.tokens import Tokens
 from wetread.console import authorize, granted_apps, launching, own_account, provider_login, reveal, sign_in, visitor
 from wetread.console.audited import entry

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from wetread.access import identity_providers, sessions
-from wetread.access.accounts import Account
-from wetread.access.identity_providers import IdentityProvider, UnderWay, Vouched
+from wetread.access.people import sessions
+from wetread.access.people.accounts import Account
+from wetread.access.providers import identity_providers
+from wetread.access.providers.identity_providers import IdentityProvider, UnderWay, Vouched
 from wetread.console import forms, visitor
 from wetread.console.audited import entry
 from wetread.console.rendering import redirect

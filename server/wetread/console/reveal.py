@@ -7,7 +7,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from wetread.access import sessions
+from wetread.access.people import sessions
 from wetread.console import forms, visitor
 from wetread.console.audited import entry
 from wetread.console.rendering import redirect

@@ -14,13 +14,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from wetread.access import accounts, attempts, passwords, pending_logins, sessions, totp
-from wetread.access.accounts import Account
-from wetread.access.attempts import Attempt, LockOut
-from wetread.access.passwords import Passwords
-from wetread.access.sessions import Lifetime
+from wetread.access.people import accounts, attempts, passwords, pending_logins, sessions, totp
+from wetread.access.people.accounts import Account
+from wetread.access.people.attempts import Attempt, LockOut
+from wetread.access.people.passwords import Passwords
+from wetread.access.people.sessions import Lifetime
+from wetread.access.people.totp import Seeds
 from wetread.access.tokens import Tokens
-from wetread.access.totp import Seeds
 from wetread.console import forms, visitor
 from wetread.console.audited import entry
 from wetread.console.rendering import Pages, redirect

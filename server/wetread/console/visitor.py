@@ -9,8 +9,8 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wetread.access import sessions
-from wetread.access.sessions import Signed
+from wetread.access.people import sessions
+from wetread.access.people.sessions import Signed
 from wetread.console.rendering import redirect
 from wetread.store.database import Connection
 

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from wetread.access import accounts, clients, pending_logins, registration, sessions
-from wetread.access.sessions import Lifetime
+from wetread.access.clients import clients, registration
+from wetread.access.people import accounts, pending_logins, sessions
+from wetread.access.people.sessions import Lifetime
 from wetread.errors import Conflict, Forbidden, InvalidInput, Misconfigured, Unauthorized
 from wetread.store.database import Database
 

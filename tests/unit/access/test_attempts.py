@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from wetread.access import accounts, attempts, passwords
-from wetread.access.attempts import LockOut
+from wetread.access.people import accounts, attempts, passwords
+from wetread.access.people.attempts import LockOut
 from wetread.store.database import Database
 
 RULE = LockOut(after=3, first=timedelta(seconds=30), most=timedelta(minutes=5))

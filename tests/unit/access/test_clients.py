@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from wetread.access import clients, registration, secrets
-from wetread.access.known_clients import KnownClients
+from wetread.access import secrets
+from wetread.access.clients import clients, registration
+from wetread.access.clients.known import KnownClients
 from wetread.domain.reader import Reader
 from wetread.errors import Conflict, Forbidden, NotFound, Unauthorized
 from wetread.store.database import Database

@@ -19,11 +19,12 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from tests import identity_provider
 from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, Claims
 
-from wetread.access import accounts, identity_providers, pending_logins, sessions
-from wetread.access.accounts import Account
-from wetread.access.identity_providers import IdentityProvider, Provider, Vouched
-from wetread.access.provider_documents import ProviderDocuments
-from wetread.access.sessions import Lifetime
+from wetread.access.people import accounts, pending_logins, sessions
+from wetread.access.people.accounts import Account
+from wetread.access.people.sessions import Lifetime
+from wetread.access.providers import identity_providers
+from wetread.access.providers.documents import ProviderDocuments
+from wetread.access.providers.identity_providers import IdentityProvider, Provider, Vouched
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import InvalidInput, PeerUnavailable, Unauthorized, Unsupported
 from wetread.store.database import Database

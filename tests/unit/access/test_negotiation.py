@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from wetread.access.clients import Client
-from wetread.access.negotiation import joined, negotiated
-from wetread.access.registration import is_resource_scope
+from wetread.access.clients.clients import Client
+from wetread.access.clients.registration import is_resource_scope
+from wetread.access.oauth.negotiation import joined, negotiated
 from wetread.access.rights import of_roles
 from wetread.domain.reader import Scope
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from argon2 import PasswordHasher
 
-from wetread.access.passwords import Passwords
+from wetread.access.people.passwords import Passwords
 from wetread.errors import InvalidInput
 
 GOOD = "correct horse battery staple"

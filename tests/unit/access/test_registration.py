@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wetread.access import registration
+from wetread.access.clients import registration
 from wetread.errors import InvalidInput, Misconfigured
 
 APP: dict[str, Any] = {

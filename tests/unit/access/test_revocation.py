@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from wetread.access import accounts, revocation, sessions, upkeep
+from wetread.access import revocation, upkeep
+from wetread.access.people import accounts, sessions
+from wetread.access.people.sessions import Lifetime
 from wetread.access.revocation import Kind, Revocations
-from wetread.access.sessions import Lifetime
 from wetread.access.tokens import Basis, Tokens, signing_key
 from wetread.errors import Unauthorized
 from wetread.store.database import Database

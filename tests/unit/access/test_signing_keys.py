@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wetread.access.signing_keys import SigningKeys
+from wetread.access.oauth.signing_keys import SigningKeys
 from wetread.errors import Misconfigured
 
 

@@ -7,8 +7,8 @@ import base64
 import pyotp
 import pytest
 
-from wetread.access import accounts, totp
-from wetread.access.totp import Seeds
+from wetread.access.people import accounts, totp
+from wetread.access.people.totp import Seeds
 from wetread.errors import InvalidInput, Misconfigured
 from wetread.store.database import Database
 

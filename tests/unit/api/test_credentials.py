@@ -11,9 +11,11 @@ from fastapi import FastAPI, Request
 from joserfc.jwk import ECKey
 from starlette.responses import Response
 
-from wetread.access import accounts, clients, registration, secrets, sessions
-from wetread.access.known_clients import KnownClients
-from wetread.access.sessions import Lifetime
+from wetread.access import secrets
+from wetread.access.clients import clients, registration
+from wetread.access.clients.known import KnownClients
+from wetread.access.people import accounts, sessions
+from wetread.access.people.sessions import Lifetime
 from wetread.access.tokens import Basis, Tokens
 from wetread.api import credentials, problem
 from wetread.errors import WetreadError

@@ -9,7 +9,7 @@ from tests.read_studies import audited
 from typer.testing import CliRunner
 
 from wetread.__main__ import cli
-from wetread.access.signing_keys import FILE_NAME, SigningKeys
+from wetread.access.oauth.signing_keys import FILE_NAME, SigningKeys
 from wetread.store.database import Database
 
 

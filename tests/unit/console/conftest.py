@@ -10,7 +10,7 @@ import pytest
 from tests.forms import send
 from tests.read_studies import ReadStudies, Site, site
 
-from wetread.access import accounts, passwords
+from wetread.access.people import accounts, passwords
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database, SyncDatabase
 

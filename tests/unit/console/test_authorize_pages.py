@@ -12,7 +12,7 @@ import pytest
 from tests.forms import hidden, send
 from tests.smart_apps import BACK, App, Pkce, Site, smart_site
 
-from wetread.access.sessions import Signed
+from wetread.access.people.sessions import Signed
 from wetread.store.database import Database
 
 AUTHORIZE = "/oauth/authorize"

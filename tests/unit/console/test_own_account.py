@@ -10,7 +10,7 @@ from tests.forms import hidden, send
 from tests.read_studies import Site, audited
 from tests.unit.console.conftest import PASSWORD, Hire, SignIn
 
-from wetread.access import accounts, sessions
+from wetread.access.people import accounts, sessions
 from wetread.store.database import Database
 
 NEW = "a better staple for the horse"

@@ -15,7 +15,7 @@ from tests.forms import hidden, send
 from tests.read_studies import Site, audited, site
 from tests.unit.console.conftest import PASSWORD, Hire, SignIn
 
-from wetread.access import accounts, attempts, passwords, sessions, totp
+from wetread.access.people import accounts, attempts, passwords, sessions, totp
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database
 

@@ -7,7 +7,7 @@ import pytest
 from tests.forms import send
 from tests.read_studies import Site, audited, site
 
-from wetread.access import sessions
+from wetread.access.people import sessions
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database
 

@@ -15,7 +15,8 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.subscription import Subscription
 
-from wetread.access import accounts, clients, registration
+from wetread.access.clients import clients, registration
+from wetread.access.people import accounts
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Forbidden

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wetread.access import clients
+from wetread.access.clients import clients
 from wetread.errors import Unreachable
 from wetread.store.database import Database
 

@@ -10,9 +10,9 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from wetread.access.assertions import ALGORITHMS
-from wetread.access.oauth_core import AUTHENTICATED, INTROSPECT, Authority
-from wetread.access.signing_keys import ALGORITHM
+from wetread.access.clients.assertions import ALGORITHMS
+from wetread.access.oauth.core import AUTHENTICATED, INTROSPECT, Authority
+from wetread.access.oauth.signing_keys import ALGORITHM
 
 CAPABILITIES = (
     "launch-ehr",

@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from wetread.access import clients, launches
-from wetread.access.authorization_server import TokenService
-from wetread.access.launches import STAFF
-from wetread.access.oauth_core import Authority
-from wetread.access.oauth_request import Answer, Asked, parameters
+from wetread.access.clients import clients
+from wetread.access.oauth import launches
+from wetread.access.oauth.authorization_server import TokenService
+from wetread.access.oauth.core import Authority
+from wetread.access.oauth.launches import STAFF
+from wetread.access.oauth.request import Answer, Asked, parameters
 from wetread.api.audited import access
 from wetread.api.credentials import Authenticate
 from wetread.domain.reader import Reader

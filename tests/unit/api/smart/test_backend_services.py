@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from tests.smart_apps import BASE, FHIR, TOKEN, App, Key, Site
 
-from wetread.access import clients
+from wetread.access.clients import clients
 from wetread.store.database import Database
 
 EC, RSA = Key.ec(), Key.rsa()

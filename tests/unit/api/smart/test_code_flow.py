@@ -12,8 +12,9 @@ import jwt
 import pytest
 from tests.smart_apps import BACK, BASE, FHIR, SCOPE, App, Key, Pkce, Site
 
-from wetread.access import accounts, clients, sessions
-from wetread.access.authorization_requests import Refusal
+from wetread.access.clients import clients
+from wetread.access.oauth.authorization_requests import Refusal
+from wetread.access.people import accounts, sessions
 from wetread.errors import Unauthorized
 from wetread.store.database import Database
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 from tests.smart_apps import BACK, BASE, FHIR, Pkce, Site
 
-from wetread.access import clients
+from wetread.access.clients import clients
 from wetread.api.smart.discovery import CAPABILITIES, SCOPES
 
 CONFIGURATION = "/fhir/.well-known/smart-configuration"

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tests.smart_apps import ASSERTION, BASE, FHIR, App, Key, Site
 
-from wetread.access import accounts
+from wetread.access.people import accounts
 from wetread.access.tokens import Basis
 from wetread.errors import Unauthorized
 

@@ -11,8 +11,8 @@ from typing import Any, LiteralString
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from wetread.access.clients.registration import Network, Registration, is_resource_scope
 from wetread.access.names import require_free
-from wetread.access.registration import Network, Registration, is_resource_scope
 from wetread.access.revocation import revoke
 from wetread.domain.reader import Scope
 from wetread.errors import NotFound

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from psycopg.rows import class_row
 
-from wetread.access.accounts import Account, named
+from wetread.access.people.accounts import Account, named
 from wetread.access.revocation import revoke
 from wetread.access.secrets import digest
 from wetread.errors import Forbidden, Unauthorized

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from wetread.access.clients import Client
-from wetread.access.registration import is_resource_scope
+from wetread.access.clients.clients import Client
+from wetread.access.clients.registration import is_resource_scope
 from wetread.access.rights import narrowed
 from wetread.domain.reader import Scope
 from wetread.errors import InvalidInput

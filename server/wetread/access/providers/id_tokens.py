@@ -12,7 +12,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.util import urlsafe_b64decode
 
-from wetread.access.provider_documents import SIGNED_WITH, ProviderDocuments
+from wetread.access.providers.documents import SIGNED_WITH, ProviderDocuments
 from wetread.errors import Unauthorized
 
 _SKEW_S = 60

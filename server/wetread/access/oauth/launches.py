@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 from psycopg.types.json import Jsonb
 
-from wetread.access.clients import Client
+from wetread.access.clients.clients import Client
 from wetread.access.secrets import digest
 from wetread.errors import InvalidInput
 from wetread.store.database import Connection

@@ -18,9 +18,10 @@ from authlib.oauth2.auth import ClientAuth
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
-from wetread.access import accounts, id_tokens, pending_logins, sessions
-from wetread.access.accounts import Account
-from wetread.access.provider_documents import Metadata, ProviderDocuments
+from wetread.access.people import accounts, pending_logins, sessions
+from wetread.access.people.accounts import Account
+from wetread.access.providers import id_tokens
+from wetread.access.providers.documents import Metadata, ProviderDocuments
 from wetread.access.secrets import digest
 from wetread.errors import PeerUnavailable, Unauthorized
 from wetread.store.database import Connection

@@ -14,17 +14,17 @@ from typing import Any
 from authlib.common.urls import add_params_to_uri
 from authlib.oauth2.rfc6749 import InsecureTransportError, InvalidRequestError, OAuth2Error
 
-from wetread.access import launches
-from wetread.access.accounts import Account
-from wetread.access.clients import Client
-from wetread.access.grants import Wish
-from wetread.access.negotiation import joined, negotiated, resource_scopes
-from wetread.access.oauth_core import CONTEXT_WORDS, Authority, Core
-from wetread.access.oauth_grants import CodeGrant, OpenId, Pkce
-from wetread.access.oauth_request import Answer, Asked, as_authlib
+from wetread.access.clients.clients import Client
+from wetread.access.oauth import launches
+from wetread.access.oauth.core import CONTEXT_WORDS, Authority, Core
+from wetread.access.oauth.grant_types import CodeGrant, OpenId, Pkce
+from wetread.access.oauth.grants import Wish
+from wetread.access.oauth.negotiation import joined, negotiated, resource_scopes
+from wetread.access.oauth.request import Answer, Asked, as_authlib
+from wetread.access.oauth.waiting import in_thread
+from wetread.access.people.accounts import Account
+from wetread.access.people.sessions import Signed
 from wetread.access.rights import of_roles
-from wetread.access.sessions import Signed
-from wetread.access.waiting import in_thread
 from wetread.store.database import Connection
 
 _FRESH = timedelta(minutes=5)

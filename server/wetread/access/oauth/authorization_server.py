@@ -14,13 +14,13 @@ from typing import Any, TypeAlias
 
 from authlib.oauth2.rfc6749 import InsecureTransportError, InvalidRequestError, OAuth2Error
 
-from wetread.access import clients
-from wetread.access.assertions import claimed
-from wetread.access.oauth_core import Authority, Core, Given
-from wetread.access.oauth_endpoints import Introspection, Revocation, facts
-from wetread.access.oauth_grants import BackendGrant, CodeGrant, OpenId, Pkce, RefreshGrant
-from wetread.access.oauth_request import Answer, Asked, as_authlib, recorded
-from wetread.access.waiting import in_thread
+from wetread.access.clients import clients
+from wetread.access.clients.assertions import claimed
+from wetread.access.oauth.core import Authority, Core, Given
+from wetread.access.oauth.endpoints import Introspection, Revocation, facts
+from wetread.access.oauth.grant_types import BackendGrant, CodeGrant, OpenId, Pkce, RefreshGrant
+from wetread.access.oauth.request import Answer, Asked, as_authlib, recorded
+from wetread.access.oauth.waiting import in_thread
 from wetread.record.audit import audit
 
 _Keys: TypeAlias = Sequence[Mapping[str, Any]]

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from wetread.access import clients
-from wetread.access.clients import Client
-from wetread.access.registration import is_resource_scope
+from wetread.access.clients import clients
+from wetread.access.clients.clients import Client
+from wetread.access.clients.registration import is_resource_scope
 from wetread.access.rights import narrowed
 from wetread.access.secrets import digest
 from wetread.domain.reader import Reader, Scope

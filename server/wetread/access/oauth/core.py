@@ -12,17 +12,20 @@ from typing import Any
 
 from authlib.oauth2.rfc6749 import AuthorizationServer, ClientMixin, InvalidClientError, OAuth2Request
 
-from wetread.access import clients, grants, secrets, sessions
-from wetread.access.accounts import Account, by_name
-from wetread.access.assertions import ClientAssertion, ClientKeys
-from wetread.access.clients import Client
-from wetread.access.grants import Grant
-from wetread.access.negotiation import joined, negotiated
-from wetread.access.oauth_request import Answer
+from wetread.access import secrets
+from wetread.access.clients import clients
+from wetread.access.clients.assertions import ClientAssertion, ClientKeys
+from wetread.access.clients.clients import Client
+from wetread.access.oauth import grants
+from wetread.access.oauth.grants import Grant
+from wetread.access.oauth.negotiation import joined, negotiated
+from wetread.access.oauth.request import Answer
+from wetread.access.oauth.signing_keys import SigningKeys
+from wetread.access.oauth.waiting import wait_for
+from wetread.access.people import sessions
+from wetread.access.people.accounts import Account, by_name
 from wetread.access.rights import of_roles
-from wetread.access.signing_keys import SigningKeys
 from wetread.access.tokens import Basis, Issued, Tokens
-from wetread.access.waiting import wait_for
 from wetread.store.database import Connection, Database
 
 AUTHENTICATED = ["client_secret_basic", "client_secret_post", "private_key_jwt"]

@@ -17,8 +17,8 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
-from wetread.access.clients import Client
-from wetread.access.waiting import wait_for
+from wetread.access.clients.clients import Client
+from wetread.access.oauth.waiting import wait_for
 from wetread.errors import Unreachable, WetreadError
 from wetread.store.database import Connection
 from wetread.wire.fetch import Fetch

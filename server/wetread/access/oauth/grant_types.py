@@ -16,13 +16,13 @@ from authlib.oauth2.rfc6749 import grants as authlib_grants
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oidc.core.grants import OpenIDCode
 
-from wetread.access import grants
-from wetread.access.negotiation import joined, negotiated
-from wetread.access.oauth_core import AUTHENTICATED, CODE_LIFETIME, INTROSPECT, Authority, Behind, OAuthClient
-from wetread.access.registration import is_resource_scope
+from wetread.access.clients.registration import is_resource_scope
+from wetread.access.oauth import grants
+from wetread.access.oauth.core import AUTHENTICATED, CODE_LIFETIME, INTROSPECT, Authority, Behind, OAuthClient
+from wetread.access.oauth.negotiation import joined, negotiated
+from wetread.access.oauth.signing_keys import ALGORITHM
+from wetread.access.oauth.waiting import wait_for
 from wetread.access.rights import narrowed
-from wetread.access.signing_keys import ALGORITHM
-from wetread.access.waiting import wait_for
 from wetread.domain.reader import Scope
 from wetread.errors import InvalidInput
 

@@ -10,10 +10,10 @@ from authlib.oauth2.rfc6749 import InvalidClientError, InvalidRequestError, OAut
 from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 
-from wetread.access import grants
-from wetread.access.oauth_core import AUTHENTICATED, INTROSPECT, Authority, Behind, Core, OAuthClient
+from wetread.access.oauth import grants
+from wetread.access.oauth.core import AUTHENTICATED, INTROSPECT, Authority, Behind, Core, OAuthClient
+from wetread.access.oauth.waiting import wait_for
 from wetread.access.tokens import Verified
-from wetread.access.waiting import wait_for
 from wetread.errors import Unauthorized
 
 

@@ -1,0 +1,1 @@
+"""What calls: registered clients, how they prove themselves, API keys."""

@@ -1,0 +1,1 @@
+"""Identity providers of the hospital that vouch for people (OpenID Connect Core 1.0)."""
