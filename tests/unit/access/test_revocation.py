@@ -166,3 +166,26 @@ async def test_a_person_who_loses_a_role_at_the_provider_loses_what_apps_were_gi
     assert is_good(tokens, issued.token)
     await comes_in("radiologist")
     assert not is_good(tokens, issued.token)
+
+
+async def test_a_token_in_the_making_ends_with_the_change_that_it_did_not_see(
+    module_database: Database, tmp_path: Path
+) -> None:
+    tokens = tokens_of(tmp_path, Revocations())
+    async with module_database.transaction() as conn:
+        await accounts.add(conn, "cara", "Cara", ["radiologist"])
+
+    async def change() -> None:
+        async with module_database.transaction() as conn:
+            await accounts.set_roles(conn, "cara", ["auditor"])
+
+    async with module_database.transaction() as conn:
+        await accounts.by_name(conn, "cara", held=True)
+        changing = asyncio.create_task(change())
+        await asyncio.sleep(0.2)
+        assert not changing.done()
+        issued = tokens.issue("cara", "user/*.rs", (), HOUR, Basis(account="cara"))
+    await changing
+    async with module_database.transaction() as conn:
+        await tokens.revocations.refresh(conn)
+    assert not is_good(tokens, issued.token)

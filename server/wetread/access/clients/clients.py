@@ -65,12 +65,14 @@ def admits(networks: Iterable[Network], host: str | None) -> bool:
     return any((mapped or address) in network for network in allowed)
 
 
-async def by_id(conn: Connection, client_id: str, *, disabled_too: bool = False) -> Client | None:
-    """The client; None where there is none, or where it is disabled."""
+async def by_id(conn: Connection, client_id: str, *, disabled_too: bool = False, held: bool = False) -> Client | None:
+    """The client; None where there is none, or where it is disabled. `held`: nobody changes it until the transaction
+    ends."""
     if not client_id.isprintable():
         return None
-    found = await _many(conn, "WHERE client_id = %s AND (%s OR disabled_at IS NULL)", (client_id, disabled_too))
-    return found[0] if found else None
+    of = "WHERE client_id = %s FOR SHARE" if held else "WHERE client_id = %s"
+    found = await _many(conn, of, (client_id,))
+    return found[0] if found and (disabled_too or found[0].disabled_at is None) else None
 
 
 async def all_of_them(conn: Connection) -> list[Client]:
@@ -95,7 +97,7 @@ async def add(conn: Connection, client_id: str, wanted: Registration) -> Client:
 async def change(conn: Connection, client_id: str, wanted: Registration) -> None:
     """Registers it anew. Tokens that it has count no more, since they say what it was given before. Raises NotFound."""
     await named(conn, client_id)
-    await revoke(conn, "client", client_id)
+    # First the row: who gives out a token at this moment holds it, so the revocation comes after that token.
     await conn.execute(
         """
         UPDATE client SET (name, kind, redirect_uris, launch_uri, grant_types, scope, roles, jwks, jwks_uri, networks)
@@ -104,6 +106,7 @@ async def change(conn: Connection, client_id: str, wanted: Registration) -> None
         """,
         (*_row(wanted), client_id),
     )
+    await revoke(conn, "client", client_id)
 
 
 def _row(wanted: Registration) -> tuple[object, ...]:
@@ -132,10 +135,10 @@ async def named(conn: Connection, client_id: str) -> Client:
 async def disable(conn: Connection, client_id: str) -> None:
     """Nothing is given to it from now on, and tokens that were count no more. Raises NotFound."""
     await named(conn, client_id)
-    await revoke(conn, "client", client_id)
     await conn.execute(
         "UPDATE client SET disabled_at = coalesce(disabled_at, clock_timestamp()) WHERE client_id = %s", (client_id,)
     )
+    await revoke(conn, "client", client_id)
 
 
 async def enable(conn: Connection, client_id: str) -> None:

@@ -135,7 +135,7 @@ class Core(AuthorizationServer):  # type: ignore[misc]
 
     def query_client(self, client_id: str) -> OAuthClient | None:
         """None also for one that may not call from where it calls; a `network` of None asks nothing of that."""
-        found = wait_for(clients.by_id, self.conn, client_id) if "\x00" not in client_id else None
+        found = wait_for(clients.by_id, self.conn, client_id, held=True) if "\x00" not in client_id else None
         if found is None or (self.network is not None and not found.admits(self.network)):
             return None
         return OAuthClient(found, self.conn)
@@ -177,7 +177,8 @@ class Core(AuthorizationServer):  # type: ignore[misc]
         grant = wait_for(grants.by_id, self.conn, grant_id)
         if grant is None:
             return None
-        account = wait_for(by_name, self.conn, grant.account_name)
+        # Held: a token must not say what the person could do before a change that ended their tokens.
+        account = wait_for(by_name, self.conn, grant.account_name, held=True)
         if account is None or account.disabled_at is not None:
             return None
         if grant.session_digest is not None:

@@ -13,7 +13,28 @@ from authlib.oauth2.rfc6749 import InvalidRequestError, OAuth2Payload, OAuth2Req
 from wetread.access.secrets import digest
 from wetread.errors import InvalidInput
 
-_HIDDEN = frozenset({"code_verifier", "client_secret", "password"})
+_SHOWN = frozenset(
+    {
+        "aud",
+        "client_assertion_type",
+        "client_id",
+        "code_challenge",
+        "code_challenge_method",
+        "display",
+        "grant_type",
+        "iss",
+        "login_hint",
+        "max_age",
+        "nonce",
+        "prompt",
+        "redirect_uri",
+        "response_mode",
+        "response_type",
+        "scope",
+        "state",
+        "token_type_hint",
+    }
+)
 _DIGESTED = frozenset({"code", "refresh_token", "token", "launch", "assertion"})
 _MOST_PARAMETERS = 60
 
@@ -69,18 +90,17 @@ def parameters(encoded: bytes) -> tuple[tuple[str, str], ...]:
 
 
 def recorded(asked: Asked) -> bytes:
-    """The request for the audit: whole, but without secrets, verifiers and signatures, and with a digest in the place
-    of what could be used once more (IHE BALP, IUA "Get Access Token")."""
+    """The request for the audit: without secrets, verifiers, signatures and what is not known, and with a digest in the
+    place of what could be used once more (IHE BALP, IUA "Get Access Token")."""
     shown = []
     for name, value in asked.parameters:
-        if name in _HIDDEN:
-            shown.append((name, "-"))
-        elif name in _DIGESTED:
+        if name in _DIGESTED:
             shown.append((name, f"sha256:{digest(value).hex()[:16]}"))
         elif name == "client_assertion":
             shown.append((name, value.rpartition(".")[0]))
         else:
-            shown.append((name, value))
+            # A parameter that is not known may be a secret whose name was written wrong.
+            shown.append((name, value if name in _SHOWN else "-"))
     return urlencode(shown).encode()
 
 

@@ -50,11 +50,11 @@ class Account:
         return Reader(self.name, rights.of_roles(sorted(self.roles)), self.roles)
 
 
-async def by_name(conn: Connection, name: str) -> Account | None:
-    """Disabled ones too: look at `disabled_at`."""
+async def by_name(conn: Connection, name: str, *, held: bool = False) -> Account | None:
+    """Disabled ones too: look at `disabled_at`. `held`: nobody changes it until the transaction ends."""
     if not name.isprintable():
         return None
-    found = await _many(conn, "WHERE name = %s", (name,))
+    found = await _many(conn, "WHERE name = %s FOR SHARE" if held else "WHERE name = %s", (name,))
     return found[0] if found else None
 
 
@@ -132,18 +132,19 @@ async def set_roles(conn: Connection, name: str, roles: Iterable[str]) -> None:
     """Open sessions have them from their next request on; tokens that were given out count no more, since they say
     what the roles were. Raises NotFound, Misconfigured."""
     await named(conn, name)
-    await revoke(conn, "account", name)
+    # First the row: who gives out a token at this moment holds it, so the revocation comes after that token.
     await conn.execute("UPDATE account SET roles = %s WHERE name = %s", (sorted(rights.checked(roles)), name))
+    await revoke(conn, "account", name)
 
 
 async def disable(conn: Connection, name: str) -> None:
     """Nothing is given to the person from now on, and tokens that were count no more; the caller also ends their
     sessions. Raises NotFound."""
     await named(conn, name)
-    await revoke(conn, "account", name)
     await conn.execute(
         "UPDATE account SET disabled_at = coalesce(disabled_at, clock_timestamp()) WHERE name = %s", (name,)
     )
+    await revoke(conn, "account", name)
 
 
 async def enable(conn: Connection, name: str) -> None:
