@@ -30,7 +30,8 @@ demo: setup
 test: setup
 	./scripts/install-peers.sh dcmtk dicom3tools orthanc orthanc-dicomweb postgresql chromium chromium-driver openssl \
 	    rsyslog rsyslog-openssl
-	@./scripts/test-lanes.sh tests/unit tests/flow "tests/browser tests/chaos"
+	@./scripts/test-lanes.sh tests/unit "tests/flow --ignore tests/flow/access" \
+	    "tests/flow/access tests/browser tests/chaos"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs groups of tests beside each other, one pytest for each argument (a list of paths): most flow tests wait for a
-# server, while unit tests keep a processor busy. The first group's output is shown as it comes; what the others said
-# stands after it, whole where they failed, and in build/test-*.log.
+# Runs groups of tests beside each other, one pytest for each argument (paths, and options of pytest): most flow tests
+# wait for a server, while unit tests keep a processor busy. The first group's output is shown as it comes; what the
+# others said stands after it, whole where they failed, and in build/test-*.log.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build
@@ -13,7 +13,7 @@ place=$(mktemp -d /tmp/wetread-test.XXXXXX)
 trap 'rm -rf "$place"' EXIT
 pids=()
 for number in "${!lanes[@]}"; do
-    # A group may be several paths.
+    # A group may be several words.
     # shellcheck disable=SC2086
     .venv/bin/pytest ${lanes[$number]} -m "$markers" --basetemp "$place/$number" >"build/test-$number.log" 2>&1 &
     pids+=($!)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,6 +24,8 @@ from .soak import times
 settings.register_profile("wetread", max_examples=times(100), deadline=None)
 settings.load_profile("wetread")
 
+_MEMORY, _ENOUGH_BYTES = Path("/dev/shm"), 4 * 1024**3
+
 
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -30,8 +34,22 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
         return
-    with embedded.owned(tmp_path_factory.mktemp("postgres")) as url:
+    with _room(tmp_path_factory) as folder, embedded.owned(folder) as url:
         yield url
+
+
+@contextlib.contextmanager
+def _room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """In memory where there is room for it: each test has a database of its own, and on a disk it takes 0.3 s to make
+    and drop one."""
+    if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ENOUGH_BYTES:
+        yield tmp_path_factory.mktemp("postgres")
+        return
+    folder = Path(tempfile.mkdtemp(prefix="wetread-test-", dir=_MEMORY))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _named(url: str, name: str) -> str:
@@ -51,7 +69,8 @@ def template_database(server_url: str) -> str:
 def _migrated(server_url: str, template_database: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
+        strategy = "STRATEGY FILE_COPY" if conn.info.server_version >= 150000 else ""
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} {strategy}")
     yield _named(server_url, name)
     with psycopg.connect(server_url, autocommit=True) as conn:
         conn.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -15,10 +15,9 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey
 
+from tests.flow.conftest import Hospital, Story, configuration, free_port
 from wetread.access.tokens import Tokens, signing_key
 from wetread.app import TOKEN_AUDIENCE
-
-from .conftest import Hospital, Story, configuration, free_port
 
 SOME = "00000000-0000-0000-0000-000000000000"
 DOORS = (

@@ -15,17 +15,16 @@ from typing import Any
 import pytest
 
 from tests.certificates import Authority, Pair
+from tests.flow.conftest import Server, free_port
 from wetread.access.tokens import Tokens, signing_key
 from wetread.app import TOKEN_AUDIENCE
 from wetread.wire.mllp import frame
-
-from .conftest import Server, free_port
 
 MESSAGE = (
     b"MSH|^~\\&|A|B|WETREAD|WETREAD|20261101||ADT^A08^ADT_A01|1|P|2.5\rEVN||20261101\r"
     b"PID|1||4711^^^X||Roe^Jane\rPV1|1|O\r"
 )
-IMAGE = Path(__file__).parents[1] / "data/dicom/syntaxes/MR_small.dcm"
+IMAGE = Path(__file__).parents[2] / "data/dicom/syntaxes/MR_small.dcm"
 
 
 @dataclass
