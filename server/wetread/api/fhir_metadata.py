@@ -119,7 +119,7 @@ def _security(base_url: str) -> dict[str, Any]:
     if not base_url:
         return security
     oauth = f"{base_url.removesuffix('/fhir')}/oauth"
-    uris = [{"url": name, "valueUri": f"{oauth}/{name}"} for name in ("authorize", "token", "introspect", "revoke")]
+    uris = [{"url": name, "valueUri": f"{oauth}/{name}"} for name in ("authorize", "token")]
     return {"extension": [{"url": _OAUTH_URIS, "extension": uris}], **security}
 
 
