@@ -131,10 +131,10 @@ def test_a_late_image_while_the_first_reading_is_queued_leads_to_one_observation
 
 
 def _growing(story: Story) -> Story:
-    """The story with 30 films that announce 40, each an instance of its own."""
+    """The story with 60 films that announce 80, each an instance of its own."""
     first = story.datasets[0]
-    first.ImagesInAcquisition = 40
-    for number in range(2, 31):
+    first.ImagesInAcquisition = 80
+    for number in range(2, 61):
         film: pydicom.Dataset = deepcopy(first)
         film.SOPInstanceUID = f"{first.SOPInstanceUID[:50]}.{number}"
         film.file_meta.MediaStorageSOPInstanceUID = film.SOPInstanceUID
@@ -145,13 +145,13 @@ def _growing(story: Story) -> Story:
 
 @contextmanager
 def _trickle(hospital: Hospital, story: Story) -> Iterator[None]:
-    """An image every half second, so that the quiet period never passes."""
+    """An image every quarter of a second, so that the quiet period never passes, on a busy machine too."""
     stopped = threading.Event()
 
     def send() -> None:
         for image in story.datasets:
             hospital.store([image])
-            if stopped.wait(0.5):
+            if stopped.wait(0.25):
                 return
 
     sender = threading.Thread(target=send)

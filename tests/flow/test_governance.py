@@ -242,12 +242,12 @@ def _metrics(hospital: Hospital) -> dict[str, float]:
 
 
 def _difference(before: dict[str, float], after: dict[str, float]) -> dict[str, float] | None:
-    """What was added; None while steps are still worked on."""
+    """What was added; None while steps are still worked on. What is under way at a moment is no sum."""
     if any(
         after.get(name) for name in after if name.startswith("wetread_jobs") and ("todo" in name or "doing" in name)
     ):
         return None
-    return {name: after[name] - before.get(name, 0) for name in after if "jobs" not in name}
+    return {name: after[name] - before.get(name, 0) for name in after if "jobs" not in name and "_lag" not in name}
 
 
 def _silent_result(hospital: Hospital, film: Story) -> dict[str, Any] | None:
