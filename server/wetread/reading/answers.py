@@ -3,7 +3,7 @@ shows on request who has asked for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 
 from wetread.domain.reader import Reader
@@ -50,11 +50,15 @@ async def concealed(conn: Connection, reader: Reader, found: Iterable[Run]) -> f
 async def without_concealed(conn: Connection, reader: Reader, found: Sequence[Study]) -> list[Study]:
     """The studies, each without the words for what made it critical where a finding of it is concealed, or no result
     is for this reader."""
+    critical = [study.study_instance_uid for study in found if study.critical]
+    answered = await runs.answered_of_studies(conn, critical) if critical and may_see_results(reader) else []
+    return worded(reader, found, answered, await concealed(conn, reader, answered))
+
+
+def worded(reader: Reader, found: Sequence[Study], answered: Sequence[Run], kept: Set[str]) -> list[Study]:
+    """As `without_concealed`, where the runs that have answered, and which of them are concealed, are known."""
     if not may_see_results(reader):
         return [replace(study, critical_reason="") for study in found]
-    critical = [study.study_instance_uid for study in found if study.critical]
-    answered = await runs.answered_of_studies(conn, critical) if critical else []
-    kept = await concealed(conn, reader, answered)
     of = {run.study_instance_uid for run in answered if run.id in kept}
     return [replace(s, critical_reason=ON_REQUEST) if s.study_instance_uid in of else s for s in found]
 

@@ -44,14 +44,14 @@ async def entries(conn: Connection, reader: Reader, limit: int) -> list[Worklist
     Raises Forbidden.
     """
     found = await studies.sickest(conn, reader, limit)
-    found = await answers.without_concealed(conn, reader, found)
     uids = [study.study_instance_uid for study in found] if answers.may_see_results(reader) else []
     answered = await runs.answered_of_studies(conn, uids)
     concealed = await answers.concealed(conn, reader, answered)
     of_study: dict[str, list[Run]] = {}
     for run in answered:
         of_study.setdefault(run.study_instance_uid, []).append(run)
-    return [_entry(study, of_study.get(study.study_instance_uid, ()), concealed) for study in found]
+    told = answers.worded(reader, found, answered, concealed)
+    return [_entry(study, of_study.get(study.study_instance_uid, ()), concealed) for study in told]
 
 
 def _entry(study: Study, answered: Sequence[Run], concealed: Set[str]) -> WorklistEntry:
