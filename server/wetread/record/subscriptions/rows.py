@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from psycopg.rows import class_row
 
@@ -13,9 +13,12 @@ from wetread.domain.reader import Reader, Scope
 from wetread.record import lossless
 from wetread.record.events import Event
 from wetread.record.search import index
-from wetread.record.subscriptions.form import Channel
+from wetread.record.subscriptions.channel import Channel
 from wetread.record.subscriptions.notifications import NotifiedEvent, StatusOf
 from wetread.store.database import Connection
+
+OwnerNow: TypeAlias = Callable[[Connection, Mapping[str, Any]], Awaitable[Reader | None]]
+"""From the owner of a subscription, as `owner_row` wrote it down, to what it may do now; None: nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +36,36 @@ class State:
     channel: dict[str, Any]
     owner: dict[str, Any]
     ends_at: datetime | None
+    criteria: str
+    delivered: int
+    due_at: datetime | None
+    worker: int | None
+    failures: int
+    failing_since: datetime | None
+    last_sent_at: datetime | None
 
     @property
     def reader(self) -> Reader:
         """The client that created it, with the rights that it had then."""
-        scopes = tuple(Scope.parse(text) for text in self.owner["scopes"])
-        return Reader(self.owner["principal"], scopes, frozenset(self.owner["roles"]), self.owner["patient_id"])
+        return reader_of(self.owner)
 
     def told(self, *, status: str = "", count: int | None = None) -> StatusOf:
         shown, number = status or self.status, self.events_since_start if count is None else count
         return StatusOf(self.id, self.topic, self.channel["content"], shown, number, "" if status else self.error)
 
     def out(self) -> Channel:
-        headers = tuple((name, value) for name, value in self.channel["headers"])
-        return Channel(**{**self.channel, "headers": headers})
+        return Channel.of(self.channel)
+
+
+def reader_of(owner: Mapping[str, Any]) -> Reader:
+    """The owner with the rights that it had when it made the subscription."""
+    scopes = tuple(Scope.parse(text) for text in owner["scopes"])
+    return Reader(owner["principal"], scopes, frozenset(owner["roles"]), owner["patient_id"])
+
+
+async def as_created(conn: Connection, owner: Mapping[str, Any]) -> Reader | None:
+    """The rights of creation, for as long as neither the person nor the client is disabled."""
+    return reader_of(owner) if await owner_is_open(conn, owner) else None
 
 
 async def owner_is_open(conn: Connection, owner: Mapping[str, Any]) -> bool:

@@ -33,7 +33,7 @@ from wetread.record.resources import Version
 from wetread.record.search import index
 from wetread.record.subscriptions import form as subscription_form
 from wetread.record.subscriptions import rows as rows
-from wetread.record.subscriptions.form import Channel
+from wetread.record.subscriptions.channel import Channel
 from wetread.record.subscriptions.notifications import NotifiedEvent, notification, status_bundle
 from wetread.record.subscriptions.rows import State
 from wetread.record.subscriptions.topics import Test, Topic
