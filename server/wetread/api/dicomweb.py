@@ -8,6 +8,7 @@ studies whose ImagingStudy it opens. Blobs are read and headers parsed in thread
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -19,6 +20,7 @@ from starlette.responses import Response, StreamingResponse
 
 from wetread.api.audited import access
 from wetread.api.credentials import Authenticate
+from wetread.api.dicomweb_audit import failure, successes
 from wetread.api.dicomweb_json import answer, attributes, metadata, stow_response
 from wetread.archive import instances, quarantine
 from wetread.archive.query import KEYS, Blob, Level, Match, blobs_of, find
@@ -36,7 +38,7 @@ from wetread.errors import (
 from wetread.reading.studies import open_to
 from wetread.record.audit import audit
 from wetread.store.blobs import LocalBlobs
-from wetread.store.database import Database
+from wetread.store.database import Connection, Database
 from wetread.wire.dicom import facts, read_header
 from wetread.wire.dicom_frames import frames
 from wetread.wire.multipart import Parts, media_type
@@ -64,13 +66,23 @@ def router(
     """`limit_bytes` is the largest instance that STOW-RS takes. Errors leave as WetreadError, for the app to render."""
     routes = APIRouter(prefix="/dicom-web", tags=["dicomweb"])
 
-    async def reading(request: Request, kind: str) -> Reader:
-        """Who asks; their access is on record before anything is given."""
-        reader = await authenticate(request)
-        reader.require_some("r", "ImagingStudy")
-        async with database.transaction() as conn:
-            await audit.write(conn, access(request, reader, kind, "R"))
-        return reader
+    @contextlib.asynccontextmanager
+    async def reading(request: Request, kind: str) -> AsyncIterator[tuple[Connection, Reader, set[str]]]:
+        """Who asks, a transaction for it, and a set to fill with the studies that they are told of: it is on record
+        before anything is given, as is that they were refused."""
+        reader: Reader | None = None
+        try:
+            reader = await authenticate(request)
+            reader.require_some("r", "ImagingStudy")
+            async with database.transaction() as conn:
+                told: set[str] = set()
+                yield conn, reader, told
+                await audit.write_many(conn, await successes(conn, request, reader, kind, "R", told))
+        except WetreadError as error:
+            if not isinstance(error, Unreachable):
+                async with database.transaction() as conn:
+                    await audit.write(conn, failure(request, reader, kind, "R", error))
+            raise
 
     # STOW-RS, PS3.18 10.5
 
@@ -112,8 +124,8 @@ def router(
             async with database.transaction() as conn:
                 await instances.store_async(conn, blobs, found, body, source=source)
                 if found.study_instance_uid not in studies:
-                    detail = {"study": found.study_instance_uid}
-                    await audit.write(conn, access(request, reader, "instance-stored", "C", detail=detail))
+                    uids = (found.study_instance_uid,)
+                    await audit.write_many(conn, await successes(conn, request, reader, "instance-stored", "C", uids))
         except WetreadError as error:
             if not isinstance(error, Unreachable):
                 uid = found.sop_instance_uid if found else ""
@@ -128,12 +140,12 @@ def router(
     # QIDO-RS, PS3.18 10.6
 
     async def search(request: Request, level: Level, **path: str) -> Response:
-        reader = await reading(request, "instance-queried")
-        part = open_to(reader, "r" if reader.may("r", "ImagingStudy") else "rs")
-        matches, warnings = _matches(request, path)
-        limit, offset = _paging(request)
-        async with database.transaction() as conn:
+        async with reading(request, "instance-queried") as (conn, reader, told):
+            part = open_to(reader, "r" if reader.may("r", "ImagingStudy") else "rs")
+            matches, warnings = _matches(request, path)
+            limit, offset = _paging(request)
             found = await find(conn, reader, level, matches, limit=limit, offset=offset, part=part)
+            told.update(one.facts.study_instance_uid for one in found)
         root = _root(request)
         headers = {"Warning": f'299 wetread "{"; ".join(warnings)}"'} if warnings else {}
         return _json([answer(one, level, root) for one in found], 200, headers)
@@ -165,11 +177,11 @@ def router(
     # WADO-RS, PS3.18 10.4
 
     async def wanted(request: Request, *uids: str) -> tuple[Blob, ...]:
-        reader = await reading(request, "instance-accessed")
-        async with database.transaction() as conn:
+        async with reading(request, "instance-accessed") as (conn, reader, told):
             found = await blobs_of(conn, reader, *uids, part=open_to(reader, "r"))
-        if not found:
-            raise NotFound("no such study, series or instance here")
+            if not found:
+                raise NotFound("no such study, series or instance here")
+            told.add(uids[0])
         return found
 
     @routes.get("/studies/{study}/metadata")

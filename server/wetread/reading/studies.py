@@ -154,6 +154,15 @@ async def answering(conn: Connection, service_request_id: str) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
+async def patients_of(conn: Connection, study_instance_uids: Sequence[str]) -> dict[str, str]:
+    """The patient's id of each of these studies, as far as it is known."""
+    rows = await conn.execute(
+        "SELECT study_instance_uid, patient_id FROM study WHERE study_instance_uid = ANY(%s) AND patient_id <> ''",
+        (list(study_instance_uids),),
+    )
+    return dict(await rows.fetchall())
+
+
 async def insert(conn: Connection, study: Study) -> None:
     await conn.execute(
         f"""

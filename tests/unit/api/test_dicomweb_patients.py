@@ -143,3 +143,50 @@ async def test_what_was_taken_from_the_patient_is_not_given_any_more(
         await resources.put(conn, {**version.resource(), "subject": {"reference": "Patient/p2"}})
     assert (await web.get("/studies", headers=own)).json() == []
     assert (await web.get(f"/studies/{OWN}", headers=own)).status_code == 404
+
+
+async def test_the_audit_names_each_patient_whose_studies_were_told_of(
+    web: httpx.AsyncClient, database: Database
+) -> None:
+    everything, nothing = token("system/ImagingStudy.rs"), {"PatientID": "nobody"}
+    await web.get("/studies", headers=everything)
+    await web.get("/studies", params=nothing, headers=everything)
+    await web.get(f"/studies/{OWN}/metadata", headers=everything)
+    assert await recorded(database) == [
+        ("instance-queried", "0", "p1", [f"urn:oid:{OWN}"]),
+        ("instance-queried", "0", "p2", [f"urn:oid:{OTHER}"]),
+        ("instance-queried", "0", None, []),
+        ("instance-accessed", "0", "p1", [f"urn:oid:{OWN}"]),
+    ]
+
+
+async def test_the_audit_tells_of_nobody_where_nothing_was_given(web: httpx.AsyncClient, database: Database) -> None:
+    own = token("patient/*.rs", "p1")
+    assert (await web.get(f"/studies/{OTHER}", headers=own)).status_code == 404
+    assert (await web.get("/studies?StudyDate=never", headers=own)).status_code == 400
+    assert (await web.get("/studies", headers=token("patient/Patient.rs", "p1"))).status_code == 403
+    assert await recorded(database) == [
+        ("instance-accessed", "4", None, []),
+        ("instance-queried", "4", None, []),
+        ("access-denied", "4", None, []),
+    ]
+
+
+async def test_the_audit_names_the_patient_of_a_study_that_grows(web: httpx.AsyncClient, database: Database) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(image(OWN)))
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{OWN}.1.2"
+    file = io.BytesIO()
+    dataset.save_as(file)
+    writes = token("system/ImagingStudy.cruds") | {"Content-Type": "application/dicom"}
+    assert (await web.post("/studies", content=file.getvalue(), headers=writes)).status_code == 200
+    assert (await web.post("/studies", content=image("1.2.3.3"), headers=writes)).status_code == 200
+    assert await recorded(database) == [
+        ("instance-stored", "0", "p1", [f"urn:oid:{OWN}"]),
+        ("instance-stored", "0", None, ["urn:oid:1.2.3.3"]),
+    ]
+
+
+async def recorded(database: Database) -> list[tuple[str, str, str | None, list[str]]]:
+    async with database.transaction() as conn:
+        rows = await conn.execute("SELECT kind, outcome, patient_id, entities FROM audit_event ORDER BY position")
+        return [(kind, outcome, patient, list(names)) for kind, outcome, patient, names in await rows.fetchall()]
