@@ -19,6 +19,7 @@ from wetread.inbound.dicom import DicomListener, DimseEvent
 from wetread.inbound.dicom_negotiation import AllowedPeer
 from wetread.inbound.http import Bounds, HttpListener
 from wetread.inbound.mllp import MllpListener, Received
+from wetread.reading.intake import ANYBODY
 from wetread.record.audit import audit
 from wetread.record.audit.stream import forget_others
 from wetread.record.events import Sequencer
@@ -114,16 +115,16 @@ async def _serve_mllp(built: House, stop: asyncio.Event) -> None:
     settings, intake = built.settings.mllp, built.intake
 
     async def handle(received: Received) -> bytes | None:
-        now = datetime.now(UTC)
+        now, peer, door = datetime.now(UTC), received.peer, received.listener
+        names = received.certificate_names
+        sender = audit.Asker(f"mllp:{names[0]}") if names else ANYBODY
         if received.oversize is not None:
-            return await intake.refuse_oversize(
-                received.oversize, peer=received.peer, listener=received.listener, at=now
-            )
+            return await intake.refuse_oversize(received.oversize, peer=peer, listener=door, at=now, sender=sender)
         if received.truncated is not None:
-            await intake.keep_truncated(received.truncated, peer=received.peer, listener=received.listener)
+            await intake.keep_truncated(received.truncated, peer=peer, listener=door, sender=sender)
         if received.raw is None:
             return None
-        return await intake.receive(received.raw, peer=received.peer, listener=received.listener, at=now)
+        return await intake.receive(received.raw, peer=peer, listener=door, at=now, sender=sender)
 
     listener = MllpListener(
         settings.host,

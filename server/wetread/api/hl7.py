@@ -11,6 +11,7 @@ from wetread.api.credentials import Authenticate
 from wetread.domain.reader import Reader
 from wetread.errors import Forbidden, TooLarge
 from wetread.reading.intake import Intake
+from wetread.record.audit.audit import Asker
 
 MEDIA_TYPE = "application/hl7-v2"
 _WRITTEN = ("Encounter", "Patient", "ServiceRequest", "Task")
@@ -32,7 +33,8 @@ def router(intake: Intake, authenticate: Authenticate, limit_bytes: int) -> APIR
             if len(body) > limit_bytes:
                 raise TooLarge(f"a message holds at most {limit_bytes} bytes")
         peer = f"{request.client.host}:{request.client.port}" if request.client else "unknown"
-        answer = await intake.receive(bytes(body), peer=peer, listener="http", at=datetime.now(UTC))
+        sender = Asker.of(reader)
+        answer = await intake.receive(bytes(body), peer=peer, listener="http", at=datetime.now(UTC), sender=sender)
         return Response(answer, media_type=MEDIA_TYPE)
 
     return routes

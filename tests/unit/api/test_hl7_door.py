@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
 import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.requests import Request
 
 from wetread.api import hl7
-from wetread.domain.reader import Reader
+from wetread.domain.reader import Reader, Scope
 from wetread.errors import Forbidden, TooLarge
+from wetread.mapping.site import Site
+from wetread.reading.intake import Intake, accepted
+from wetread.store.database import Database
 
 from .scoped import reader
+
+ORDER = (Path(__file__).parents[2] / "data" / "hl7v2" / "orm-o01-bom-26.hl7").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -49,3 +57,18 @@ async def test_who_may_write_all_that_messages_write_is_heard() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wetread.example") as client:
         with pytest.raises(TooLarge):
             await client.post("/hl7/v2", content=b"MSH|^~\\&")
+
+
+@pytest.mark.parametrize(("content", "kind"), [(ORDER, "message-received"), (b"MSH|^~\\&", "message-refused")])
+async def test_the_audit_names_who_sent_the_message(database: Database, content: bytes, kind: str) -> None:
+    async def authenticate(_: Request) -> Reader:
+        return Reader("ris", (Scope("system", "*", frozenset("cruds")),), client_id="ris", token_id="t1")
+
+    site = Site(b"a site key of 32 bytes, for tests", {}, "urn:oid:1.2.3.4", ZoneInfo("Europe/Paris"))
+    app = FastAPI()
+    app.include_router(hl7.router(Intake(database, site, accepted({"P"}), None, 0), authenticate, 10_000))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wetread.example") as client:
+        assert (await client.post("/hl7/v2", content=content)).status_code == 200
+    async with database.transaction() as conn:
+        rows = await conn.execute("SELECT kind, principal, body LIKE '%%jti:t1%%' FROM audit_event")
+        assert await rows.fetchall() == [(kind, "ris", True)]
