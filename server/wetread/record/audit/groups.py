@@ -18,6 +18,8 @@ from wetread.store.database import Connection, Database
 
 _MOST = 64
 """Entries in one statement, unless one reader brings more."""
+_GATHER_S = 0.002
+"""While several read at once, a group waits so long for more: a statement and a commit cost more than their rows."""
 
 _Waiting: TypeAlias = tuple[Sequence[AuditEntry], "asyncio.Future[list[str]]"]
 
@@ -46,8 +48,12 @@ class Groups:
         return ids
 
     async def _write(self) -> None:
+        last = 1
         while self._waiting:
+            if 1 < last < _MOST:
+                await asyncio.sleep(_GATHER_S)
             group = self._taken()
+            last = len(group)
             try:
                 ids = await self._committed([entry for entries, _ in group for entry in entries])
             except Exception as error:
