@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path as FilePath
 from types import MappingProxyType
-from typing import Any, NoReturn
-
-import yaml
+from typing import Any
 
 from wetread.errors import Misconfigured
 from wetread.mapping.datatypes import CONVERTERS
+from wetread.mapping.files import Source, files
 from wetread.mapping.model import CodeMap, Element, Maps, ResourceMap, Rule
 from wetread.mapping.paths import Path
 
@@ -70,7 +68,7 @@ def load(shipped: FilePath, overlay: FilePath | None) -> Maps:
     A site's file that starts with `extends: shipped` says only what differs. Raises Misconfigured, naming file and
     key, when a file is missing, unreadable or wrong.
     """
-    hl7, codes = _files(shipped, overlay, "hl7v2"), _files(shipped, overlay, "codes")
+    hl7, codes = files(shipped, overlay, "hl7v2"), files(shipped, overlay, "codes")
     code_maps = {name: _code_map(source) for name, source in codes.items()}
     for name in _CODE_MAPS:
         if name not in code_maps:
@@ -94,105 +92,20 @@ def load(shipped: FilePath, overlay: FilePath | None) -> Maps:
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which every plain scalar but true, false and null is text: `NO`, `08` and `1.10` stay what they are."""
+def _paths(source: Source, value: Any, *key: str) -> tuple[Path, ...]:
+    texts = value if isinstance(value, list) else [value]
+    if not texts:
+        source.wrong("expected at least one path", *key)
+    found = []
+    for text in texts:
+        try:
+            found.append(Path.parse(source.string(text, *key)))
+        except ValueError as problem:
+            source.wrong(str(problem), *key)
+    return tuple(found)
 
 
-_Loader.yaml_implicit_resolvers = {}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:true|false)\Z"), ["t", "f"])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:null|~|)\Z"), ["n", "~", ""])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"<<\Z"), ["<"])
-
-
-def _unique(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _unique)
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    file: FilePath
-    content: Mapping[str, Any]
-
-    def wrong(self, problem: str, *key: str) -> NoReturn:
-        where = ".".join(key)
-        raise Misconfigured(f"{self.file}: {where + ': ' if where else ''}{problem}", location=where or None)
-
-    def table(self, *key: str) -> Mapping[str, Any]:
-        value: Any = self.content
-        for part in key:
-            value = value.get(part)
-            if not isinstance(value, Mapping):
-                self.wrong("expected a table of keys and values", *key)
-        return dict(value)
-
-    def string(self, value: Any, *key: str) -> str:
-        if not isinstance(value, str):
-            self.wrong("expected text", *key)
-        return value
-
-    def only(self, table: Mapping[str, Any], allowed: frozenset[str], *key: str) -> None:
-        for name in table:
-            if name not in allowed:
-                self.wrong(f"unknown key; expected one of {', '.join(sorted(allowed))}", *key, str(name))
-
-    def paths(self, value: Any, *key: str) -> tuple[Path, ...]:
-        texts = value if isinstance(value, list) else [value]
-        if not texts:
-            self.wrong("expected at least one path", *key)
-        found = []
-        for text in texts:
-            try:
-                found.append(Path.parse(self.string(text, *key)))
-            except ValueError as problem:
-                self.wrong(str(problem), *key)
-        return tuple(found)
-
-
-def _files(shipped: FilePath, overlay: FilePath | None, folder: str) -> dict[str, _Source]:
-    sources = {file.stem: _read(file) for file in sorted((shipped / folder).glob("*.yaml"))}
-    if overlay is not None:
-        for file in sorted((overlay / folder).glob("*.yaml")):
-            site = _read(file)
-            if site.content.get("extends") is not None:
-                if site.content["extends"] != "shipped" or file.stem not in sources:
-                    site.wrong("expected `shipped`, and a shipped file of this name", "extends")
-                own = {key: value for key, value in site.content.items() if key != "extends"}
-                site = _Source(file, _laid_over(sources[file.stem].content, own))
-            sources[file.stem] = site
-    return sources
-
-
-def _read(file: FilePath) -> _Source:
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise Misconfigured(f"{file}: cannot be read as YAML: {problem}") from problem
-    if not isinstance(content, Mapping):
-        raise Misconfigured(f"{file}: expected a table of keys and values")
-    return _Source(file, content)
-
-
-def _laid_over(shipped: Mapping[str, Any], site: Mapping[str, Any], depth: int = 2) -> dict[str, Any]:
-    """Sections are joined key by key; what stands under a key of a section is replaced whole; null removes it."""
-    joined = dict(shipped)
-    for key, value in site.items():
-        if value is None:
-            joined.pop(key, None)
-        elif depth > 1 and isinstance(value, Mapping) and isinstance(joined.get(key), Mapping):
-            joined[key] = _laid_over(joined[key], value, depth - 1)
-        else:
-            joined[key] = value
-    return joined
-
-
-def _code_map(source: _Source) -> CodeMap:
+def _code_map(source: Source) -> CodeMap:
     name = source.file.stem
     source.only(source.content, frozenset({"description", "codes", "same", "otherwise"}))
     targets = _CODE_MAPS.get(name)
@@ -211,7 +124,7 @@ def _code_map(source: _Source) -> CodeMap:
     return CodeMap(name, codes, tuple(sorted(prefixes, key=lambda p: -len(p[0]))), otherwise)
 
 
-def _pairs(source: _Source) -> Iterator[tuple[str, Any]]:
+def _pairs(source: Source) -> Iterator[tuple[str, Any]]:
     same = source.content.get("same", [])
     if not isinstance(same, list):
         source.wrong("expected a list of codes that stay as they are", "same")
@@ -220,17 +133,17 @@ def _pairs(source: _Source) -> Iterator[tuple[str, Any]]:
         yield from source.table("codes").items()
 
 
-def _order_facts(source: _Source) -> dict[str, tuple[Path, ...]]:
+def _order_facts(source: Source) -> dict[str, tuple[Path, ...]]:
     source.only(source.content, frozenset({"description", "order"}))
     table = source.table("order")
     source.only(table, frozenset(ORDER_FACTS), "order")
     for name in ORDER_FACTS:
         if name not in table:
             source.wrong("is missing; expected a list of paths", "order", name)
-    return {name: source.paths(value, "order", name) for name, value in table.items()}
+    return {name: _paths(source, value, "order", name) for name, value in table.items()}
 
 
-def _authorities(source: _Source) -> dict[str, str]:
+def _authorities(source: Source) -> dict[str, str]:
     source.only(source.content, frozenset({"description", "authorities"}))
     table = {name: source.string(uri, "authorities", name) for name, uri in source.table("authorities").items()}
     for name, uri in table.items():
@@ -239,12 +152,12 @@ def _authorities(source: _Source) -> dict[str, str]:
     return table
 
 
-def _resource_map(source: _Source, codes: Mapping[str, CodeMap]) -> ResourceMap:
+def _resource_map(source: Source, codes: Mapping[str, CodeMap]) -> ResourceMap:
     source.only(source.content, frozenset({"description", "resource", "when", "elements"}))
     resource_type = source.string(source.content.get("resource"), "resource")
     if resource_type not in RESOURCES:
         source.wrong(f"expected one of {', '.join(RESOURCES)}", "resource")
-    when = source.paths(source.content["when"], "when")[0] if "when" in source.content else None
+    when = _paths(source, source.content["when"], "when")[0] if "when" in source.content else None
     elements = tuple(_element(source, codes, key, body) for key, body in source.table("elements").items())
     return ResourceMap(resource_type, elements, when)
 
@@ -255,7 +168,7 @@ RULE_KEYS = frozenset(
 )
 
 
-def _element(source: _Source, codes: Mapping[str, CodeMap], key: str, body: Any) -> Element:
+def _element(source: Source, codes: Mapping[str, CodeMap], key: str, body: Any) -> Element:
     where = ("elements", key)
     if not _ELEMENT_KEY.fullmatch(key):
         source.wrong("is not an element name; expected e.g. birthDate, period.start or name[]", *where)
@@ -282,7 +195,7 @@ def _element(source: _Source, codes: Mapping[str, CodeMap], key: str, body: Any)
 
 
 def _rule(
-    source: _Source, codes: Mapping[str, CodeMap], body: Mapping[str, Any], repeats: bool, where: tuple[str, ...]
+    source: Source, codes: Mapping[str, CodeMap], body: Mapping[str, Any], repeats: bool, where: tuple[str, ...]
 ) -> Rule:
     sources = [key for key in ("from", "each", "combine", "value", "take") if key in body]
     if len(sources) != 1 and not (not sources and "if-new" in body):
@@ -303,9 +216,9 @@ def _rule(
     if not isinstance(default, Mapping):
         source.wrong("expected a table of keys and values", *where, "default")
     return Rule(
-        source.paths(body["from"], *where, "from") if "from" in body else (),
-        source.paths(body["each"], *where, "each") if "each" in body else (),
-        source.paths(body["combine"], *where, "combine") if "combine" in body else (),
+        _paths(source, body["from"], *where, "from") if "from" in body else (),
+        _paths(source, body["each"], *where, "each") if "each" in body else (),
+        _paths(source, body["combine"], *where, "combine") if "combine" in body else (),
         convert,
         table,
         body.get("value"),
