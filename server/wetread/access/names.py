@@ -7,7 +7,14 @@ from wetread.store.database import Connection
 
 RESERVED = frozenset({"anonymous", "system", "wetread"})
 """Principals of Wetread's own."""
+OPERATOR = "operator:"
+"""What the name of who works on the machine itself begins with; no person's and no client's does."""
 _LOCK = 0x574E4D53
+
+
+def is_of_this_machine(name: str) -> bool:
+    """Whether a principal is neither a person nor a client, but Wetread or the operator of its machine."""
+    return name in RESERVED - {"anonymous"} or name.startswith(OPERATOR)
 
 
 async def require_free(conn: Connection, name: str) -> None:

@@ -172,5 +172,6 @@ class Tokens:
             patient_id=basis.patient_id or None,
             token_id=claims["jti"],
             client_id=basis.client_id or None,
+            grant_id=basis.grant_id or None,
         )
         return Verified(reader, basis, claims["jti"], claims["scope"], int(claims["iat"]), int(claims["exp"]))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from wetread.access.names import OPERATOR
 from wetread.domain.reader import Reader, Scope
 from wetread.errors import InvalidInput
 from wetread.record.audit import audit
@@ -56,7 +57,7 @@ def database_url(settings: Settings) -> Iterator[str]:
 def operator() -> Reader:
     """The local operator: who may read the data directory may do all; every act is audited under their name."""
     scope = Scope("system", "*", frozenset("cruds"))
-    return Reader(f"operator:{getpass.getuser()}", (scope,), frozenset({"administrator"}))
+    return Reader(f"{OPERATOR}{getpass.getuser()}", (scope,), frozenset({"administrator"}))
 
 
 def within(config: Path | None, data_dir: Path | None, do: Callable[[Connection, Reader], Awaitable[T]]) -> T:
@@ -64,7 +65,7 @@ def within(config: Path | None, data_dir: Path | None, do: Callable[[Connection,
     settings = settings_of(config, data_dir)
 
     async def run(url: str) -> T:
-        async with opened(url) as database, database.transaction() as conn:
+        async with opened(settings, url) as database, database.transaction() as conn:
             return await do(conn, operator())
 
     with database_url(settings) as url:
@@ -72,8 +73,8 @@ def within(config: Path | None, data_dir: Path | None, do: Callable[[Connection,
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    database = Database(url, max_connections=4)
+async def opened(settings: Settings, url: str) -> AsyncIterator[Database]:
+    database = Database(url, bases=settings.fhir_bases, max_connections=4)
     await database.open()
     try:
         yield database

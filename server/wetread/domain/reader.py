@@ -60,6 +60,8 @@ class Reader:
     token_id: str | None = None
     client_id: str | None = None
     """The client that the token was given to, where the principal is a person."""
+    grant_id: str | None = None
+    """What a person has given to the client, and the token falls with."""
 
     def opening(self, letter: str, resource_type: str) -> tuple[Scope, ...]:
         """The scopes that allow interaction `letter` (one of c r u d s) on some part of the type."""

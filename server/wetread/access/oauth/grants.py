@@ -112,6 +112,19 @@ async def by_id(conn: Connection, grant_id: str) -> Grant | None:
     return await rows.fetchone()
 
 
+async def stands(conn: Connection, grant_id: str) -> bool:
+    """Whether a grant counts, and the login that it hangs on has not ended; that nobody is at the browser ends none."""
+    found = await conn.execute(
+        """
+        SELECT FROM authorization_grant g LEFT JOIN login_session s ON s.digest = g.session_digest
+        WHERE g.id = %s::uuid AND g.revoked_at IS NULL AND g.expires_at > clock_timestamp()
+            AND (g.session_digest IS NULL OR (s.ended_at IS NULL AND s.expires_at > clock_timestamp()))
+        """,
+        (grant_id,),
+    )
+    return found.rowcount == 1
+
+
 async def of_account(conn: Connection, account_name: str) -> list[Grant]:
     """Those that count, newest first."""
     rows = conn.cursor(row_factory=class_row(Grant))
