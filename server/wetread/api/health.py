@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from wetread.api.credentials import Authenticate
+from wetread.api.subscription_metrics import subscription_metrics
 from wetread.errors import Unreachable
 from wetread.store.database import Database
 
@@ -57,13 +58,14 @@ def router(database: Database, authenticate: Authenticate) -> APIRouter:
         """Counts from the database, so that they hold for all processes together. Silent runs are counted in none."""
         await authenticate(request)
         registry = CollectorRegistry(auto_describe=False)
-        families = []
+        families: list[Metric] = []
         async with database.transaction() as conn:
             for name, text, query in _GAUGES:
                 family = GaugeMetricFamily(name, text, labels=["state"])
                 for state, count in await (await conn.execute(query)).fetchall():
                     family.add_metric([state], count)
                 families.append(family)
+            families += await subscription_metrics(conn)
         registry.register(_Collected(families))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -71,8 +73,8 @@ def router(database: Database, authenticate: Authenticate) -> APIRouter:
 
 
 class _Collected:
-    def __init__(self, families: list[GaugeMetricFamily]) -> None:
+    def __init__(self, families: list[Metric]) -> None:
         self._families = families
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         yield from self._families
