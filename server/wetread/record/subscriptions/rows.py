@@ -88,6 +88,7 @@ def owner_row(reader: Reader) -> dict[str, Any]:
         "scopes": [str(scope) for scope in reader.scopes],
         "roles": sorted(reader.roles),
         "patient_id": reader.patient_id,
+        "grant_id": reader.grant_id,
     }
 
 
