@@ -34,13 +34,15 @@ _NUMERIC = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)$", re.IGNORECASE)
 @dataclass(frozen=True, slots=True)
 class AllowedEndpoints:
     """Host names (lower case) and networks. A name counts only where it is listed: it is never resolved to decide, so
-    a name that a client controls cannot be pointed into an allowed network."""
+    a name that a client controls cannot be pointed into an allowed network. With `plain` they may be called by http,
+    too; without it http stays on this machine."""
 
     hosts: frozenset[str] = frozenset()
     networks: tuple[_Network, ...] = ()
+    plain: bool = False
 
     @classmethod
-    def parse(cls, allow: tuple[str, ...]) -> AllowedEndpoints:
+    def parse(cls, allow: tuple[str, ...], *, plain: bool = False) -> AllowedEndpoints:
         """From the setting `outbound.allow`: each item is a network (`10.1.0.0/16`, `::1/128`) or a host name."""
         networks: list[_Network] = []
         hosts: set[str] = set()
@@ -51,10 +53,10 @@ class AllowedEndpoints:
                 if "/" in item or not item:
                     raise Misconfigured(f"outbound.allow: {item!r} is neither a network nor a host name") from None
                 hosts.add(item.lower())
-        return cls(frozenset(hosts), tuple(networks))
+        return cls(frozenset(hosts), tuple(networks), plain)
 
     def check(self, url: str) -> None:
-        """Raises Unsupported (422) with what to do. Beyond loopback only https is allowed."""
+        """Raises Unsupported (422) with what to do."""
         try:
             parts = urlsplit(url)
             host, _port = parts.hostname or "", parts.port
@@ -66,9 +68,15 @@ class AllowedEndpoints:
 
     def check_host(self, scheme: str, host: str) -> None:
         """The host of a URL as it is written there, before it is resolved. Raises Unsupported."""
-        host = host.lower().rstrip(".")
         if scheme not in ("http", "https"):
             raise Unsupported("the endpoint must be an http(s) URL with a host and without a user")
+        self.check_listed(host)
+        if scheme == "http" and not self.plain and not is_loopback_host(host):
+            raise Unsupported("beyond loopback the endpoint must be https")
+
+    def check_listed(self, host: str) -> None:
+        """Whether any protocol may call the host. Raises Unsupported."""
+        host = host.lower().rstrip(".")
         listed = host in self.hosts
         try:
             address = _address(host)
@@ -81,8 +89,6 @@ class AllowedEndpoints:
             _refuse_never(address)
         if not listed:
             raise Unsupported("this server may not call that host; its operator can add it to outbound.allow")
-        if scheme == "http" and not is_loopback_host(host):
-            raise Unsupported("beyond loopback the endpoint must be https")
 
     def check_resolved(self, host: str, resolved: str) -> None:
         """`resolved` is an address that `host`, which passed check_host, has now. Raises Unsupported.

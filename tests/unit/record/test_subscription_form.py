@@ -126,7 +126,7 @@ def test_filters_by_token_know_systems_and_not() -> None:
         ("channel.header", ["no colon"]),
         ("channel.header", ["X-A: 1\r\nX-B: 2"]),
         ("channel.header", ["Host: other"]),
-        ("channel.extension", [{"url": f"{B}heartbeat-period", "valueUnsignedInt": 60}]),
+        ("channel.extension", [{"url": f"{B}heartbeat-period", "valueUnsignedInt": 5}]),
         ("channel.extension", [{"url": "http://example.org/other", "valueBoolean": True}]),
     ],
 )

@@ -1,4 +1,7 @@
-"""The channel of a Subscription: which way, where to, and how much is told. What we cannot keep, we refuse."""
+"""The channel of a Subscription: which way, where to, and how much is told (Backport IG 1.1 channels.html).
+
+What we cannot keep, we refuse; nothing that is accepted is silently left out.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,30 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+from wetread.domain.codes import WETREAD
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import Unsupported
 from wetread.record.subscriptions.extensions import extensions
 
-_CONTENTS = ("empty", "id-only", "full-resource")
-_PAYLOADS = ("application/fhir+json", "application/json")
+REST_HOOK, WEBSOCKET, MLLP = "rest-hook", "websocket", "mllp"
+KINDS = (REST_HOOK, WEBSOCKET, MLLP)
+"""Of R4's channel types and of our own (`CUSTOM`) those that have a sender."""
+CUSTOM = {(WETREAD, MLLP): MLLP}
+"""Custom channels: system and code of the extension backport-channel-type."""
+CONTENTS = ("empty", "id-only", "full-resource")
+HL7V2 = "x-application/hl7-v2+er7"
+LONGEST_TIMEOUT_S = 60
+LEAST_HEARTBEAT_S = 10
+MOST_EVENTS = 100
+"""Of one notification, whatever larger number a client lets us send."""
+
+_JSON = ("application/fhir+json", "application/json")
+_PAYLOADS = {REST_HOOK: _JSON, WEBSOCKET: _JSON, MLLP: (HL7V2,)}
 _DEFAULT_TIMEOUT_S = 10
-_LONGEST_TIMEOUT_S = 60
+_LONGEST_HEARTBEAT_S = 24 * 3600
+_WHERE = "Subscription.channel"
 _HEADER = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[^\x00-\x1f\x7f]*)")
 _HOP_HEADERS = {"connection", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
 _OUR_HEADERS = _HOP_HEADERS | {"content-length", "content-type", "idempotency-key"}
@@ -41,42 +59,79 @@ class Channel:
         return cls(**{**row, "headers": tuple((name, value) for name, value in row["headers"])})
 
 
-def read(channel: Mapping[str, Any], allowed: AllowedEndpoints) -> Channel:
-    """Raises Unsupported, with the element at fault and what to do."""
-    where = "Subscription.channel"
-    if channel.get("type") != "rest-hook" or channel.get("_type"):
-        raise Unsupported("of the channel types, this server has rest-hook", location=f"{where}.type")
-    endpoint = str(channel.get("endpoint", ""))
-    try:
-        allowed.check(endpoint)
-    except Unsupported as refusal:
-        raise Unsupported(refusal.message, location=f"{where}.endpoint") from refusal
-    if extensions(channel, {"timeout", "max-count", "heartbeat-period"}, where, "heartbeat-period"):
-        raise Unsupported("heartbeats are not sent by this server yet; leave heartbeat-period out", location=where)
-    timeouts = [e.get("valueUnsignedInt") for e in extensions(channel, None, where, "timeout")]
-    contents = [e.get("valueCode") for e in extensions(channel.get("_payload"), {"payload-content"}, where)]
-    if len(contents) != 1 or contents[0] not in _CONTENTS:
-        message = "payload needs the extension backport-payload-content: empty, id-only or full-resource"
-        raise Unsupported(message, location=f"{where}.payload")
+def read(channel: Mapping[str, Any], allowed: AllowedEndpoints, *, by_criteria: bool = False) -> Channel:
+    """`by_criteria` says that it is of a criteria-based Subscription (FHIR R4 subscription.html), which has none of the
+    Backport's payloads. Raises Unsupported, with the element at fault and what to do."""
+    kind = _kind(channel)
+    known = {"timeout"} if by_criteria else {"timeout", "max-count", "heartbeat-period"}
+    extensions(channel, known, _WHERE)
+    content_type, content = _bare_payload(channel, kind) if by_criteria else _payload(channel, kind)
     return Channel(
-        "rest-hook",
-        endpoint,
-        _content_type(str(channel.get("payload", "")), f"{where}.payload"),
-        str(contents[0]),
-        tuple(_header(str(line), f"{where}.header") for line in channel.get("header", ())),
-        min(max(int(timeouts[0] or 0), 1), _LONGEST_TIMEOUT_S) if timeouts else _DEFAULT_TIMEOUT_S,
+        kind,
+        _endpoint(channel, kind, allowed),
+        content_type,
+        content,
+        _headers(channel, kind),
+        _number(channel, "timeout", "valueUnsignedInt", 1, LONGEST_TIMEOUT_S) or _DEFAULT_TIMEOUT_S,
+        min(_number(channel, "max-count", "valuePositiveInt", 1, 2**31 - 1) or 1, MOST_EVENTS),
+        _number(channel, "heartbeat-period", "valueUnsignedInt", LEAST_HEARTBEAT_S, _LONGEST_HEARTBEAT_S) or 0,
     )
 
 
-def _content_type(text: str, where: str) -> str:
-    mime, *parameters = (part.strip() for part in text.split(";"))
-    if mime.lower() not in _PAYLOADS:
-        raise Unsupported("payload must be application/fhir+json or application/json", location=where)
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "fhirversion" and value.strip(' "') not in ("4.0", "4.0.1"):
-            raise Unsupported("this server speaks FHIR R4; fhirVersion must be 4.0", location=where)
-    return text
+def _kind(channel: Mapping[str, Any]) -> str:
+    where = f"{_WHERE}.type"
+    codings = [e.get("valueCoding") for e in extensions(channel.get("_type"), {"channel-type"}, where)]
+    if len(codings) > 1:
+        raise Unsupported("a channel has one type", location=where)
+    if codings:
+        coding = codings[0] if isinstance(codings[0], dict) else {}
+        kind = CUSTOM.get((str(coding.get("system")), str(coding.get("code"))), "")
+    else:
+        kind = str(channel.get("type", ""))
+        kind = "" if kind in CUSTOM.values() else kind
+    if kind not in KINDS:
+        own = ", ".join(f"{system}|{code}" for system, code in CUSTOM)
+        known = ", ".join(k for k in KINDS if k not in CUSTOM.values())
+        message = f"of the channel types this server has {known}, and by the extension backport-channel-type {own}"
+        raise Unsupported(message, location=where)
+    return kind
+
+
+def _endpoint(channel: Mapping[str, Any], kind: str, allowed: AllowedEndpoints) -> str:
+    where = f"{_WHERE}.endpoint"
+    endpoint = str(channel.get("endpoint", ""))
+    if kind == WEBSOCKET:
+        if endpoint:
+            raise Unsupported("a websocket is opened by the client; leave the endpoint out", location=where)
+        return ""
+    try:
+        if kind == MLLP:
+            _check_mllp(endpoint, allowed)
+        else:
+            allowed.check(endpoint)
+    except Unsupported as refusal:
+        raise Unsupported(refusal.message, location=where) from refusal
+    return endpoint
+
+
+def _check_mllp(endpoint: str, allowed: AllowedEndpoints) -> None:
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    is_whole = host and port and parts.username is None and not parts.query and not parts.fragment
+    if not is_whole or parts.scheme not in ("mllp", "mllps") or parts.path not in ("", "/"):
+        raise Unsupported("the endpoint of this channel is written mllp://host:port, or mllps://host:port for TLS")
+    allowed.check_listed(host)
+
+
+def _headers(channel: Mapping[str, Any], kind: str) -> tuple[tuple[str, str], ...]:
+    where = f"{_WHERE}.header"
+    lines = channel.get("header", ())
+    if lines and kind != REST_HOOK:
+        raise Unsupported("headers go with a rest-hook only; leave them out", location=where)
+    return tuple(_header(str(line), where) for line in lines)
 
 
 def _header(line: str, where: str) -> tuple[str, str]:
@@ -86,3 +141,56 @@ def _header(line: str, where: str) -> tuple[str, str]:
     if found["name"].lower() in _OUR_HEADERS:
         raise Unsupported(f"the header {found['name']} is set by this server; leave it out", location=where)
     return found["name"], found["value"].rstrip()
+
+
+def _payload(channel: Mapping[str, Any], kind: str) -> tuple[str, str]:
+    """MIME type and content of a topic-based subscription (payloads.html)."""
+    where = f"{_WHERE}.payload"
+    content_type = _content_type(str(channel.get("payload", "")), _PAYLOADS[kind], where)
+    contents = [e.get("valueCode") for e in extensions(channel.get("_payload"), {"payload-content"}, where)]
+    served = ("full-resource",) if kind == MLLP else CONTENTS
+    if len(contents) != 1 or contents[0] not in served:
+        message = f"payload needs the extension backport-payload-content: {' or '.join(served)} on this channel"
+        raise Unsupported(message, location=where)
+    return content_type, str(contents[0])
+
+
+def _bare_payload(channel: Mapping[str, Any], kind: str) -> tuple[str, str]:
+    """Of a criteria-based subscription: nothing but a sign where no payload is named (R4 subscription.html 2.46.6)."""
+    where = f"{_WHERE}.payload"
+    extensions(channel.get("_payload"), set(), where)
+    if "payload" not in channel:
+        if kind == MLLP:
+            raise Unsupported(f"on this channel payload must be {HL7V2}", location=where)
+        return "", "ping"
+    if kind == WEBSOCKET:
+        message = "by criteria a websocket tells that something matched, not what; leave the payload out"
+        raise Unsupported(message, location=where)
+    return _content_type(str(channel["payload"]), _PAYLOADS[kind], where), "resource"
+
+
+def _content_type(text: str, served: tuple[str, ...], where: str) -> str:
+    mime, *parameters = (part.strip() for part in text.split(";"))
+    if mime.lower() not in served:
+        raise Unsupported(f"on this channel payload must be {' or '.join(served)}", location=where)
+    for parameter in parameters:
+        name, _, value = (part.strip() for part in parameter.partition("="))
+        if name.lower() == "fhirversion" and value.strip('"') not in ("4.0", "4.0.1"):
+            raise Unsupported("this server speaks FHIR R4; fhirVersion must be 4.0", location=where)
+        if name.lower() == "charset" and value.strip('"').lower() != "utf-8":
+            raise Unsupported("this server writes UTF-8; leave the charset out", location=where)
+        if name.lower() not in ("fhirversion", "charset"):
+            raise Unsupported("of the parameters of a payload this server has fhirVersion and charset", location=where)
+    return text
+
+
+def _number(channel: Mapping[str, Any], name: str, value: str, least: int, most: int) -> int | None:
+    """The one number of an extension; None where it is not there."""
+    numbers = [e.get(value) for e in extensions(channel, None, _WHERE, name)]
+    if not numbers:
+        return None
+    [number, *more] = numbers
+    if more or isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
+        said = f"{least} to {most}" if most < 2**31 - 1 else f"{least} or more"
+        raise Unsupported(f"backport-{name} is given once, {said}", location=f"{_WHERE}.extension")
+    return number
