@@ -1,70 +1,69 @@
-"""The extensions of the Subscriptions R5 Backport guide 1.1.0 that we use (R4), as definitions to validate with.
+"""The profiles and extensions of the Subscriptions R5 Backport guide 1.1.0 for R4, as definitions to validate with.
 
-The guide is a package that no registry of ours carries. What a validator needs of it is small: where each extension may
-stand, the type of its value, and the codes of one. The guide's profiles are not here.
+The guide is a package that no registry of ours carries, so `backport-guide/` has its sources for R4 and what SUSHI makes
+of them. Run as a module it compiles them anew.
 """
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
-_BASE = "http://hl7.org/fhir/uv/subscriptions-backport"
-_CODES = f"{_BASE}/CodeSystem/backport-content-code-system"
-_VALUES = f"{_BASE}/ValueSet/backport-content-value-set"
-_EXTENSIONS = (
-    ("backport-filter-criteria", "Subscription.criteria", "string"),
-    ("backport-payload-content", "Subscription.channel.payload", "code"),
-    ("backport-channel-type", "Subscription.channel.type", "Coding"),
-    ("backport-heartbeat-period", "Subscription.channel", "unsignedInt"),
-    ("backport-timeout", "Subscription.channel", "unsignedInt"),
-    ("backport-max-count", "Subscription.channel", "positiveInt"),
-    ("capabilitystatement-subscriptiontopic-canonical", "CapabilityStatement.rest.resource", "canonical"),
-)
+FOLDER = Path(__file__).with_name("backport-guide")
+_NOTIFICATION_TYPES = ("handshake", "heartbeat", "event-notification", "query-status", "query-event")
+_TYPES = "http://hl7.org/fhir/subscription-notification-type"
 
 
 def definitions() -> list[dict[str, Any]]:
-    """R4 conformance resources: the extensions, and the codes of the payload's content."""
-    content = _canonical("CodeSystem", "backport-content-code-system") | {
+    """R4 conformance resources: those of the guide, and the codes of R4B that it binds to."""
+    guide = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(FOLDER.glob("*.json"))]
+    return [*guide, *_notification_types()]
+
+
+def compiled() -> dict[str, dict[str, Any]]:
+    """What SUSHI makes of the sources, by the name of its file, without snapshots: the validator makes its own.
+
+    Raises what `shorthand.compiled` raises.
+    """
+    from conformance import shorthand  # noqa: PLC0415  (which needs the validator, which needs the definitions)
+
+    made = {}
+    for definition in shorthand.compiled(FOLDER).values():
+        definition.pop("snapshot", None)
+        made[f"{definition['resourceType'].lower()}-{definition['id']}.json"] = definition
+    return made
+
+
+def _notification_types() -> list[dict[str, Any]]:
+    """`ValueSet/subscription-notification-type`: R4 has no such codes, the guide takes them from R4B."""
+    about = {"name": "SubscriptionNotificationType", "version": "4.3.0", "status": "active"}
+    codes = {
+        "resourceType": "CodeSystem",
+        "id": "subscription-notification-type",
+        "url": _TYPES,
+        **about,
         "caseSensitive": True,
         "content": "complete",
-        "concept": [{"code": code} for code in ("empty", "id-only", "full-resource")],
+        "concept": [{"code": code} for code in _NOTIFICATION_TYPES],
     }
-    values = _canonical("ValueSet", "backport-content-value-set") | {"compose": {"include": [{"system": _CODES}]}}
-    return [content, values, *(_extension(*row) for row in _EXTENSIONS)]
-
-
-def _extension(name: str, context: str, value_type: str) -> dict[str, Any]:
-    url = f"{_BASE}/StructureDefinition/{name}"
-    value: dict[str, Any] = {"id": "Extension.value[x]", "path": "Extension.value[x]", "min": 1, "max": "1"}
-    value["type"] = [{"code": value_type}]
-    if value_type == "code":
-        value["binding"] = {"strength": "required", "valueSet": _VALUES}
-    return _canonical("StructureDefinition", name) | {
-        "fhirVersion": "4.0.1",
-        "kind": "complex-type",
-        "abstract": False,
-        "context": [{"type": "element", "expression": context}],
-        "type": "Extension",
-        "baseDefinition": "http://hl7.org/fhir/StructureDefinition/Extension",
-        "derivation": "constraint",
-        "differential": {
-            "element": [
-                {"id": "Extension", "path": "Extension", "short": name, "min": 0, "max": "*"},
-                {"id": "Extension.extension", "path": "Extension.extension", "max": "0"},
-                {"id": "Extension.url", "path": "Extension.url", "fixedUri": url},
-                value,
-            ]
-        },
+    values = {
+        "resourceType": "ValueSet",
+        "id": "subscription-notification-type",
+        "url": "http://hl7.org/fhir/ValueSet/subscription-notification-type",
+        **about,
+        "compose": {"include": [{"system": _TYPES}]},
     }
+    return [codes, values]
 
 
-def _canonical(resource_type: str, name: str) -> dict[str, Any]:
-    return {
-        "resourceType": resource_type,
-        "id": name,
-        "url": f"{_BASE}/{resource_type}/{name}",
-        "version": "1.1.0",
-        "name": "".join(part.capitalize() for part in name.split("-")),
-        "status": "active",
-        "description": f"{name} of the guide Subscriptions R5 Backport.",
-    }
+def main() -> int:
+    for name, definition in compiled().items():
+        text = json.dumps(definition, indent=1, ensure_ascii=False) + "\n"
+        (FOLDER / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
