@@ -128,8 +128,9 @@ def wetread(folder: Path) -> Iterator[Contestant]:
 
 
 @contextmanager
-def hapi(folder: Path, *, validate: bool) -> Iterator[Contestant]:
-    """HAPI's JPA server on that PostgreSQL; with `validate` it checks what it is sent, which is off as it comes."""
+def hapi(folder: Path, *, validate: bool, subscriptions: bool = False) -> Iterator[Contestant]:
+    """HAPI's JPA server on that PostgreSQL; with `validate` it checks what it is sent, with `subscriptions` it has
+    rest-hooks. Both are off as it comes."""
     folder.mkdir(parents=True)
     classes = _hapi_built()
     port = free_port()
@@ -139,6 +140,7 @@ def hapi(folder: Path, *, validate: bool) -> Iterator[Contestant]:
             "bench.database": database.jdbc_url,
             "bench.user": "bench",
             "bench.validate": str(validate).lower(),
+            "bench.subscriptions": str(subscriptions).lower(),
         }
         process = subprocess.Popen(
             [

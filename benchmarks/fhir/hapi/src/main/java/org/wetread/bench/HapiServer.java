@@ -48,6 +48,7 @@ import java.util.Map;
 import java.util.Set;
 import javax.sql.DataSource;
 import org.hibernate.dialect.Dialect;
+import org.hl7.fhir.dstu2.model.Subscription;
 import org.springframework.beans.factory.config.AutowireCapableBeanFactory;
 import org.springframework.beans.factory.config.BeanPostProcessor;
 import org.springframework.beans.factory.config.ConfigurableListableBeanFactory;
@@ -65,7 +66,8 @@ import org.springframework.orm.jpa.LocalContainerEntityManagerFactoryBean;
 
 /**
  * HAPI FHIR's JPA server for R4 on PostgreSQL, with the storage settings that its starter comes with, and bulk export on.
- * Told by -Dserver.port, -Dbench.database (a JDBC URL), -Dbench.user, -Dbench.password and -Dbench.validate.
+ * Told by -Dserver.port, -Dbench.database (a JDBC URL), -Dbench.user, -Dbench.password, -Dbench.validate and
+ * -Dbench.subscriptions (rest-hooks).
  */
 @Configuration
 @ImportAutoConfiguration(ServletWebServerFactoryAutoConfiguration.class)
@@ -170,8 +172,12 @@ public class HapiServer {
     }
 
     @Bean
-    public SubscriptionSettings subscriptionSettings() {
-        return new SubscriptionSettings();
+    public SubscriptionSettings subscriptionSettings(Environment told) {
+        SubscriptionSettings settings = new SubscriptionSettings();
+        if (told.getProperty("bench.subscriptions", Boolean.class, false)) {
+            settings.addSupportedSubscriptionType(Subscription.SubscriptionChannelType.RESTHOOK);
+        }
+        return settings;
     }
 
     @Bean
