@@ -24,6 +24,8 @@ from .soak import times
 settings.register_profile("wetread", max_examples=times(100), deadline=None)
 settings.load_profile("wetread")
 
+BASES = ("http://wetread.example/fhir", "https://former.example/fhir")
+"""What servers under test that are served in memory are called, and were before."""
 _MEMORY, _ENOUGH_BYTES = Path("/dev/shm"), 4 * 1024**3
 
 
@@ -85,7 +87,7 @@ def database_url(server_url: str, template_database: str) -> Iterator[str]:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
+    database = Database(database_url, bases=BASES)
     await database.open()
     yield database
     await database.close()
@@ -95,7 +97,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 async def module_database(server_url: str, template_database: str) -> AsyncIterator[Database]:
     """A database for all tests of one file: for tests that only read, or that share no rows. It saves 0.2 s a test."""
     with _migrated(server_url, template_database) as url:
-        database = Database(url)
+        database = Database(url, bases=BASES)
         await database.open()
         yield database
         await database.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -59,9 +59,9 @@ def reference(version: Version) -> str:
     return f"{version.resource_type}/{version.id}"
 
 
-async def patients(version: Version) -> tuple[str, ...]:
-    """Whom a version is about, for the audit."""
-    return await aside(len(version.body), lambda: patients_named(version.resource()))
+async def patients(version: Version, bases: Sequence[str]) -> tuple[str, ...]:
+    """Whom a version is about, for the audit; `bases` as in `Connection`."""
+    return await aside(len(version.body), lambda: patients_named(version.resource(), bases))
 
 
 def require_writable(resource_type: str) -> None:

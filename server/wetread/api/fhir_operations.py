@@ -158,7 +158,7 @@ async def _lastn(conn: Connection, call: Call) -> Answer:
 
 async def _meta(conn: Connection, call: Call) -> Answer:
     version = await resources.read(conn, call.reader, call.resource_type, call.resource_id)
-    return Answer(lossless.dump(meta_operation.answer(version)), await patients(version))
+    return Answer(lossless.dump(meta_operation.answer(version)), await patients(version, conn.bases))
 
 
 def _meta_changed(*, add: bool) -> Perform:
@@ -168,7 +168,7 @@ def _meta_changed(*, add: bool) -> Perform:
             conn, call.reader, call.resource_type, call.resource_id, call.given.one("meta"), add=add
         )
         await call.face.on_write(conn, call.reader, version.resource_type, version.id, version)
-        return Answer(lossless.dump(meta_operation.answer(version)), await patients(version))
+        return Answer(lossless.dump(meta_operation.answer(version)), await patients(version, conn.bases))
 
     return perform
 

@@ -53,7 +53,7 @@ class Reads:
                 raise NotFound("no such version here; versions are whole numbers")
             async with self.face.database.statements() as conn:
                 version = await resources.vread(conn, reader, resource_type, resource_id, int(version_id))
-            await self._recorded(one, await patients(version))
+            await self._recorded(one, await patients(version, self.face.database.bases))
             return await http.read_response(request, version)
 
     async def history_of_resource(self, request: Request, resource_type: str, resource_id: str) -> Response:

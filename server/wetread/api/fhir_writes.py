@@ -153,7 +153,7 @@ class Writes:
             if created or tells_unless_created:
                 await self.face.on_write(conn, reader, version.resource_type, version.id, version)
             what = f"{reference(version)}/_history/{version.version_id}"
-            await one.record(conn, what, await patients(version))
+            await one.record(conn, what, await patients(version, conn.bases))
             return version, created
 
         version, created = await self.face.database.retried(told)

@@ -99,7 +99,7 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
         settings.site.default_authority,
         ZoneInfo(settings.site.time_zone),
     )
-    database = Database(database_url)
+    database = Database(database_url, bases=settings.fhir_bases)
     blobs = LocalBlobs(settings.data_dir / "blobs")
     on_dead = _OnDead()
     work = Work(database, on_dead)

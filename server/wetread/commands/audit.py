@@ -56,7 +56,7 @@ def verify_audit(
     kept = checkpoints.parsed(_lines(against)) if against else []
 
     async def verify(url: str) -> proof.Verification:
-        async with opened(url) as database, database.transaction() as conn:
+        async with opened(settings, url) as database, database.transaction() as conn:
             await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             found = await proof.verify(conn, composition.audit_keys(settings), kept)
             detail = {"verified": "whole" if found.ok else "broken", "links": str(found.chained)}
@@ -90,7 +90,7 @@ def _write(
     entry = audit.AuditEntry("audit-read", "R", "0", operator().principal, detail=detail)
 
     async def write(url: str) -> None:
-        async with opened(url) as database:
+        async with opened(settings, url) as database:
             async with database.transaction() as conn:
                 await audit.write(conn, entry)
             async with database.transaction() as conn:

@@ -267,7 +267,7 @@ def _with_work(
         """No step runs in this process."""
 
     async def run(url: str) -> None:
-        async with opened(url) as database:
+        async with opened(settings, url) as database:
             work = Work(database, nobody)
             await work.open()
             async with database.transaction() as conn:

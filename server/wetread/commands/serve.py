@@ -159,7 +159,7 @@ def issue_token(settings: Settings, scope: str, roles: Sequence[str], lifetime: 
     entry = audit.AuditEntry(kind="token-issued", action="E", outcome="0", principal=issued.principal, detail=detail)
 
     async def record(url: str) -> None:
-        async with opened(url) as database, database.transaction() as conn:
+        async with opened(settings, url) as database, database.transaction() as conn:
             await audit.write(conn, entry)
 
     with database_url(settings) as url:
@@ -182,7 +182,7 @@ def reindex(config: Config = None, data_dir: DataDir = None) -> None:
 
     async def run(url: str) -> None:
         done: int | None = 0
-        async with opened(url) as database:
+        async with opened(settings, url) as database:
             while done is not None:
                 async with database.transaction() as conn:
                     done = await reindexing.reindex(conn, after=done)

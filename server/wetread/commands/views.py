@@ -53,7 +53,7 @@ def run_view(
 
     async def work(url: str, target: BinaryIO) -> Written:
         reader = operator()
-        async with opened(url) as database:
+        async with opened(settings, url) as database:
             made = await run.written(database, reader, asked, form, target, header=header)
             detail = {"view": asked.view.name, "type": asked.view.resource_type, "format": form, "source": "store"}
             detail |= {"resources": str(made.resources), "rows": str(made.rows)}

@@ -106,7 +106,7 @@ async def transact(conn: Connection, reader: Reader, entries: Sequence[Entry], m
                 fresh = []
             linked = await _linked(conn, reader, step, targets, searches)
             if step.is_new:
-                made, answer = _new(linked, manner)
+                made, answer = _new(conn, linked, manner)
                 fresh.append(made)
                 done.append(answer)
             else:
@@ -236,7 +236,7 @@ async def _done(conn: Connection, reader: Reader, step: _Step, manner: Manner) -
     entry = step.entry
     match entry.method:
         case "POST" if step.found is not None:
-            return _answer(entry, step.found, 200, manner)
+            return _answer(conn, entry, step.found, 200, manner)
         case "POST" | "PUT":
             return await _write(conn, reader, step, manner)
         case "PATCH":
@@ -246,12 +246,12 @@ async def _done(conn: Connection, reader: Reader, step: _Step, manner: Manner) -
     return await _get(conn, reader, entry, manner)
 
 
-def _new(step: _Step, manner: Manner) -> tuple[resources.New, Done]:
+def _new(conn: Connection, step: _Step, manner: Manner) -> tuple[resources.New, Done]:
     """What is to be created, and the answer once it is."""
     content = {**(step.entry.content or {}), "id": step.entry.id}
     resources.require_version(None, step.entry.if_match)
-    made = resources.new(Accepted(lossless.dump(content), content), step.entry.id)
-    return made, _answer(step.entry, made.version, 201, manner, wrote=content)
+    made = resources.new(Accepted(lossless.dump(content), content), step.entry.id, conn.bases)
+    return made, _answer(conn, step.entry, made.version, 201, manner, wrote=content)
 
 
 async def _write(conn: Connection, reader: Reader, step: _Step, manner: Manner) -> Done:
@@ -271,7 +271,7 @@ async def _write(conn: Connection, reader: Reader, step: _Step, manner: Manner) 
         may_create=manner.may_create,
         is_judged=False,
     )
-    return _answer(entry, version, 201 if created else 200, manner, wrote=content)
+    return _answer(conn, entry, version, 201 if created else 200, manner, wrote=content)
 
 
 async def _patch(conn: Connection, reader: Reader, entry: Entry, manner: Manner) -> Done:
@@ -282,7 +282,7 @@ async def _patch(conn: Connection, reader: Reader, entry: Entry, manner: Manner)
     version = await resources.patch(
         conn, reader, entry.resource_type, entry.id, change, if_match=entry.if_match, is_judged=False
     )
-    return _answer(entry, version, 200, manner, wrote=version.resource())
+    return _answer(conn, entry, version, 200, manner, wrote=version.resource())
 
 
 async def _delete(conn: Connection, reader: Reader, entry: Entry, manner: Manner) -> Done:
@@ -294,7 +294,7 @@ async def _delete(conn: Connection, reader: Reader, entry: Entry, manner: Manner
         after = await resources.delete(conn, reader, entry.resource_type, entry.id, if_match=entry.if_match)
     response = {"status": "204 No Content", **({"etag": f'W/"{after.version_id}"'} if after else {})}
     written = (entry.resource_type, entry.id, None) if before is not None and not before.deleted else None
-    return Done(entry, lossless.dump({"response": response}), entry.what, _patients(before), written)
+    return Done(entry, lossless.dump({"response": response}), entry.what, _patients(conn, before), written)
 
 
 async def _get(conn: Connection, reader: Reader, entry: Entry, manner: Manner) -> Done:
@@ -303,9 +303,11 @@ async def _get(conn: Connection, reader: Reader, entry: Entry, manner: Manner) -
     found: search.SearchSet | history.History
     match entry.interaction:
         case "read":
-            return _answer(entry, await resources.read(conn, reader, type_, id_), 200, manner)
+            return _answer(conn, entry, await resources.read(conn, reader, type_, id_), 200, manner)
         case "vread":
-            return _answer(entry, await resources.vread(conn, reader, type_, id_, int(entry.version)), 200, manner)
+            return _answer(
+                conn, entry, await resources.vread(conn, reader, type_, id_, int(entry.version)), 200, manner
+            )
         case "history-instance":
             found = await history.of_resource(conn, reader, type_, id_, params, base, cursors=manner.cursors)
         case "history-type":
@@ -334,7 +336,13 @@ _REASONS = {200: "200 OK", 201: "201 Created", 304: "304 Not Modified"}
 
 
 def _answer(
-    entry: Entry, version: Version, status: int, manner: Manner, *, wrote: dict[str, Any] | None = None
+    conn: Connection,
+    entry: Entry,
+    version: Version,
+    status: int,
+    manner: Manner,
+    *,
+    wrote: dict[str, Any] | None = None,
 ) -> Done:
     """`wrote` is the version's content, where the entry wrote it."""
     what = f"{version.resource_type}/{version.id}"
@@ -353,7 +361,7 @@ def _answer(
     text = f'{{"fullUrl":"{manner.base_url}/{what}",{body}{lossless.dump({"response": response})[1:]}'
     written = (version.resource_type, version.id, version) if wrote is not None else None
     about = what if wrote is None else f"{what}/_history/{version.version_id}"
-    return Done(entry, text, about, _patients(version, wrote), written)
+    return Done(entry, text, about, _patients(conn, version, wrote), written)
 
 
 def is_known(version: Version, none_match: str | None, since: datetime | None) -> bool:
@@ -369,10 +377,10 @@ def _success(status: int) -> dict[str, Any]:
     return {"resourceType": "OperationOutcome", "issue": [issue]}
 
 
-def _patients(version: Version | None, content: dict[str, Any] | None = None) -> tuple[str, ...]:
+def _patients(conn: Connection, version: Version | None, content: dict[str, Any] | None = None) -> tuple[str, ...]:
     if version is None or version.deleted:
         return ()
-    return patients_named(content if content is not None else version.resource())
+    return patients_named(content if content is not None else version.resource(), conn.bases)
 
 
 def response(done: Sequence[str], *, is_transaction: bool) -> str:

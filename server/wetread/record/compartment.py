@@ -215,8 +215,11 @@ def member(compartment: str, id_: str, resource_types: Sequence[str]) -> Conditi
     )
 
 
-def patients_named(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """The ids of the patients whom a resource names as its patient or subject, each once; a Patient's own."""
+def patients_named(content: Mapping[str, Any], bases: Sequence[str]) -> tuple[str, ...]:
+    """The ids of the patients whom a resource names as its patient or subject, each once; a Patient's own.
+
+    `bases` as in `Connection`.
+    """
     resource_type = content.get("resourceType", "")
     if resource_type == "Patient":
         return (str(content["id"]),) if "id" in content else ()
@@ -227,7 +230,7 @@ def patients_named(content: Mapping[str, Any]) -> tuple[str, ...]:
         if name in own
         for node in paths.compiled(own[name].expression)(dict(content))
         if isinstance(node.value, dict)
-        for parts in (reference_parts(str(node.value.get("reference", ""))),)
+        for parts in (reference_parts(str(node.value.get("reference", "")), bases),)
         if parts.target_type == "Patient" and not parts.url
     }
     return tuple(found)

@@ -36,7 +36,7 @@ async def update(
         return await resources.update(conn, reader, accepted, if_match=if_match)
     resources.require_version(None, if_match)
     if is_ours:
-        made = resources.new(accepted, id_)
+        made = resources.new(accepted, id_, conn.bases)
         await resources.make(conn, [made])
         version = made.version
         await resources.require_within(conn, reader, "u", version)

@@ -127,7 +127,7 @@ class Hint:
 async def listening(database: Database, channel: str) -> AsyncIterator[tuple[Connection, Hint]]:
     """A connection of its own, outside the pool, that listens on `channel`. Raises StoreUnavailable when it is lost."""
     with own_errors():
-        conn = await psycopg.AsyncConnection.connect(database.url, autocommit=True, application_name="wetread-listener")
+        conn = await database.alone("wetread-listener")
         async with conn:
             await conn.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
             yield conn, Hint(conn)

@@ -42,7 +42,7 @@ async def seen(conn: Connection, reader: Reader, letter: str, versions: Sequence
             continue
         of_type = [versions[place] for place in places]
         judged = _current if resource_type in BY_WHAT_THEY_REFER_TO else _by_content
-        rows = await conn.execute(*judged(resource_type, places, of_type, limit))
+        rows = await conn.execute(*judged(resource_type, places, of_type, limit, conn.bases))
         for (place,) in await rows.fetchall():
             open_[place] = True
     return open_
@@ -59,10 +59,11 @@ async def shown(conn: Connection, reader: Reader, letter: str, version: Kept) ->
 
 
 def _by_content(
-    resource_type: str, places: list[int], versions: Sequence[Kept], limit: Condition
+    resource_type: str, places: list[int], versions: Sequence[Kept], limit: Condition, bases: Sequence[str]
 ) -> tuple[LiteralString, tuple[Any, ...]]:
     entries = {
-        place: index.extract(lossless.parse(version.body)) for place, version in zip(places, versions, strict=True)
+        place: index.extract(lossless.parse(version.body), bases)
+        for place, version in zip(places, versions, strict=True)
     }
     tables, args = _as_tables(resource_type, entries)
     given: LiteralString = "SELECT %s AS resource_type, * FROM unnest(%s::bigint[], %s::text[]) AS v (key, id)"
@@ -71,7 +72,7 @@ def _by_content(
 
 
 def _current(
-    resource_type: str, places: list[int], versions: Sequence[Kept], limit: Condition
+    resource_type: str, places: list[int], versions: Sequence[Kept], limit: Condition, bases: Sequence[str]
 ) -> tuple[LiteralString, tuple[Any, ...]]:
     sql: LiteralString = (
         "SELECT v.place FROM unnest(%s::bigint[], %s::text[], %s::int[]) AS v (place, id, version_id) JOIN resource r"

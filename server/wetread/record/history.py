@@ -117,7 +117,7 @@ async def of_resource(
         return await _rows(conn, _OF_RESOURCE, all_of([where, end]), " ORDER BY v.version_id DESC LIMIT %s", most)
 
     page, more = await _page(conn, "r", before, asked, is_whole=is_whole)
-    return await aside(_size(page), lambda: _history(page, asked, total, more=more))
+    return await aside(_size(page), lambda: _history(page, asked, total, more=more, bases=conn.bases))
 
 
 async def of_type(
@@ -169,7 +169,7 @@ async def _of_log(conn: Connection, types: Sequence[str], asked: _Asked) -> Hist
 
     is_whole = all(visible(reader, name, "s") == TRUE for name in types)
     page, more = await _page(conn, "s", before, asked, is_whole=is_whole)
-    return await aside(_size(page), lambda: _history(page, asked, None, floor, more=more))
+    return await aside(_size(page), lambda: _history(page, asked, None, floor, more=more, bases=conn.bases))
 
 
 _OF_RESOURCE: LiteralString = """
@@ -270,7 +270,9 @@ async def _rows(conn: Connection, sql: LiteralString, where: Condition, order: L
         return await cursor.fetchall()
 
 
-def _history(page: Sequence[_Kept], asked: _Asked, total: int | None, floor: int = 0, *, more: bool) -> History:
+def _history(
+    page: Sequence[_Kept], asked: _Asked, total: int | None, floor: int = 0, *, more: bool, bases: Sequence[str]
+) -> History:
     links = [{"relation": "self", "url": _with(asked.url, asked.applied)}]
     if more and page:
         after = asked.cursors.sealed(asked.reader, asked.url, asked.applied, [page[-1].place, floor])
@@ -286,14 +288,16 @@ def _history(page: Sequence[_Kept], asked: _Asked, total: int | None, floor: int
     }
     entries = ",".join(_entry(row, asked) for row in page)
     body = f'{dump(head)[:-1]},"entry":[{entries}]}}' if entries else dump(head)
-    return History(body, _patients(page))
+    return History(body, _patients(page, bases))
 
 
-def _patients(page: Sequence[_Kept]) -> tuple[str, ...]:
+def _patients(page: Sequence[_Kept], bases: Sequence[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for row in page:
-        is_patient = row.resource_type == "Patient"
-        found |= dict.fromkeys([row.id] if is_patient else [] if row.deleted else patients_named(parse(row.body)))
+        if row.resource_type == "Patient":
+            found[row.id] = None
+        elif not row.deleted:
+            found |= dict.fromkeys(patients_named(parse(row.body), bases))
     return tuple(found)
 
 

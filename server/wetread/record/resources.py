@@ -153,7 +153,7 @@ async def create(
         existing = await only_match(conn, reader, accepted.content["resourceType"], if_none_exist)
         if existing is not None:
             return existing, False
-    made = new(accepted, str(uuid.uuid4()))
+    made = new(accepted, str(uuid.uuid4()), conn.bases)
     await make(conn, [made])
     version = made.version
     await require_within(conn, reader, "c", version)
@@ -168,10 +168,13 @@ class New:
     entries: index.Entries
 
 
-def new(accepted: Accepted, resource_id: str) -> New:
-    """What is to be created under an id that was made up for it. Raises InvalidInput, Unsupported."""
+def new(accepted: Accepted, resource_id: str, bases: Sequence[str]) -> New:
+    """What is to be created under an id that was made up for it; `bases` as in `Connection`.
+
+    Raises InvalidInput, Unsupported.
+    """
     _require_stored(accepted.content.get("resourceType"))
-    return New(_first(accepted, resource_id), index.extract(accepted.content))
+    return New(_first(accepted, resource_id), index.extract(accepted.content, bases))
 
 
 async def make(conn: Connection, made: Sequence[New]) -> None:
@@ -511,7 +514,7 @@ async def _record(
 ) -> bool:
     entries = index.Entries()
     if content is not None:
-        entries = await aside(len(version.body), lambda: index.extract(content))
+        entries = await aside(len(version.body), lambda: index.extract(content, conn.bases))
     row = {name: getattr(version, name) for name in Version.__slots__}
     made = await (await conn.execute(change + _RECORD, {**row, "kind": kind, "method": method})).fetchone()
     if made is None:

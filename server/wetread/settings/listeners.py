@@ -45,6 +45,8 @@ class Http(Section):
     port: Port = 8080
     base_url: str = ""
     """The address that clients see, without a closing slash; empty means http://host:port, or https with tls."""
+    former_base_urls: tuple[str, ...] = ()
+    """What `base_url` was before: references that begin so still lead here. After a change: `wetread db reindex`."""
     allow: tuple[str, ...] = ()
     """Networks (CIDR) that may ask; empty means any."""
     trusted_proxies: tuple[str, ...] = ()

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
         return f"{self.base_url}/fhir"
 
     @property
+    def fhir_bases(self) -> tuple[str, ...]:
+        """All that the record was ever reached by; the first is what it is called now."""
+        return (self.fhir_base, *(f"{url.rstrip('/')}/fhir" for url in self.http.former_base_urls))
+
+    @property
     def demo(self) -> bool:
         return self.profile == "demo"
 

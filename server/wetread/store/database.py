@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
 import psycopg
@@ -19,9 +19,16 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from wetread.errors import Contended, Misconfigured, OutOfSpace, StoreUnavailable
 
-Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 SyncConnection: TypeAlias = psycopg.Connection[TupleRow]
 T = TypeVar("T")
+
+
+class Connection(psycopg.AsyncConnection[TupleRow]):
+    """One unit of work."""
+
+    bases: tuple[str, ...] = ()
+    """What the world calls this server's record, without closing slashes: a reference that begins so stays here."""
+
 
 _MINIMUM_VERSION = 140000
 _RECONNECT_S = 5.0
@@ -66,33 +73,38 @@ async def _check_async(conn: Connection) -> None:
     _check(conn)
 
 
-async def _autocommit(conn: Connection) -> None:
-    """So that `statements` costs one round trip; a `transaction` begins and commits by itself."""
-    await conn.set_autocommit(True)
-    await conn.execute(_IN_UTC)
-
-
 def _in_utc(conn: SyncConnection) -> None:
     conn.execute(_IN_UTC)
     conn.commit()
 
 
 class Database:
-    """The async pool. Open it once per process; hand it to whoever needs a unit of work."""
+    """The async pool. Open it once per process; hand it to whoever needs a unit of work.
 
-    def __init__(self, url: str, *, max_connections: int = 10, wait_s: float = 10.0) -> None:
+    `bases` is what its connections know of the server's own addresses (`Connection.bases`).
+    """
+
+    def __init__(self, url: str, *, bases: Sequence[str] = (), max_connections: int = 10, wait_s: float = 10.0) -> None:
         self.url = url
+        self.bases = tuple(bases)
         self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
+            connection_class=Connection,
             min_size=1,
             max_size=max_connections,
             open=False,
             timeout=wait_s,
             name="wetread",
             check=_check_async,
-            configure=_autocommit,
+            configure=self._made,
             reconnect_timeout=_RECONNECT_S,
         )
+
+    async def _made(self, conn: Connection) -> None:
+        """Autocommit, so that `statements` costs one round trip; a `transaction` begins and commits by itself."""
+        conn.bases = self.bases
+        await conn.set_autocommit(True)
+        await conn.execute(_IN_UTC)
 
     async def open(self) -> None:
         """Opens the pool. Raises StoreUnavailable, or Misconfigured when the server would not keep its promises."""
@@ -103,6 +115,12 @@ class Database:
 
     async def close(self) -> None:
         await self.pool.close()
+
+    async def alone(self, application_name: str) -> Connection:
+        """A connection outside of the pool, for who listens or holds a lock; each statement is a unit of work."""
+        conn = await Connection.connect(self.url, autocommit=True, application_name=application_name)
+        conn.bases = self.bases
+        return conn
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -111,7 +111,7 @@ async def _begin(conn: Connection, reader: Reader, authority: Authority, wish: L
     for resource_type, resource_id in named:
         if resource_id:
             read = await resources.read(conn, reader, resource_type, resource_id)
-            whose = patients_named(read.resource())
+            whose = patients_named(read.resource(), conn.bases)
             if wish.patient and whose and wish.patient not in whose:
                 raise InvalidInput(f"the {resource_type} is of another patient than the one of this launch")
     value = await launches.begin(conn, client.client_id, wish.user or None, told)

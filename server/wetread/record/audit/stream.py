@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 
-import psycopg
 from psycopg.rows import class_row
 
 from wetread.store.database import Connection, Database, own_errors
@@ -32,9 +31,7 @@ async def alone(database: Database, name: str) -> AsyncIterator[Connection | Non
     """A connection of its own, that holds the lock of the stream `name` as long as it lives; None where another
     process has it. Each statement on it is a unit of work. Raises StoreUnavailable when it is lost."""
     with own_errors():
-        conn = await psycopg.AsyncConnection.connect(
-            database.url, autocommit=True, application_name="wetread-audit-stream"
-        )
+        conn = await database.alone("wetread-audit-stream")
         async with conn:
             key = zlib.crc32(f"audit-stream:{name}".encode())
             row = await (await conn.execute("SELECT pg_try_advisory_lock(%s)", (key,))).fetchone()

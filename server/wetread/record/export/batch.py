@@ -162,7 +162,7 @@ async def _judged(
     ]
     async with conn.transaction(force_rollback=True):
         for version in versions if by_index else ():
-            entries = index.extract(lossless.parse(version.body))
+            entries = index.extract(lossless.parse(version.body), conn.bases)
             await index.write(conn, -version.key, resource_type, entries, replace=False)
         rows = await conn.execute(sql, (resource_type, *columns, *chosen.args))
         keys = {int(row[0]) async for row in rows}

@@ -221,7 +221,7 @@ async def _listed(conn: Connection, reader: Reader, group: dict[str, Any], now: 
     """The patients whom a Group lists now, those of the Groups that it lists among them."""
     found: set[str] = set()
     for member in group.get("member", ()):
-        parts = reference_parts(str(member.get("entity", {}).get("reference", "")))
+        parts = reference_parts(str(member.get("entity", {}).get("reference", "")), conn.bases)
         if parts.url or not _is_member(member, now):
             continue
         if parts.target_type == "Patient":

@@ -14,7 +14,7 @@ from wetread.record.condition import Condition, all_of, any_of, none_of
 from wetread.record.search import query, query_values
 from wetread.record.search.filter_syntax import LOCATION, Both, Comparison, Either, Filter, Not, parse
 from wetread.record.search.index import ON_OWN_COLUMN
-from wetread.record.search.index_rows import folded
+from wetread.record.search.index_rows import folded, here
 from wetread.record.search.parameters import FULL_TEXT, SearchParameter, common_parameters
 from wetread.record.search.query import Question
 
@@ -101,8 +101,8 @@ async def _value(question: Question, types: tuple[str, ...], test: Comparison) -
     if operator in _BY_TERMINOLOGY:
         matches = await query.by_terminology(question, parameter, _BY_TERMINOLOGY[operator], _with_system(value))
         return query.indexed(types, "token", code, matches, negate=operator == "ni")
-    if question.base_url and operator == "re":
-        value = value.removeprefix(f"{question.base_url}/")
+    if operator == "re":
+        value = here(value, question.bases)
     matches = _matches(parameter, operator, value)
     return query.on_own_columns(matches) if code in ON_OWN_COLUMN else query.indexed(
         types, parameter.kind, code, matches

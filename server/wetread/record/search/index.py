@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, LiteralString, TypeAlias
 
 from wetread.errors import InvalidInput
 from wetread.record.search import paths, text
 from wetread.record.search.index_rows import BEGINNING as BEGINNING
-from wetread.record.search.index_rows import READERS, identifier_types
+from wetread.record.search.index_rows import READERS, identifier_types, references
 from wetread.record.search.index_rows import Row as Row
 from wetread.record.search.index_rows import bounded as bounded
 from wetread.record.search.index_rows import date_range as date_range
@@ -76,8 +76,13 @@ _WITH_ITEM = frozenset({"token", "reference", "quantity"})
 _MOST_ITEMS = 32_767
 
 
-def extract(resource: dict[str, Any]) -> Entries:
-    """The index entries of a resource under every parameter of its type. Raises InvalidInput on a malformed date."""
+def extract(resource: dict[str, Any], bases: Sequence[str] = ()) -> Entries:
+    """The index entries of a resource under every parameter of its type.
+
+    `bases` are the server's own addresses (`Connection.bases`): what refers by them is found as what is here. Raises
+    InvalidInput on a malformed date.
+    """
+    referring = partial(references, bases=bases)
     entries = Entries(narrative=text.narrative(resource), content=text.content(resource))
     items: dict[paths.Read, paths.Nodes] = {}
     present = {stem for member in resource for stem in _stems(member)}
@@ -85,7 +90,7 @@ def extract(resource: dict[str, Any]) -> Entries:
         if elements.isdisjoint(present):
             continue
         table: set[Row] = getattr(entries, name)
-        read = READERS[parameter.kind][1]
+        read = referring if name == "reference" else READERS[parameter.kind][1]
         for nodes, item in _nodes(resource, reads, items):
             last = (item,) if name in _WITH_ITEM else ()
             for node in nodes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -68,13 +68,25 @@ def _zone(text: str | None) -> tzinfo:
     return timezone(-offset if text[0] == "-" else offset)
 
 
-def reference_parts(text: str) -> ReferenceParts:
-    """Takes a Reference.reference, a canonical or a uri apart; empty for a fragment (a contained resource)."""
+def here(text: str, bases: Sequence[str]) -> str:
+    """A reference by one of the server's own addresses (without closing slash) as the relative one that it means."""
+    for base in bases:
+        if text.startswith(base) and text[len(base) : len(base) + 1] == "/":
+            return text[len(base) + 1 :]
+    return text
+
+
+def reference_parts(text: str, bases: Sequence[str] = ()) -> ReferenceParts:
+    """Takes a Reference.reference, a canonical or a uri apart; empty for a fragment (a contained resource).
+
+    A canonical keeps its version in its url.
+    """
     if text.startswith("#"):
         return ReferenceParts()
+    text = here(text, bases)
     found = _REFERENCE.fullmatch(text)
     if not found:
-        return ReferenceParts(url=bounded(text.split("|")[0]))
+        return ReferenceParts(url=bounded(text))
     return ReferenceParts(found["type"], found["id"], bounded(text) if found["base"] else "")
 
 
@@ -160,16 +172,16 @@ def identifier_types(value: Any) -> Iterator[Row]:
                     yield bounded(f"{coding.get('system', '')}|{coding['code']}"), bounded(identifier), ""
 
 
-def _reference(value: Any, parameter: SearchParameter) -> Iterator[Row]:
+def references(value: Any, parameter: SearchParameter, bases: Sequence[str] = ()) -> Iterator[Row]:
+    """`bases` are the server's own addresses: what begins so is found as what is here."""
     match value:
         case str():
-            parts = reference_parts(value)
-            yield parts.target_type, parts.target_id, parts.url, "", ""
+            yield from _canonical(value, bases)
         case {"resourceType": str(resource_type), "id": str(resource_id)}:
             if resource_type in parameter.targets:
                 yield resource_type, resource_id, "", "", ""
         case dict():
-            parts = reference_parts(str(value.get("reference", "")))
+            parts = reference_parts(str(value.get("reference", "")), bases)
             identifier = value.get("identifier")
             system, code = "", ""
             if isinstance(identifier, dict):
@@ -177,6 +189,15 @@ def _reference(value: Any, parameter: SearchParameter) -> Iterator[Row]:
             if parts != ReferenceParts() or code:
                 target_type = parts.target_type or str(value.get("type", ""))
                 yield target_type, parts.target_id, parts.url, system, code
+
+
+def _canonical(value: str, bases: Sequence[str]) -> Iterator[Row]:
+    """Found by its url and, where it names a version, by `url|version` too (FHIR R4 references.html#canonical)."""
+    url, bar, version = value.partition("|")
+    parts = reference_parts(url, bases)
+    yield parts.target_type, parts.target_id, parts.url, "", ""
+    if bar:
+        yield "", "", bounded(f"{here(url, bases)}|{version.partition('#')[0]}"), "", ""
 
 
 def _date(value: Any, parameter: SearchParameter) -> Iterator[Row]:
@@ -266,12 +287,15 @@ def _storable(number: int | Decimal) -> Decimal | None:
 def _uri(value: Any, parameter: SearchParameter) -> Iterator[Row]:
     if isinstance(value, str):
         yield (bounded(value),)
+        url, bar, _ = value.partition("|")
+        if bar:  # a canonical, such as a profile that names its version, is found without it as well
+            yield (bounded(url),)
 
 
 _Read: TypeAlias = Callable[[Any, SearchParameter], Iterator[Row]]
 READERS: dict[str, tuple[str, _Read]] = {
     "token": ("token", _token),
-    "reference": ("reference", _reference),
+    "reference": ("reference", references),
     "date": ("date", _date),
     "string": ("string", _string),
     "number": ("quantity", _number),

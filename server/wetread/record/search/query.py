@@ -19,6 +19,7 @@ from wetread.record.condition import TRUE, Condition, all_of, any_of, none_of
 from wetread.record.lossless import is_text
 from wetread.record.search import query_values, text
 from wetread.record.search.index import BEGINNING, ON_OWN_COLUMN
+from wetread.record.search.index_rows import here
 from wetread.record.search.indexed import indexed as indexed
 from wetread.record.search.indexed import of_types as of_types
 from wetread.record.search.indexed import on_own_columns as on_own_columns
@@ -71,6 +72,11 @@ class Question:
     conn: Connection
     reader: Reader
     base_url: str = ""
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The addresses that lead here."""
+        return (self.base_url, *self.conn.bases) if self.base_url else self.conn.bases
 
 
 async def matching(
@@ -177,8 +183,8 @@ async def _plain(
     if parameter.kind == "token" and modifier in _BY_TERMINOLOGY:
         matches = any_of([await by_terminology(question, parameter, modifier, v) for v in values])
     else:
-        if parameter.kind == "reference" and question.base_url:
-            values = [v.removeprefix(f"{question.base_url}/") for v in values]
+        if parameter.kind == "reference":
+            values = [here(v, question.bases) for v in values]
         matches = any_of([query_values.of_value(v, modifier, parameter) for v in values])
     negate = modifier in ("not", "not-in")
     if code in ON_OWN_COLUMN:

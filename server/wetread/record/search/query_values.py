@@ -49,7 +49,10 @@ def unescape(text: str) -> str:
 
 
 def of_value(value: str, modifier: str, parameter: SearchParameter) -> Condition:
-    """Raises InvalidInput for a value that is not of the parameter's kind."""
+    """Raises InvalidInput for a value that is not of the parameter's kind.
+
+    A reference by the server's own address must have become relative (`index_rows.here`).
+    """
     return _VALUES[parameter.kind](value, modifier, parameter)
 
 

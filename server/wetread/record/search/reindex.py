@@ -18,5 +18,5 @@ async def reindex(conn: Connection, *, after: int = 0, most: int = 500) -> int |
     """
     rows = await (await conn.execute(_SELECT, (after, most))).fetchall()
     for key, resource_type, body in rows:
-        await index.write(conn, key, resource_type, index.extract(lossless.parse(body)), replace=True)
+        await index.write(conn, key, resource_type, index.extract(lossless.parse(body), conn.bases), replace=True)
     return int(rows[-1][0]) if rows else None
