@@ -45,8 +45,11 @@ class StatusOf:
     error: str = ""
 
 
-def notification(base_url: str, kind: str, status: StatusOf, at: datetime, events: Sequence[NotifiedEvent]) -> bytes:
-    """A history Bundle, its status first. `kind` is handshake, heartbeat, event-notification or query-event."""
+def notification(
+    base_url: str, kind: str, status: StatusOf, at: datetime, events: Sequence[NotifiedEvent], next_url: str = ""
+) -> bytes:
+    """A history Bundle, its status first. `kind` is handshake, heartbeat, event-notification or query-event. `next_url`
+    is where an answer goes on that does not tell of all that was asked for."""
     key = f"{base_url}|{status.subscription_id}|{kind}|{status.count}|{[event.number for event in events]}"
     head = {
         "resourceType": "Bundle",
@@ -54,6 +57,7 @@ def notification(base_url: str, kind: str, status: StatusOf, at: datetime, event
         "meta": {"profile": [f"{_PROFILE}backport-subscription-notification-r4"]},
         "type": "history",
         "timestamp": _instant(at),
+        **({"link": [{"relation": "next", "url": next_url}]} if next_url else {}),
     }
     status_id = str(uuid.uuid5(_NAMES, f"status|{key}"))
     entries = [
