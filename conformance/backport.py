@@ -1,7 +1,7 @@
 """The profiles and extensions of the Subscriptions R5 Backport guide 1.1.0 for R4, as definitions to validate with.
 
-The guide is a package that no registry of ours carries, so `backport-guide/` has its sources for R4 and what SUSHI makes
-of them. Run as a module it compiles them anew.
+The guide is a package that no registry of ours carries, so `backport-guide/` has its sources for R4 and what SUSHI
+makes of them. Run as a module it compiles them anew.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def compiled() -> dict[str, dict[str, Any]]:
 
     Raises what `shorthand.compiled` raises.
     """
-    from conformance import shorthand  # noqa: PLC0415  (which needs the validator, which needs the definitions)
+    from conformance import shorthand  # which needs the validator, which needs the definitions
 
     made = {}
     for definition in shorthand.compiled(FOLDER).values():

