@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import uvicorn
+import uvloop
 from starlette.types import Receive, Scope, Send
 
 from wetread import app as composition
@@ -47,7 +48,8 @@ async def sequence(url: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     given_url, given_port, given_folder, mode = sys.argv[1:]
-    if mode == "sequencer":
-        asyncio.run(sequence(given_url, Path(given_folder)))
-    else:
-        asyncio.run(main(given_url, int(given_port), Path(given_folder), mode == "audited"))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if mode == "sequencer":
+            runner.run(sequence(given_url, Path(given_folder)))
+        else:
+            runner.run(main(given_url, int(given_port), Path(given_folder), mode == "audited"))

@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_args
 import structlog
 import structlog.typing
 import typer
+import uvloop
 
 from wetread import app as composition
 from wetread.access.rights import ROLES as PERSON_ROLES
@@ -74,7 +75,8 @@ def serve(
     set_up_logging(settings)
     wanted = _roles(roles)
     if child:
-        asyncio.run(_run_child(settings, wanted, alone))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run_child(settings, wanted, alone))
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _owned_database(settings) as url:
