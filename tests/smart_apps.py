@@ -69,14 +69,15 @@ async def _nobody_is_told(*_: object) -> None:
 
 
 @contextlib.asynccontextmanager
-async def smart_site(database: Database, key_folder: Path) -> AsyncIterator[Site]:
-    """The authorization server with its pages, and FHIR behind it."""
+async def smart_site(database: Database, key_folder: Path, base: str = BASE) -> AsyncIterator[Site]:
+    """The authorization server with its pages, and FHIR behind it; `base` is its address."""
+    https = base.startswith("https:")
     fetch = Fetch(AllowedEndpoints.parse(["127.0.0.0/8"]))
     tokens = Tokens(signing_key(key_folder / "token.key"), "urn:wetread:server")
     keys = SigningKeys(key_folder / "id_token.keys")
-    authority = Authority(database, tokens, keys, ClientKeys(fetch), BASE, FHIR)
+    authority = Authority(database, tokens, keys, ClientKeys(fetch), base, f"{base}/fhir")
     authenticate = credentials.authenticator(
-        credentials.Credentials(database, tokens, KnownClients(database, remembered_s=0), True)
+        credentials.Credentials(database, tokens, KnownClients(database, remembered_s=0), https)
     )
     people = People(
         Passwords(hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
@@ -89,7 +90,7 @@ async def smart_site(database: Database, key_folder: Path) -> AsyncIterator[Site
     app.add_middleware(Cors, database=database)
     app.include_router(discovery.router(authority))
     app.include_router(endpoints.router(authority, authenticate))
-    app.include_router(fhir.router(database, authenticate, audit.write_many, FHIR, on_write=_nobody_is_told))
+    app.include_router(fhir.router(database, authenticate, audit.write_many, f"{base}/fhir", on_write=_nobody_is_told))
     console = pages.Console(
         database,
         tokens,
@@ -98,7 +99,7 @@ async def smart_site(database: Database, key_folder: Path) -> AsyncIterator[Site
         credentials.COOKIE,
         ZoneInfo("Europe/Berlin"),
         demo=False,
-        https=True,
+        https=https,
         authority=authority,
     )
     app.include_router(pages.router(console))

@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from selenium import webdriver
 from selenium.webdriver.chrome.webdriver import WebDriver
+from starlette.types import ASGIApp
 from tests.read_studies import ReadStudies, Site, site
 
 from wetread.store.blobs import LocalBlobs
@@ -52,15 +53,22 @@ def console(database: Database, blobs: LocalBlobs) -> Site:
     return site(database, blobs, demo=True)
 
 
+@contextlib.asynccontextmanager
+async def serving(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]:
+    """The app on a socket that already listens."""
+    server = _Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    running = asyncio.create_task(server.serve([listening]))
+    yield
+    server.should_exit = True
+    await running
+
+
 @pytest.fixture
 async def address(console: Site) -> AsyncIterator[str]:
     """Where the console listens."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = _Server(uvicorn.Config(console.app, log_config=None, lifespan="off"))
-        serving = asyncio.create_task(server.serve([listening]))
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        await serving
+        async with serving(console.app, listening):
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -22,13 +22,13 @@ from wetread.access.people import sessions
 from wetread.access.people.sessions import Signed
 from wetread.console import consent_words, forms, patient_choice, visitor
 from wetread.console.audited import entry
-from wetread.console.rendering import page_may_lead_to, redirect
+from wetread.console.rendering import keeps_its_opener, page_may_lead_to, redirect
 from wetread.console.sign_in import Door
 from wetread.errors import Forbidden, InvalidInput, NotFound, StoreUnavailable, WetreadError
 from wetread.record.audit import audit
 from wetread.store.database import Connection
 
-_PATH = "/oauth/authorize"
+_PATH = visitor.AUTHORIZE
 _LONGEST_REQUEST = 8 * 1024
 
 
@@ -74,9 +74,12 @@ def router(door: Door, authority: Authority) -> APIRouter:
             pairs = parameters(await forms.content(request))
         except WetreadError as error:
             return await shown_refusal(request, error)
-        return redirect(f"{_PATH}?{urlencode(pairs)}")
+        return keeps_its_opener(redirect(f"{_PATH}?{urlencode(pairs)}"))
 
     async def answered(request: Request, query: str, step: Any) -> Response:
+        return keeps_its_opener(await answer_to(request, query, step))
+
+    async def answer_to(request: Request, query: str, step: Any) -> Response:
         """One page in one transaction with its AuditEvent. What is refused is put on record, and told to the app where
         its address can be trusted, else to the person."""
         name: str | None = None

@@ -63,7 +63,7 @@ def router(at: ProviderDoor) -> APIRouter:
         async with database.transaction() as conn:
             answer = redirect(await provider.begin(conn, metadata, browser, goal))
         cookies.put(answer, cookies.provider_login, browser)
-        return answer
+        return visitor.on_the_way(answer, goal)
 
     @routes.get("/login/provider/{name}/callback")
     async def come_back(request: Request, name: str) -> Response:
@@ -106,7 +106,7 @@ def router(at: ProviderDoor) -> APIRouter:
         cookies.put(answer, cookies.session, value)
         cookies.drop(answer, cookies.login, cookies.operator, cookies.provider_login)
         cookies.put(answer, cookies.provider_logout, logout)
-        return answer
+        return visitor.on_the_way(answer, under_way.onward)
 
     @routes.get("/logout/provider")
     async def leave(request: Request) -> Response:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,6 +25,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?(?=[/?]|$)", re.IGNORECASE)
 _STATIC_TYPES = {"console.css": "text/css", "worklist.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 _STATES = {
@@ -55,6 +57,7 @@ class Pages:
         self._templates.globals["demo"] = demo
         self._templates.filters |= {
             "moment": self._moment,
+            "span": _span,
             "role_name": lambda code: ROLES.get(code, code),
             "state_words": lambda state: _STATES[state],
             "model_label": narrative.model_label,
@@ -74,18 +77,46 @@ class Pages:
         )
 
 
+def _span(seconds: float) -> str:
+    """How long, in the largest unit that leaves a whole number worth reading."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def redirect(path: str) -> Response:
     """See Other (RFC 9110 15.4.4): the browser gets `path`, whatever the method was."""
     return RedirectResponse(path, 303, _HEADERS)
 
 
-def page_may_lead_to(page: Response, address: str) -> Response:
-    """Lets the answer to a form of this page lead to `address` (CSP 3 form-action: browsers hold redirects to it)."""
-    parts = urlsplit(address)
-    source = f"{parts.scheme}://{parts.netloc}" if parts.netloc else f"{parts.scheme}:"
+def page_may_lead_to(page: Response, *addresses: str) -> Response:
+    """Lets the answer to a form of this page lead to the addresses (CSP 3 form-action: browsers hold redirects to it).
+
+    Of each only the origin stands in the policy, or the scheme where it is an app's own; none where that could not
+    stand there as one word.
+    """
+    sources = dict.fromkeys(source for address in addresses if (source := _source(address)))
     policy = page.headers["Content-Security-Policy"]
-    page.headers["Content-Security-Policy"] = policy.replace("form-action 'self'", f"form-action 'self' {source}")
+    allowed = " ".join(("form-action 'self'", *sources))
+    page.headers["Content-Security-Policy"] = policy.replace("form-action 'self'", allowed)
     return page
+
+
+def _source(address: str) -> str:
+    """CSP 3 2.3.1: host-source, or scheme-source of an app's own scheme; empty for what makes neither."""
+    scheme = address.partition(":")[0].lower()
+    if scheme not in ("http", "https"):
+        return f"{scheme}:" if _SCHEME.fullmatch(scheme) else ""
+    found = _ORIGIN.match(address)
+    return found[0] if found else ""
+
+
+def keeps_its_opener(answer: Response) -> Response:
+    """Where an app opened a window for it, page or redirect: with Cross-Origin-Opener-Policy the browser would cut the
+    window off, and what comes back there could not be told to the app's page (HTML 7.1.3)."""
+    del answer.headers["Cross-Origin-Opener-Policy"]
+    return answer
 
 
 def static_files() -> dict[str, bytes]:

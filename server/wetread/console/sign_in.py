@@ -83,7 +83,7 @@ def router(door: Door) -> APIRouter:
         answer = pages.page("login.html", shown, error.http_status if error else 200)
         if not known:
             cookies.put(answer, cookies.login, value)
-        return answer
+        return visitor.on_the_way(answer, goal)
 
     async def refused(request: Request, principal: str, error: WetreadError, *also: audit.AuditEntry) -> None:
         async with database.transaction() as conn:
@@ -120,7 +120,7 @@ def router(door: Door) -> APIRouter:
             value = await pending_logins.put(conn, state, _PENDING)
         answer = redirect("/login/code")
         cookies.put(answer, cookies.login, value)
-        return answer
+        return visitor.on_the_way(answer, state["next"])
 
     async def enter(conn: Connection, request: Request, name: str, goal: str, how: str) -> Response:
         """A new session, whatever the browser held before."""
@@ -131,10 +131,19 @@ def router(door: Door) -> APIRouter:
         network = request.client.host if request.client else ""
         value = await sessions.begin(conn, name, people.lifetime, network)
         await audit.write(conn, entry(request, name, "login", detail={"by": how}))
-        answer = redirect(goal)
+        answer = onward(goal)
         cookies.put(answer, cookies.session, value)
         cookies.drop(answer, cookies.login, cookies.operator)
         return answer
+
+    def onward(goal: str) -> Response:
+        """Where the person wanted to go. To an app's request by a page of its own: a browser holds all redirects that
+        follow a form to the form-action of its page (CSP 3 6.4.1), and this one may end at the app."""
+        if not visitor.is_of_an_app(goal):
+            return redirect(goal)
+        answer = pages.page("onward.html", {"goal": goal})
+        answer.headers["Refresh"] = f"0; url={goal}"
+        return visitor.on_the_way(answer, goal)
 
     @routes.get("/login/code")
     async def show_code(request: Request) -> Response:
@@ -152,7 +161,8 @@ def router(door: Door) -> APIRouter:
         if "seed" in state:
             shown["seed"] = people.seeds.open(state["account"], bytes.fromhex(state["seed"]))
             shown["address"] = totp.address(shown["seed"], state["account"])
-        return pages.page("login_code.html", shown, error.http_status if error else 200)
+        answer = pages.page("login_code.html", shown, error.http_status if error else 200)
+        return visitor.on_the_way(answer, state["next"])
 
     @routes.post("/login/code")
     async def login_by_code(request: Request) -> Response:

@@ -11,10 +11,12 @@ from starlette.responses import Response
 
 from wetread.access.people import sessions
 from wetread.access.people.sessions import Signed
-from wetread.console.rendering import redirect
+from wetread.console.rendering import keeps_its_opener, redirect
 from wetread.store.database import Connection
 
 SIGN_OUT = "sign out"
+AUTHORIZE = "/oauth/authorize"
+"""Where an app sends people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,16 @@ async def signed_in(conn: Connection, request: Request, cookies: Cookies) -> Sig
 def to_login(request: Request) -> Response:
     """To the door, and from there back here."""
     goal = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return redirect(f"/login?next={quote(goal, safe='')}")
+    return on_the_way(redirect(f"/login?next={quote(goal, safe='')}"), goal)
+
+
+def on_the_way(answer: Response, goal: str) -> Response:
+    """A page or redirect on somebody's way to `goal`: the window may be one that an app has opened."""
+    return keeps_its_opener(answer) if is_of_an_app(goal) else answer
+
+
+def is_of_an_app(goal: str) -> bool:
+    return goal == AUTHORIZE or goal.startswith((f"{AUTHORIZE}?", f"{AUTHORIZE}/"))
 
 
 def header(request: Request, cookies: Cookies, name: str) -> dict[str, Any]:

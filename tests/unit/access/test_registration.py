@@ -73,6 +73,10 @@ def test_people_are_sent_back_over_https_to_this_machine_or_to_an_app_of_their_d
         "file:///etc/passwd",
         "urn:ietf:wg:oauth:2.0:oob",
         "https://\u0430pps.example.org/callback",
+        "https://apps.example.org;script-src/callback",
+        "https://apps.example.org,evil.example/callback",
+        "https://apps.example.org'/callback",
+        "https://apps.example.org&x=(1)/callback",
     ],
 )
 def test_people_are_sent_nowhere_else(uri: str) -> None:

@@ -9,14 +9,19 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
+from markupsafe import escape
 from tests.forms import hidden, send
 from tests.smart_apps import BACK, App, Pkce, Site, smart_site
 
+from wetread.access.people import accounts, passwords
+from wetread.access.people.passwords import Passwords
 from wetread.access.people.sessions import Signed
 from wetread.store.database import Database
 
 AUTHORIZE = "/oauth/authorize"
 DECISION = f"{AUTHORIZE}/decision"
+PASSWORD = "correct horse battery staple"
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +158,29 @@ async def test_who_is_not_signed_in_goes_to_the_door_and_comes_back(site: Site) 
     assert goal.startswith(f"{AUTHORIZE}?response_type=code&client_id={app.client_id}")
     login = await browser.get(door.headers["location"])
     assert hidden(login, "/login")["next"] == goal
+
+
+async def test_every_page_on_an_apps_way_keeps_the_window_that_opened_it(site: Site, database: Database) -> None:
+    hashed = await Passwords(hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)).hashed(PASSWORD)
+    async with database.transaction() as conn:
+        await accounts.add(conn, "opened", "Ana Example", ["radiologist"])
+        await passwords.keep(conn, "opened", hashed)
+    app, browser = await site.register(), site.browser()
+    door = await asked(browser, app, Pkce.new())
+    login = await browser.get(door.headers["location"])
+    wrong = await send(browser, login, "/login", name="opened", password="wrong horse battery")
+    onward = await send(browser, login, "/login", name="opened", password=PASSWORD)
+    goal = hidden(login, "/login")["next"]
+    assert onward.headers["refresh"] == f"0; url={goal}"
+    assert f'<a href="{escape(goal)}">' in onward.text
+    picker = await browser.get(goal)
+    consent = await choose(browser, picker)
+    back = await send(browser, consent, DECISION, decision="allow", **ticked(consent))
+    for page in (door, login, wrong, onward, picker, consent, back):
+        assert "cross-origin-opener-policy" not in page.headers
+    assert "code" in came_back(back)
+    for path in ("/login", "/login?next=/worklist", "/account", "/worklist"):
+        assert (await browser.get(path)).headers["cross-origin-opener-policy"] == "same-origin", path
 
 
 async def test_a_request_by_post_is_the_same(site: Site) -> None:

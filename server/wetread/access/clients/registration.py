@@ -26,6 +26,7 @@ _RESOURCE = re.compile(r"(patient|user|system)/")
 _CLIENT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # RFC 8252 7.1: an app's own scheme is a domain name in reverse, so it has a period; javascript: and data: have none.
 _OWN_SCHEME = re.compile(r"[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)+", re.IGNORECASE)
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")  # a name as it is resolved, or an address
 _URI = re.compile(r"[A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]+")  # RFC 3986 2, without the fragment's mark
 
 
@@ -150,7 +151,7 @@ def check_redirect_uri(uri: str) -> None:
 def check_web_uri(uri: str) -> None:
     """https, or http on loopback; a host, and no user in front of it. Raises InvalidInput."""
     parts = _parts(uri)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or ""):
         raise InvalidInput(f"not an absolute https URI: {uri!r}")
     if parts.username is not None or parts.password is not None or "*" in parts.netloc:
         raise InvalidInput(f"{uri!r} has a user or a wildcard before its path")

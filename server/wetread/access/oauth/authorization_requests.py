@@ -98,6 +98,11 @@ class AuthorizationRequests:
             client, redirect_uri = self._trusted(core, asked)
             if asked.one("response_type") != "code":
                 raise self._redirected(redirect_uri, asked, "unsupported_response_type", "response_type is code.")
+            if asked.one("response_mode") not in (
+                "",
+                "query",
+            ):  # OAuth 2.0 Multiple Response Type Encoding Practices 2.1
+                raise self._redirected(redirect_uri, asked, "invalid_request", "response_mode is query.")
             for name in ("request", "request_uri"):  # OpenID Connect Core 6.1, 6.2: never passed over
                 if asked.one(name):
                     error = f"{name}_not_supported"

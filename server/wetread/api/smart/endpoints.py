@@ -27,6 +27,7 @@ from wetread.store.database import Connection
 
 _FORM = "application/x-www-form-urlencoded"
 _LIMIT_BYTES = 64 * 1024
+_NOT_POST = ["GET", "HEAD", "PUT", "PATCH", "DELETE"]
 _NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
@@ -67,6 +68,14 @@ def router(authority: Authority, authenticate: Authenticate) -> APIRouter:
     @routes.post("/oauth/revoke", include_in_schema=False)
     async def revoke(request: Request) -> Response:
         return await answered(request, "revoke", service.revoke)
+
+    @routes.api_route("/oauth/token", methods=_NOT_POST, include_in_schema=False)
+    @routes.api_route("/oauth/introspect", methods=_NOT_POST, include_in_schema=False)
+    @routes.api_route("/oauth/revoke", methods=_NOT_POST, include_in_schema=False)
+    async def not_by_post() -> Response:
+        """RFC 6749 3.2, RFC 7662 2.1, RFC 7009 2.1: these endpoints take a POST."""
+        told = {"error": "invalid_request", "error_description": "This endpoint takes a form by POST."}
+        return _json(405, told, {"Allow": "POST"})
 
     @routes.post("/oauth/launch", status_code=201)
     async def launch(request: Request, wish: Launch) -> Any:

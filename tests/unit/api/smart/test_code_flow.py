@@ -193,6 +193,25 @@ async def test_a_request_object_is_refused_and_not_passed_over(site: Site, name:
     assert refused.value.location.startswith(f"{BACK}?error={name}_not_supported")
 
 
+@pytest.mark.parametrize("mode", ["fragment", "form_post", "query.jwt"])
+async def test_a_response_mode_that_is_not_kept_is_refused_and_not_passed_over(site: Site, mode: str) -> None:
+    app, _ = await app_of(site, "public")
+    _, signed = await site.person()
+    with pytest.raises(Refusal) as refused:
+        await app.authorized(signed, Pkce.new(), response_mode=mode)
+    assert refused.value.location.startswith(f"{BACK}?error=invalid_request&")
+    assert "code" in await app.authorized(signed, Pkce.new(), response_mode="query")
+
+
+@pytest.mark.parametrize("endpoint", ["token", "introspect", "revoke"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+async def test_the_endpoints_take_a_post_and_say_so(site: Site, endpoint: str, method: str) -> None:
+    answer = await site.http.request(method, f"/oauth/{endpoint}?grant_type=authorization_code&code=x")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.headers["cache-control"] == "no-store"
+    assert method == "HEAD" or answer.json()["error"] == "invalid_request"
+
+
 async def test_a_client_without_the_grant_gets_no_code(site: Site) -> None:
     key = Key.ec()
     app = await site.backend(key, redirect_uris=[BACK])
