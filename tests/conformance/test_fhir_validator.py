@@ -374,14 +374,17 @@ def test_a_subscription_and_what_its_subscriber_is_sent() -> None:
     made: dict[str, str | bytes | Resource] = {"requested": _subscription(topic)}
     for content in ("empty", "id-only", "full-resource"):
         sent = body if content == "full-resource" else ""
+        device = '{"resourceType":"Device","id":"d1"}' if sent else ""
+        context = (notifications.Context("Device/d1", device),)
         events = [
-            notifications.NotifiedEvent(1, AT, "Observation", "o1", True, sent),
-            notifications.NotifiedEvent(2, AT, "Observation", "o1", False, sent),
+            notifications.NotifiedEvent(1, AT, "Observation", "o1", "create", sent, context=context),
+            notifications.NotifiedEvent(2, AT, "Observation", "o1", "update", sent),
+            notifications.NotifiedEvent(3, AT, "Observation", "o2", "delete"),
         ]
-        for kind, count, told in (("handshake", 0, []), ("heartbeat", 2, []), ("event-notification", 2, events)):
+        for kind, count, told in (("handshake", 0, []), ("heartbeat", 2, []), ("event-notification", 3, events)):
             state = "requested" if kind == "handshake" else "active"
             status = notifications.StatusOf("sub-1", topic, content, state, count)
-            made[f"{content} {kind}"] = notifications.notification(BASE, kind, status, AT, told[:1])
+            made[f"{content} {kind}"] = notifications.notification(BASE, kind, status, AT, told)
         failed = notifications.StatusOf("sub-1", topic, content, "error", 2, error="the endpoint answered 404")
         made[f"{content} status"] = notifications.status_bundle(BASE, [failed])
     without_error(made)
