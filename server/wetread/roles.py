@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST_SWEEP_S, _SWEEP_EVERY_S = 300.0, 6 * 3600.0
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
-_QUEUES: Mapping[Role, str] = {"work": "work", "infer": "infer", "notify": "notify"}
+_QUEUES: Mapping[Role, str] = {"work": "work", "infer": "infer"}
 
 
 async def run_roles(
@@ -54,7 +54,7 @@ async def run_roles(
             group.create_task(_sweep_blobs(database_url, built.blobs, stop))
         if "notify" in roles:
             group.create_task(Sequencer(built.database).run(stop))
-            group.create_task(built.notifier.run(stop))
+            group.create_task(built.notifying.run(stop))
             await _keep_audit(built, group, stop)
         if "mllp" in roles:
             group.create_task(_serve_mllp(built, stop))

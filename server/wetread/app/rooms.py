@@ -12,8 +12,10 @@ from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 from wetread.access.oauth.core import Authority
+from wetread.access.owners import reader_now
 from wetread.app.keys import site_key
 from wetread.app.models import infer, model_packages
+from wetread.app.notifying import Notifying
 from wetread.app.peers import destinations, peer_tls, sender
 from wetread.app.people import authority
 from wetread.domain.endpoint import AllowedEndpoints
@@ -23,8 +25,6 @@ from wetread.mapping import maps
 from wetread.mapping.model import Maps
 from wetread.mapping.site import Site
 from wetread.outbound.deliver import Deliver
-from wetread.outbound.http import HttpPoster
-from wetread.outbound.notify import STEP_HANDSHAKE, STEP_NOTIFY, Notifier
 from wetread.reading import outbox, routing
 from wetread.reading.arrivals import Arrivals
 from wetread.reading.intake import Intake, accepted
@@ -61,7 +61,7 @@ class House:
     packages: Mapping[str, ModelPackage]
     joining: Joining
     subscriptions: Subscriptions
-    notifier: Notifier
+    notifying: Notifying
     fetch: Fetch
     authority: Authority
 
@@ -109,12 +109,12 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
     deliver = Deliver(database, blobs, {d.name: d for d in wanted}, settings.dicom.ae_title, peer_tls(settings))
     endpoints = AllowedEndpoints.parse(settings.outbound.allow)
     known_topics = topics.load(shipped / "conformance" / "topics")
-    subscriptions = Subscriptions(known_topics, endpoints, work, settings.fhir_base)
+    subscriptions = Subscriptions(known_topics, endpoints, settings.fhir_base, owner_now=reader_now)
     fetch = Fetch(endpoints, trusted(settings.outbound.authority, settings.outbound.minimum_version))
-    notifier = Notifier(database, subscriptions, HttpPoster(fetch))
+    notifying = Notifying(settings, database, subscriptions)
     lets_in = authority(settings, database, fetch)
     built = House(
-        settings, database, work, blobs, site, loaded, packages, joining, subscriptions, notifier, fetch, lets_in
+        settings, database, work, blobs, site, loaded, packages, joining, subscriptions, notifying, fetch, lets_in
     )
     rules = routing.load(shipped / "mappings", settings.overlay_dir, list(packages))
     default_phase = Phase(settings.models.default_phase)
@@ -122,8 +122,6 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
     work.bind(SETTLE, Settle(database, work, site, rules, packages, joining, built.completeness_rule, default_phase))
     work.bind(REPORT, report)
     work.bind(outbox.DELIVER, deliver)
-    work.bind(STEP_HANDSHAKE, notifier.handshake)
-    work.bind(STEP_NOTIFY, notifier.notify)
     exporter = _exporter(settings, database, work)
     work.bind(EXPORT, exporter)
     work.bind(SWEEP, exporter.sweep)
@@ -142,6 +140,7 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
         yield built
     finally:
         await deliver.close()
+        await notifying.close()
         await fetch.close()
         await database.close()
 

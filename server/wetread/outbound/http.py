@@ -17,6 +17,10 @@ class RefusedByPeer(Refused):
     http_status = 502
 
 
+class PeerGone(RefusedByPeer):
+    """The peer says that this address is no more, and that no other is known (RFC 9110 15.5.11)."""
+
+
 class HttpPoster:
     """Posts by `fetch`, which is asked before every request: its list may have changed since the address was
     accepted."""
@@ -27,8 +31,8 @@ class HttpPoster:
     async def post(self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float) -> None:
         """Returns when the peer answered 2xx.
 
-        Raises PeerUnavailable (no answer in time, 408, 425, 429, 5xx) and RefusedByPeer (anything else); Unsupported
-        where the address is not allowed.
+        Raises PeerUnavailable (no answer in time, 408, 425, 429, 5xx) and RefusedByPeer (anything else, a
+        410 as PeerGone); Unsupported where the address is not allowed.
         """
         answer = await self._fetch.send(
             "POST", url, headers=headers, content=body, limit_bytes=None, timeout_s=timeout_s
@@ -37,4 +41,6 @@ class HttpPoster:
             return
         if answer.status >= 500 or answer.status in _PASSING:
             raise PeerUnavailable(f"the endpoint answered {answer.status}; it is tried again")
+        if answer.status == 410:
+            raise PeerGone("the endpoint answered 410: it is gone")
         raise RefusedByPeer(f"the endpoint answered {answer.status}; it must answer 2xx")

@@ -118,9 +118,12 @@ class Hint:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def __call__(self, timeout_s: float) -> None:
+    async def __call__(self, timeout_s: float) -> bool:
+        """Whether a notification came."""
+        came = False
         async for _ in self._conn.notifies(timeout=timeout_s, stop_after=1):
-            pass
+            came = True
+        return came
 
 
 @contextlib.asynccontextmanager

@@ -77,6 +77,18 @@ class Outbound(Section):
         return self
 
 
+class Subscriptions(Section):
+    """How long notifications are tried, and how many endpoints are served at once."""
+
+    retry_for_hours: float = Field(default=24, gt=0, le=24 * 30)
+    """So long an endpoint that does not answer is tried; then its subscription is in error."""
+    refused_for_minutes: float = Field(default=10, gt=0, le=60 * 24)
+    """So long one that refuses, as with 401 or 404, is tried."""
+    keep_days: float = Field(default=30, gt=0)
+    """So long the events of a subscription can be delivered, and be asked for by $events."""
+    concurrency: int = Field(default=32, ge=1, le=1000)
+
+
 class Export(Section):
     """Bulk exports of the FHIR store."""
 

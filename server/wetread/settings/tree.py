@@ -15,7 +15,7 @@ from wetread.settings.auditing import Audit
 from wetread.settings.listeners import Dicom, Http, Mllp
 from wetread.settings.reading import Models, Site, Study
 from wetread.settings.section import Section, is_loopback, require_network, with_secret_files
-from wetread.settings.sending import Export, Outbound
+from wetread.settings.sending import Export, Outbound, Subscriptions
 
 
 class Fhir(Section):
@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     study: Study = Study()
     models: Models = Models()
     outbound: Outbound = Outbound()
+    subscriptions: Subscriptions = Subscriptions()
     export: Export = Export()
     access: Access = Access()
     audit: Audit = Audit()

@@ -30,7 +30,6 @@ Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DROPPED_BYTES = 64 * 1024
-_KEPT_OPEN_S = 5.0
 _NEXT_ADDRESS_AFTER_S = 3.0
 _PASSING = frozenset({408, 425, 429})
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
@@ -60,6 +59,15 @@ class Document:
     max_age_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How many connections may be open at once (None: no limit), and how many are kept for how long when idle."""
+
+    most_open: int | None = 100
+    most_idle: int = 20
+    idle_s: float = 5.0
+
+
 def trusted(authority: Path | None = None, minimum: MinimumVersion = "1.3") -> ssl.SSLContext:
     """The public authorities, and the site's own in a PEM file. Raises Misconfigured."""
     context = httpx.create_ssl_context(trust_env=False)
@@ -81,14 +89,15 @@ class Fetch:
         allowed: AllowedEndpoints,
         context: ssl.SSLContext | None = None,
         resolve: Resolver | None = None,
+        keeping: Keeping = Keeping(),
     ) -> None:
         backend = _Pinned(allowed, resolve or resolved)
         pool = httpcore.AsyncConnectionPool(
             context or trusted(),
             network_backend=backend,
-            max_connections=100,
-            max_keepalive_connections=20,
-            keepalive_expiry=_KEPT_OPEN_S,
+            max_connections=keeping.most_open,
+            max_keepalive_connections=keeping.most_idle,
+            keepalive_expiry=keeping.idle_s,
         )
         self.transport = _Guarded(allowed, pool)
         """For a library that brings its own client on httpx. It follows no redirect by itself."""

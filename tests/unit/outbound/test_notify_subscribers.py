@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +18,19 @@ from wetread.access.clients import clients, registration
 from wetread.access.people import accounts
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.reader import SYSTEM, Reader, Scope
-from wetread.errors import Forbidden
-from wetread.outbound import notify
+from wetread.errors import Forbidden, StoreUnavailable
+from wetread.outbound.deliverer import Deliverer
 from wetread.outbound.http import HttpPoster
-from wetread.outbound.notify import Notifier
+from wetread.outbound.notify import Matcher
+from wetread.outbound.rest_hook import RestHook
+from wetread.outbound.sender import Sender
 from wetread.record import events, resources
 from wetread.record.events import Sequencer
 from wetread.record.subscriptions import subscriptions, topics
+from wetread.record.subscriptions.delivery import Delivery
 from wetread.record.subscriptions.subscriptions import Subscriptions
 from wetread.store.database import Database
 from wetread.wire.fetch import Fetch
-from wetread.work.jobs import Payload, Step, Work
 
 from .conftest import Received, Sink
 
@@ -82,29 +83,17 @@ class Server:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.work = Work(database, self._died)
-        self.subscriptions = Subscriptions(TOPICS, ALLOWED, self.work, BASE)
+        self.subscriptions = Subscriptions(TOPICS, ALLOWED, BASE)
         self.fetch = Fetch(ALLOWED)
-        self.notifier = Notifier(database, self.subscriptions, HttpPoster(self.fetch))
-
-    async def _died(self, step: str, payload: Payload, error: BaseException) -> None:
-        raise AssertionError(f"{step} died") from error
-
-    async def open(self) -> None:
-        await self.work.open()
-        for step, handler in (
-            (notify.STEP_HANDSHAKE, self.notifier.handshake),
-            (notify.STEP_NOTIFY, self.notifier.notify),
-        ):
-            self.work.bind(Step(step.name, step.queue, longest_wait_s=0.1), handler)
+        self.senders: dict[str, Sender] = {"rest-hook": RestHook(HttpPoster(self.fetch), BASE)}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         stop = asyncio.Event()
         tasks = [
             asyncio.create_task(Sequencer(self.database).run(stop)),
-            asyncio.create_task(self.notifier.run(stop)),
-            asyncio.create_task(self.work.run(["notify"], concurrency=4, alone=True, stop=stop)),
+            asyncio.create_task(Matcher(self.database, self.subscriptions).run(stop)),
+            asyncio.create_task(Deliverer(self.database, self.subscriptions, self.senders).run(stop)),
         ]
         try:
             yield
@@ -134,10 +123,11 @@ class Server:
             version = await resources.read(conn, SYSTEM, "Subscription", subscription_id)
         return str(version.resource()["status"])
 
-    async def outcomes(self) -> list[str]:
+    async def cursors(self) -> list[tuple[int, int]]:
+        """Of each subscription: how many events it has counted, and up to which they are done with."""
         async with self.database.transaction() as conn:
-            rows = await conn.execute("SELECT outcome FROM subscription_event ORDER BY subscription_id, number")
-            return [row[0] for row in await rows.fetchall()]
+            rows = await conn.execute("SELECT events_since_start, delivered FROM subscription_state ORDER BY id")
+            return [(row[0], row[1]) for row in await rows.fetchall()]
 
     async def audits(self, kind: str) -> list[dict[str, Any]]:
         async with self.database.transaction() as conn:
@@ -147,9 +137,7 @@ class Server:
 
 @pytest.fixture
 async def server(database: Database) -> AsyncIterator[Server]:
-    logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
     server = Server(database)
-    await server.open()
     yield server
     await server.fetch.close()
 
@@ -160,9 +148,9 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def _until_outcomes(server: Server, outcomes: list[str]) -> None:
+async def _until_cursors(server: Server, *cursors: tuple[int, int]) -> None:
     async with asyncio.timeout(20):
-        while await server.outcomes() != outcomes:  # noqa: ASYNC110  (the database is what is waited for)
+        while await server.cursors() != list(cursors):  # noqa: ASYNC110  (the database is what is waited for)
             await asyncio.sleep(0.05)
 
 
@@ -288,7 +276,7 @@ async def test_a_flapping_subscriber_gets_every_event_in_order_and_the_same_byte
         await _until_status(server, subscription_id, "active")
         await asyncio.gather(*(server.put(_task(f"t{n}")) for n in range(5)))
         await _until(lambda: len(set(_numbers(sink))) == 5)
-        await _until_outcomes(server, ["delivered"] * 5)
+        await _until_cursors(server, (5, 5))
     arrivals = _numbers(sink)
     accepted = [n for place, n in enumerate(arrivals) if place + 1 == len(arrivals) or arrivals[place + 1] != n]
     assert accepted == [str(n) for n in range(1, 6)]
@@ -322,30 +310,27 @@ async def test_a_kill_between_the_post_and_its_commit_sends_the_same_bytes_again
     subscription_id = await server.subscribe(_form(sink.url, content="full-resource"))
     async with server.running():
         await _until_status(server, subscription_id, "active")
-    settle, deaths = server.subscriptions.settle, 0
-
-    async def die_once(*args: Any) -> bool:
-        nonlocal deaths
-        deaths += 1
-        if deaths == 1:
-            raise ConnectionResetError("killed")
-        return await settle(*args)
-
-    object.__setattr__(server.notifier, "_subscriptions", _Dying(server.subscriptions, die_once))
+    posts = server.senders["rest-hook"]
+    server.senders["rest-hook"] = _DyingOnce(posts)
     async with server.running():
         await server.put(_task("a"))
-        await _until_outcomes(server, ["delivered"])
+        await _until_cursors(server, (1, 1))
     first, second = (r.body for r in sink.received[1:])
     assert first == second
     assert len(await server.audits("disclosure")) == 1
 
 
-class _Dying:
-    def __init__(self, real: Subscriptions, settle: Any) -> None:
-        self._real, self.settle = real, settle
+class _DyingOnce:
+    """Posts, and dies before it can say so."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+    def __init__(self, real: Sender) -> None:
+        self._real, self._is_dead = real, False
+
+    async def send(self, delivery: Delivery) -> None:
+        await self._real.send(delivery)
+        if not self._is_dead:
+            self._is_dead = True
+            raise StoreUnavailable("killed")
 
 
 async def test_each_patient_told_of_is_a_disclosure_on_record(server: Server, sink: Sink) -> None:
@@ -353,7 +338,7 @@ async def test_each_patient_told_of_is_a_disclosure_on_record(server: Server, si
     async with server.running():
         await _until_status(server, subscription_id, "active")
         await server.put(_task("a", patient="p7"))
-        await _until_outcomes(server, ["delivered"])
+        await _until_cursors(server, (1, 1))
     [disclosure] = await server.audits("disclosure")
     assert disclosure["entity"][0]["what"] == {"reference": "Patient/p7"}
     assert disclosure["entity"][1]["what"] == {"reference": "Task/a"}
@@ -371,7 +356,7 @@ async def test_after_a_permanent_refusal_events_are_counted_and_sent_once_the_cl
         await server.put(_task("a"))
         await _until_status(server, subscription_id, "error")
         await server.put(_task("b"))
-        await _until_outcomes(server, ["pending", "pending"])
+        await _until_cursors(server, (2, 0))
         assert (await server.status(subscription_id))["events-since-subscription-start"] == "2"
         sink.answer = lambda received: 200
         sink.received.clear()
@@ -421,7 +406,7 @@ async def test_what_the_client_may_no_longer_read_is_dropped_on_record(server: S
                 """UPDATE subscription_state SET owner = jsonb_set(owner, '{scopes}', '["system/Patient.r"]')"""
             )
         await server.put(_task("a"))
-        await _until_outcomes(server, ["dropped"])
+        await _until_cursors(server, (1, 1))
     assert _numbers(sink) == []
     [denied] = await server.audits("access-denied")
     assert denied["entity"][0]["what"] == {"reference": f"Subscription/{subscription_id}"}
@@ -453,10 +438,11 @@ async def test_a_subscription_to_a_topic_that_is_no_longer_served_is_in_error(se
     async with server.running():
         await _until_status(server, subscription_id, "active")
     await server.put(_task("a"))
-    without = Subscriptions({}, ALLOWED, server.work, BASE)
+    without = Subscriptions({}, ALLOWED, BASE)
     async with server.database.transaction() as conn:
         await events.sequence(conn)
         assert await without.match_events(conn, await events.after(conn, 0, 100)) == 0
+        await without.end(conn)
     assert (await server.status(subscription_id))["status"] == "error"
     assert await server.resource_status(subscription_id) == "error"
 
@@ -469,7 +455,7 @@ async def test_what_happened_before_the_handshake_is_not_told(server: Server, si
         await server.subscriptions.activate(conn, subscription_id, start=1)
     await server.put(_task("after"))
     async with server.running():
-        await _until_outcomes(server, ["delivered"])
+        await _until_cursors(server, (1, 1))
     [received] = sink.received
     assert _told(received)["notification-event"][0]["focus"] == {"reference": f"{BASE}/Task/after"}
 
@@ -485,10 +471,10 @@ async def test_nothing_is_sent_for_who_is_shut_out(server: Server, sink: Sink, p
         subscription_id = await server.subscribe(_form(sink.url), owner)
         await _until_status(server, subscription_id, "active")
         await server.put(_task("t1"))
-        await _until_outcomes(server, ["delivered"])
+        await _until_cursors(server, (1, 1))
         async with server.database.transaction() as conn:
             await (clients.disable(conn, "ehr") if principal == "ehr" else accounts.disable(conn, "ana"))
         await server.put(_task("t2"))
-        await _until_outcomes(server, ["delivered", "dropped"])
+        await _until_cursors(server, (2, 2))
     assert _numbers(sink) == ["1"]
     assert len(await server.audits("access-denied")) == 1

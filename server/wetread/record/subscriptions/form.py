@@ -30,6 +30,8 @@ class Request:
     """Type and query, such as `("Observation", "patient=123")`."""
     channel: Channel
     ends_at: datetime | None
+    criteria: str = ""
+    """The search of a criteria-based subscription (FHIR R4), else empty."""
 
 
 def read(resource: Mapping[str, Any], topics: Mapping[str, Topic], allowed: AllowedEndpoints, base_url: str) -> Request:
@@ -44,6 +46,11 @@ def read(resource: Mapping[str, Any], topics: Mapping[str, Topic], allowed: Allo
     return Request(
         topic, tuple(filters), channel.read(resource["channel"], allowed), date_range(ends)[1] if ends else None
     )
+
+
+def topic_of(url: str, criteria: str, topics: Mapping[str, Topic]) -> Topic | None:
+    """The topic that a subscription is to; None where it is no longer served."""
+    return topics.get(url)
 
 
 def tests(filters: Iterable[Sequence[str]], base_url: str) -> list[Test]:

@@ -12,9 +12,9 @@ from psycopg.rows import class_row
 from wetread.domain.reader import Reader, Scope
 from wetread.record import lossless
 from wetread.record.events import Event
-from wetread.record.search import index
 from wetread.record.subscriptions.channel import Channel
 from wetread.record.subscriptions.notifications import NotifiedEvent, StatusOf
+from wetread.record.subscriptions.patients import patients_of
 from wetread.store.database import Connection
 
 OwnerNow: TypeAlias = Callable[[Connection, Mapping[str, Any]], Awaitable[Reader | None]]
@@ -42,6 +42,7 @@ class State:
     worker: int | None
     failures: int
     failing_since: datetime | None
+    refused_since: datetime | None
     last_sent_at: datetime | None
 
     @property
@@ -60,7 +61,14 @@ class State:
 def reader_of(owner: Mapping[str, Any]) -> Reader:
     """The owner with the rights that it had when it made the subscription."""
     scopes = tuple(Scope.parse(text) for text in owner["scopes"])
-    return Reader(owner["principal"], scopes, frozenset(owner["roles"]), owner["patient_id"])
+    return Reader(
+        owner["principal"],
+        scopes,
+        frozenset(owner["roles"]),
+        owner.get("patient_id"),
+        client_id=owner.get("client_id"),
+        grant_id=owner.get("grant_id"),
+    )
 
 
 async def as_created(conn: Connection, owner: Mapping[str, Any]) -> Reader | None:
@@ -132,59 +140,35 @@ async def bodies_of(conn: Connection, found: Sequence[Event]) -> dict[tuple[Even
     return {places[place - 1]: lossless.parse(body) for place, body in await read.fetchall()}
 
 
-async def record_event(conn: Connection, subscription_id: str, number: int, event: Event) -> None:
-    """Adds an event under the next number. The caller holds the state."""
-    await conn.execute(
-        """
-        WITH counted AS (UPDATE subscription_state SET events_since_start = %(number)s WHERE id = %(subscription)s)
-        INSERT INTO subscription_event (subscription_id, number, seq, resource_type, resource_id, version_id, kind, at)
-        VALUES (%(subscription)s, %(number)s, %(seq)s, %(type)s, %(id)s, %(version)s, %(kind)s, %(at)s)
-        """,
-        {
-            "subscription": subscription_id,
-            "number": number,
-            "seq": event.seq,
-            "type": event.resource_type,
-            "id": event.resource_id,
-            "version": event.version_id,
-            "kind": event.kind,
-            "at": event.at,
-        },
-    )
-
-
 async def events_of(
-    conn: Connection, subscription_id: str, since: int, until: int | None, *, only_pending: bool, limit: int
+    conn: Connection, subscription_id: str, since: int, until: int | None, *, limit: int
 ) -> list[NotifiedEvent]:
     """The numbered events from `since` to `until`, both included, with the text of their versions."""
+    told = await numbered(conn, subscription_id, since, until, limit=limit, with_bodies=True)
+    return [event for event, _ in told]
+
+
+async def numbered(
+    conn: Connection, subscription_id: str, since: int, until: int | None, *, limit: int, with_bodies: bool
+) -> list[tuple[NotifiedEvent, tuple[str, ...]]]:
+    """The numbered events from `since` to `until`, both included, each with the patients of whom it tells."""
     found = await conn.execute(
         """
-        SELECT n.number, n.at, n.resource_type, n.resource_id, n.kind = 'create', coalesce(v.body, ''), n.version_id
+        SELECT n.number, n.at, n.resource_type, n.resource_id, n.kind, coalesce(v.body, ''), n.version_id,
+            n.patient_ids
         FROM subscription_event n
-        LEFT JOIN resource_version v ON v.resource_type = n.resource_type AND v.id = n.resource_id
-            AND v.version_id = n.version_id
+        LEFT JOIN resource_version v ON (%s OR n.patient_ids IS NULL) AND v.resource_type = n.resource_type
+            AND v.id = n.resource_id AND v.version_id = n.version_id
         WHERE n.subscription_id = %s AND n.number >= %s AND n.number <= coalesce(%s, n.number)
-            AND (n.outcome = 'pending' OR NOT %s)
         ORDER BY n.number LIMIT %s
         """,
-        (subscription_id, since, until, only_pending, limit),
+        (with_bodies, subscription_id, since, until, limit),
     )
-    return [NotifiedEvent(*row) for row in await found.fetchall()]
+    return [_numbered(row) for row in await found.fetchall()]
 
 
-async def settle_event(conn: Connection, subscription_id: str, number: int, outcome: str) -> bool:
-    """Ends a pending event as delivered or dropped; false where it was ended before."""
-    settled = await conn.execute(
-        """UPDATE subscription_event SET outcome = %s, settled_at = now()
-           WHERE subscription_id = %s AND number = %s AND outcome = 'pending'""",
-        (outcome, subscription_id, number),
-    )
-    return settled.rowcount == 1
-
-
-def patients_of(event: NotifiedEvent) -> tuple[str, ...]:
-    """The patients whose compartment the resource is in, as far as its references tell."""
-    if event.resource_type == "Patient":
-        return (event.resource_id,)
-    rows = index.extract(lossless.parse(event.body)).reference if event.body else set()
-    return tuple(sorted({row[2] for row in rows if row[1] == "Patient" and row[2] and not row[3]}))
+def _numbered(row: Sequence[Any]) -> tuple[NotifiedEvent, tuple[str, ...]]:
+    event, patient_ids = NotifiedEvent(*row[:-1]), row[-1]
+    if patient_ids is None:  # numbered before they were written down
+        return event, patients_of(event.resource_type, event.resource_id, event.body)
+    return event, tuple(patient_ids)

@@ -17,6 +17,7 @@ def upgrade() -> None:
             ADD COLUMN worker        integer,
             ADD COLUMN failures      integer NOT NULL DEFAULT 0,
             ADD COLUMN failing_since timestamptz,
+            ADD COLUMN refused_since timestamptz,
             ADD COLUMN last_sent_at  timestamptz;
         COMMENT ON COLUMN subscription_state.topic IS 'canonical URL; empty where criteria is a search (FHIR R4)';
         COMMENT ON COLUMN subscription_state.criteria IS 'the search of a criteria-based subscription, else empty';
@@ -24,6 +25,7 @@ def upgrade() -> None:
         COMMENT ON COLUMN subscription_state.due_at IS 'when a deliverer is to look at it; null: when an event comes';
         COMMENT ON COLUMN subscription_state.worker IS 'the deliverer that has it in hand; its lock says that it lives';
         COMMENT ON COLUMN subscription_state.failures IS 'attempts that failed since one succeeded';
+        COMMENT ON COLUMN subscription_state.refused_since IS 'since when every attempt was answered with a refusal';
 
         UPDATE subscription_state s SET
             delivered = coalesce(
@@ -40,7 +42,12 @@ def upgrade() -> None:
         CREATE INDEX subscription_in_hand ON subscription_state (worker) WHERE worker IS NOT NULL;
         CREATE SEQUENCE subscription_worker AS integer CYCLE;
 
-        ALTER TABLE subscription_event DROP CONSTRAINT subscription_event_subscription_id_seq_key;
+        ALTER TABLE subscription_event
+            DROP CONSTRAINT subscription_event_subscription_id_seq_key,
+            DROP COLUMN outcome,
+            DROP COLUMN settled_at,
+            ADD COLUMN patient_ids text[];
+        COMMENT ON COLUMN subscription_event.patient_ids IS 'of whom its version tells; null: read it';
         CREATE UNIQUE INDEX subscription_event_seq ON subscription_event (seq, subscription_id);
 
         CREATE TABLE subscription_key (

@@ -1,0 +1,186 @@
+"""Who delivers what: each subscription that is due is in the hands of one deliverer at a time.
+
+A deliverer has a number, and holds an advisory lock on it on a connection of its own for as long as it lives. What a
+number has in hand whose lock is gone is anybody's again. No clock takes part in that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import LiteralString
+
+import psycopg
+from psycopg.rows import class_row
+
+from wetread.record.subscriptions.matching import DUE
+from wetread.record.subscriptions.rows import State
+from wetread.store.database import Connection, Database, own_errors
+
+_LOCK = 0x57455357
+_SOON_KNOWN_DEAD = "SET tcp_keepalives_idle = 1; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 2"
+_LONGEST_PAUSE_S = 600.0
+_NEXT: LiteralString = """
+    CASE
+        WHEN channel ->> 'kind' = 'websocket' THEN NULL
+        WHEN status = 'requested' THEN now()
+        WHEN status = 'active' AND events_since_start > greatest(delivered, %(through)s) THEN now()
+        WHEN status = 'active' AND (channel ->> 'heartbeat_s')::int > 0
+            THEN least(now() + interval '10 minutes', make_interval(secs => (channel ->> 'heartbeat_s')::int)
+                + CASE WHEN %(is_sent)s THEN now() ELSE coalesce(last_sent_at, now()) END)
+    END
+"""
+"""When a subscription is due that nothing is wrong with. A heartbeat is looked for every ten minutes at least, since
+what is due much later than any pause lasts is taken for the work of a clock that has jumped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a round ended. `is_refusal`: the peer answered, and would so again."""
+
+    error: str
+    is_refusal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an endpoint is tried that does not answer, and one that refuses."""
+
+    no_answer: timedelta = timedelta(hours=24)
+    refusal: timedelta = timedelta(minutes=10)
+
+
+@contextlib.asynccontextmanager
+async def enlisted(database: Database) -> AsyncIterator[tuple[Connection, int]]:
+    """A number of one's own, for as long as the connection lives, which listens on DUE. Raises StoreUnavailable."""
+    with own_errors():
+        conn = await database.alone("wetread-deliverer")
+        async with conn:
+            await conn.execute(_SOON_KNOWN_DEAD)
+            worker = 0
+            while not worker:
+                worker = await _numbered(conn)
+            await conn.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(DUE)))
+            yield conn, worker
+
+
+async def _numbered(conn: Connection) -> int:
+    """A number that nobody has; 0 where the next one is still in use."""
+    row = await (await conn.execute("SELECT nextval('subscription_worker')::int")).fetchone()
+    assert row is not None  # noqa: S101
+    got = await (await conn.execute("SELECT pg_try_advisory_lock(%s, %s)", (_LOCK, row[0]))).fetchone()
+    return int(row[0]) if got and got[0] else 0
+
+
+async def claim(conn: Connection, worker: int, well: int, in_trouble: int) -> list[State]:
+    """Takes what is due into the hands of `worker`: up to `well` of those that nothing is wrong with, and up to
+    `in_trouble` of the others. What is due far in the future was put off by a clock that was wrong: it is due now."""
+    found = conn.cursor(row_factory=class_row(State))
+    await found.execute(
+        """
+        WITH well AS (
+            SELECT id FROM subscription_state
+            WHERE worker IS NULL AND due_at IS NOT NULL AND failures = 0
+                AND (due_at <= now() OR due_at > now() + interval '15 minutes')
+            ORDER BY due_at LIMIT %(well)s FOR UPDATE SKIP LOCKED),
+        in_trouble AS (
+            SELECT id FROM subscription_state
+            WHERE worker IS NULL AND due_at IS NOT NULL AND failures > 0
+                AND (due_at <= now() OR due_at > now() + interval '15 minutes')
+            ORDER BY due_at LIMIT %(in_trouble)s FOR UPDATE SKIP LOCKED)
+        UPDATE subscription_state s SET worker = %(worker)s
+        FROM (SELECT id FROM well UNION ALL SELECT id FROM in_trouble) AS due WHERE s.id = due.id
+        RETURNING s.*
+        """,
+        {"worker": worker, "well": well, "in_trouble": in_trouble},
+    )
+    return await found.fetchall()
+
+
+async def take_from_the_dead(conn: Connection) -> int:
+    """Frees what deliverers have in hand that are gone; how many subscriptions that is."""
+    freed = await conn.execute(
+        """
+        UPDATE subscription_state SET worker = NULL, due_at = coalesce(due_at, now())
+        WHERE worker IS NOT NULL AND worker <> ALL (ARRAY(
+            SELECT objid::int FROM pg_locks
+            WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2 AND granted
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))
+        """,
+        (_LOCK,),
+    )
+    return freed.rowcount
+
+
+async def settle(
+    conn: Connection, worker: int, subscription_id: str, through: int, *, is_sent: bool, keeps: bool
+) -> State | None:
+    """Records that all events up to the number `through` are done with; `is_sent`: something went out and was taken.
+
+    With `keeps` the subscription stays in hand while more is due: the state's `worker` says so. None where `worker` has
+    it no longer in hand.
+    """
+    found = conn.cursor(row_factory=class_row(State))
+    await found.execute(
+        """
+        UPDATE subscription_state SET delivered = greatest(delivered, %(through)s), failures = 0, failing_since = NULL,
+            refused_since = NULL, error = CASE WHEN status = 'active' THEN '' ELSE error END,
+            last_sent_at = CASE WHEN %(is_sent)s THEN now() ELSE last_sent_at END,
+            worker = CASE WHEN %(keeps)s AND status = 'active' AND events_since_start > greatest(delivered, %(through)s)
+                THEN worker END,
+            due_at = """
+        + _NEXT
+        + "WHERE id = %(id)s AND worker = %(worker)s RETURNING *",
+        {"id": subscription_id, "worker": worker, "through": through, "is_sent": is_sent, "keeps": keeps},
+    )
+    return await found.fetchone()
+
+
+async def release(conn: Connection, worker: int, subscription_ids: Sequence[str]) -> None:
+    """Lets go of what is in the hands of `worker`, to be taken again when something is due."""
+    await conn.execute(
+        "UPDATE subscription_state SET worker = NULL, due_at = "
+        + _NEXT
+        + "WHERE id = ANY(%(ids)s) AND worker = %(worker)s",
+        {"ids": list(subscription_ids), "worker": worker, "through": 0, "is_sent": False},
+    )
+
+
+async def put_off(
+    conn: Connection, worker: int, state: State, through: int, failure: Failure, patience: Patience
+) -> bool | None:
+    """Lets go after a failure, with all events up to `through` done with: due again after a pause, each twice as long
+    as the one before, up to ten minutes, give or take a fifth.
+
+    Whether patience has run out. None where `worker` has it no longer in hand.
+    """
+    failures = 1 if through > state.delivered else state.failures + 1
+    pause_s = min(0.5 * 2 ** min(failures - 1, 20), _LONGEST_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311
+    found = await conn.execute(
+        """
+        UPDATE subscription_state SET delivered = greatest(delivered, %(through)s), failures = %(failures)s,
+            failing_since = CASE WHEN %(failures)s > 1 THEN coalesce(failing_since, now()) ELSE now() END,
+            refused_since = CASE WHEN NOT %(is_refusal)s THEN NULL
+                WHEN %(failures)s > 1 THEN coalesce(refused_since, now()) ELSE now() END,
+            error = CASE WHEN status IN ('active', 'requested') THEN %(error)s ELSE error END, worker = NULL,
+            due_at = CASE status WHEN 'active' THEN now() + %(pause)s WHEN 'requested' THEN now() END
+        WHERE id = %(id)s AND worker = %(worker)s
+        RETURNING failing_since < now() - %(no_answer)s OR coalesce(refused_since < now() - %(refusal)s, false)
+        """,
+        {
+            "id": state.id,
+            "worker": worker,
+            "through": through,
+            "failures": failures,
+            "is_refusal": failure.is_refusal,
+            "error": failure.error,
+            "pause": timedelta(seconds=pause_s),
+            "no_answer": patience.no_answer,
+            "refusal": patience.refusal,
+        },
+    )
+    row = await found.fetchone()
+    return bool(row[0]) if row else None

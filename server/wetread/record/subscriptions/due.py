@@ -1,0 +1,104 @@
+"""What is due to a subscription that a deliverer has in hand, by the rights that its owner has at this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from wetread.domain.reader import Reader
+from wetread.record.subscriptions import rows
+from wetread.record.subscriptions.delivery import Delivery
+from wetread.record.subscriptions.notifications import NotifiedEvent
+from wetread.record.subscriptions.rows import OwnerNow, State
+from wetread.record.subscriptions.sight import may_see, sees_all
+from wetread.store.database import Connection
+
+_SLICE = 20
+_WITH_BODY = frozenset({"full-resource", "resource"})
+_WITHOUT_FOCUS = frozenset({"empty", "ping"})
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What goes out next, in order. With it all events up to the number `through` are done with, since what is
+    `dropped` the owner may not read any more. `is_shut_out`: the owner has no rights left at all."""
+
+    deliveries: tuple[Delivery, ...]
+    through: int
+    dropped: tuple[NotifiedEvent, ...] = ()
+    is_shut_out: bool = False
+
+    def through_before(self, place: int) -> int:
+        """Up to which number events are done with before the delivery at `place` goes out."""
+        later = self.deliveries[place:]
+        return later[0].events[0].number - 1 if later and later[0].events else self.through
+
+
+async def next_slice(conn: Connection, state: State, owner_now: OwnerNow, types: Collection[str]) -> Slice | None:
+    """None where nothing is due. `types` are those that the topic tells of."""
+    if state.status not in ("requested", "active"):
+        return None
+    if state.status == "active" and state.delivered >= state.events_since_start and not _silent_for_long(state):
+        return None
+    reader = await owner_now(conn, state.owner)
+    if state.status == "requested":
+        return _without_events(state, "handshake", reader)
+    if state.delivered >= state.events_since_start:
+        return _without_events(state, "heartbeat", reader)
+    if reader is None:
+        return Slice((), state.events_since_start, is_shut_out=True)
+    return await _events(conn, state, reader, types)
+
+
+def _silent_for_long(state: State) -> bool:
+    period = state.out().heartbeat_s
+    if not period:
+        return False
+    return state.last_sent_at is None or datetime.now(UTC) - state.last_sent_at >= timedelta(seconds=period)
+
+
+def _without_events(state: State, kind: str, reader: Reader | None) -> Slice:
+    if reader is None:
+        return Slice((), state.delivered, is_shut_out=True)
+    told = state.told(status=state.status)
+    delivery = Delivery(state.id, kind, state.out(), told, datetime.now(UTC), reader.principal)
+    return Slice((delivery,), state.delivered)
+
+
+async def _events(conn: Connection, state: State, reader: Reader, types: Collection[str]) -> Slice:
+    channel = state.out()
+    found = await rows.numbered(
+        conn,
+        state.id,
+        state.delivered + 1,
+        None,
+        limit=max(_SLICE, channel.max_count),
+        with_bodies=channel.content in _WITH_BODY or not all(sees_all(reader, t) for t in types),
+    )
+    seen: list[tuple[NotifiedEvent, tuple[str, ...]]] = []
+    dropped: list[NotifiedEvent] = []
+    for event, patient_ids in found:
+        if await may_see(conn, reader, event, event.body):
+            shown = event if channel.content in _WITH_BODY else replace(event, body="")
+            seen.append((shown, () if channel.content in _WITHOUT_FOCUS else patient_ids))
+        else:
+            dropped.append(event)
+    # Events that were removed for their age leave a gap before the first that is kept, or no event at all.
+    through = found[-1][0].number if found else state.events_since_start
+    parts = [seen[at : at + channel.max_count] for at in range(0, len(seen), channel.max_count)]
+    return Slice(tuple(_delivery(state, reader, part) for part in parts), through, tuple(dropped))
+
+
+def _delivery(state: State, reader: Reader, part: Sequence[tuple[NotifiedEvent, tuple[str, ...]]]) -> Delivery:
+    events = tuple(event for event, _ in part)
+    return Delivery(
+        state.id,
+        "event-notification",
+        state.out(),
+        state.told(status="active", count=events[-1].number),
+        events[-1].at,
+        reader.principal,
+        events,
+        tuple(sorted({patient_id for _, patient_ids in part for patient_id in patient_ids})),
+    )
