@@ -7,64 +7,70 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib.resources import files
 from io import BytesIO
-from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
 from wetread.record import lossless
 from wetread.record.aside import aside
-from wetread.record.search.index import bounded
 from wetread.record.search.parameters import table
-from wetread.record.terminology import code_system
+from wetread.record.terminology import code_system, stored
 from wetread.record.terminology.code_system import CodeSystem
+from wetread.record.terminology.stored import Definition as Definition
+from wetread.record.terminology.stored import Kept, Stamp
 from wetread.store.database import Connection
-
-Definition: TypeAlias = Mapping[str, Any]
 
 _ANY_PART = frozenset({"x", "X", "*"})
 _PARTS = ("fragment", "supplement")
 """Contents of a code system that may only add to a whole one."""
-_STORED = """
-    SELECT r.body FROM resource r JOIN index_uri i ON i.resource_key = r.key
-    WHERE i.resource_type = %s AND i.param = 'url' AND i.uri = %s AND NOT r.deleted
-    ORDER BY r.last_updated DESC, r.key DESC
-"""
-_STORED_MAPS = """
-    SELECT r.body FROM resource r WHERE r.resource_type = 'ConceptMap' AND NOT r.deleted ORDER BY r.key
-"""
-_SUPPLEMENTS = """
-    SELECT r.body FROM resource r JOIN index_reference i ON i.resource_key = r.key
-    WHERE i.resource_type = 'CodeSystem' AND i.param = 'supplements' AND i.url = %s AND NOT r.deleted
-    ORDER BY r.key
-"""
+_systems: Kept[tuple[str, str, tuple[Stamp, ...]], CodeSystem] = Kept(16_000_000)
+"""By url, version asked for, and the stored versions that it is made of."""
 
 
 async def find(conn: Connection, resource_type: str, canonical: str, version: str = "") -> Definition | None:
     """The definition of a type that a canonical names, `|version` with it or apart; None where nobody has it."""
     url, _, named = canonical.partition("|")
     wanted = version or named
-    return _chosen(await stored(conn, resource_type, url), wanted) or _chosen(shipped(resource_type, url), wanted)
+    theirs = await stored.definitions(conn, await stored.by_url(conn, resource_type, url))
+    return _chosen(theirs, wanted) or _chosen(shipped(resource_type, url), wanted)
 
 
 async def code_system_of(conn: Connection, canonical: str, version: str = "") -> CodeSystem | None:
     """The concepts of a code system as far as they are held; None where it is not known at all."""
     url, _, named = canonical.partition("|")
     wanted = version or named
-    theirs = [*await stored(conn, "CodeSystem", url), *await _supplements(conn, url)]
-    if not theirs:
+    own, added = await stored.by_url(conn, "CodeSystem", url), await stored.supplements(conn, url)
+    if not own and not added:
         return _shipped_code_system(url, wanted)
+    stamps = (*own, *(stamp for stamp in added if stamp not in own))
+    if (held := _systems.get((url, wanted, stamps))) is not None:
+        return held
+    bodies = await stored.bodies(conn, stamps)
+    size, is_own = sum(len(body) for _, body in bodies), {stamp[0] for stamp in own}
+    texts = [(body, stamp[0] in is_own) for stamp, body in bodies]
+    made = await aside(size, lambda: _made(url, wanted, texts))
+    if made is not None:
+        _systems.keep((url, wanted, tuple(stamp for stamp, _ in bodies)), made, size)
+    return made
+
+
+def _made(url: str, wanted: str, texts: Sequence[tuple[str, bool]]) -> CodeSystem | None:
+    """The code system of a url from what is stored; each text with whether it is of this url itself."""
+    parsed = [(lossless.parse(text), is_own) for text, is_own in texts]
+    own = [d for d, is_own in parsed if is_own]
+    theirs = [*own, *(d for d, is_own in parsed if not is_own and d.get("content") == "supplement")]
     parts = [*theirs, *shipped("CodeSystem", url)]
     base = _chosen([d for d in theirs if d.get("content") not in _PARTS], wanted)
-    base = base or _chosen(shipped("CodeSystem", url), wanted) or _chosen(await stored(conn, "CodeSystem", url), wanted)
+    base = base or _chosen(shipped("CodeSystem", url), wanted) or _chosen(own, wanted)
     return code_system.read(base, [p for p in parts if p.get("content") in _PARTS]) if base else None
 
 
 async def code_system_in(conn: Connection, definition: Definition) -> CodeSystem:
     """The code system that a CodeSystem resource holds, with what supplements add to it."""
-    return code_system.read(definition, await _supplements(conn, str(definition.get("url", ""))))
+    added = await stored.definitions(conn, await stored.supplements(conn, str(definition.get("url", ""))))
+    return code_system.read(definition, [d for d in added if d.get("content") == "supplement"])
 
 
 @lru_cache(maxsize=128)
@@ -74,33 +80,9 @@ def _shipped_code_system(url: str, version: str) -> CodeSystem | None:
     return code_system.read(base, [d for d in known if d.get("content") in _PARTS]) if base else None
 
 
-async def stored(conn: Connection, resource_type: str, url: str) -> list[Definition]:
-    """What the site holds under a url, the newest first."""
-    rows = await conn.execute(_STORED, (resource_type, bounded(url)))
-    return [await parsed(body) async for (body,) in rows]
-
-
 async def concept_maps(conn: Connection) -> list[Definition]:
     """Every concept map, the site's first."""
-    rows = await conn.execute(_STORED_MAPS)
-    return [*[await parsed(body) async for (body,) in rows], *_shipped_concept_maps()]
-
-
-async def _supplements(conn: Connection, url: str) -> list[Definition]:
-    """What the site adds to a code system that stands elsewhere."""
-    rows = await conn.execute(_SUPPLEMENTS, (bounded(url),))
-    found = [await parsed(body) async for (body,) in rows]
-    return [d for d in found if d.get("content") == "supplement"]
-
-
-async def parsed(body: str) -> Definition:
-    """A stored definition, which a large one's reader does not wait for alone."""
-    return await aside(len(body), lambda: _parsed(body))
-
-
-@lru_cache(maxsize=32)
-def _parsed(body: str) -> Definition:
-    return lossless.parse(body)
+    return [*await stored.definitions(conn, await stored.concept_maps(conn)), *_shipped_concept_maps()]
 
 
 def shipped(resource_type: str, url: str) -> list[Definition]:
