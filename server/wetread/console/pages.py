@@ -19,7 +19,17 @@ from wetread.access.oauth.core import Authority
 from wetread.access.people import accounts
 from wetread.access.providers.identity_providers import IdentityProvider
 from wetread.access.tokens import Tokens
-from wetread.console import authorize, granted_apps, launching, own_account, provider_login, reveal, sign_in, visitor
+from wetread.console import (
+    authorize,
+    granted_apps,
+    launching,
+    own_account,
+    provider_login,
+    reveal,
+    sign_in,
+    subscriptions_page,
+    visitor,
+)
 from wetread.console.audited import entry
 from wetread.console.provider_login import ProviderDoor
 from wetread.console.rendering import Pages, page_may_lead_to, static_file, static_files
@@ -31,6 +41,7 @@ from wetread.errors import NotFound, StoreUnavailable, Unauthorized, WetreadErro
 from wetread.reading import worklist
 from wetread.reading.studies import Study
 from wetread.record.audit import audit
+from wetread.record.subscriptions.overview import OPERATORS
 from wetread.store.database import Connection, Database
 
 Authenticate: TypeAlias = Callable[[Request], Awaitable[Reader]]
@@ -70,6 +81,7 @@ def router(console: Console) -> APIRouter:
     routes.include_router(provider_login.router(at))
     routes.include_router(own_account.router(door))
     routes.include_router(reveal.router(door))
+    routes.include_router(subscriptions_page.router(door, console.authenticate))
     if console.authority is not None:
         routes.include_router(authorize.router(door, console.authority))
         routes.include_router(granted_apps.router(door, console.authority))
@@ -108,7 +120,8 @@ def router(console: Console) -> APIRouter:
                 await audit.write(conn, entry(request, reader, kind, error=error))
 
     async def entries(conn: Connection, reader: Reader) -> tuple[dict[str, Any], None]:
-        return {"entries": await worklist.entries(conn, reader, _WORKLIST_LENGTH)}, None
+        found = await worklist.entries(conn, reader, _WORKLIST_LENGTH)
+        return {"entries": found, "looks_after_subscriptions": bool(reader.roles & OPERATORS)}, None
 
     @routes.get("/worklist")
     async def show_worklist(request: Request) -> Response:
@@ -133,9 +146,8 @@ def router(console: Console) -> APIRouter:
             return {"view": view, "apps": apps, **forms}, view.study
 
         answer = await shown(request, "study.html", build)
-        for app in apps:
-            answer = page_may_lead_to(answer, app.launch_uri)
-        return answer
+        # An app that is launched may send the browser on at once to ask for access, and hear there of a refusal.
+        return page_may_lead_to(answer, *(uri for app in apps for uri in (app.launch_uri, *app.redirect_uris)))
 
     @routes.get("/console/{name}")
     async def show_file(name: str) -> Response:

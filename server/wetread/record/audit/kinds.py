@@ -132,6 +132,7 @@ KINDS: Mapping[str, Kind] = {
     "alert-sent": _own("alert-sent", "Critical finding alert sent", _TRANSMIT, Flow.SEND),
     "notification-sent": _own("notification-sent", "Subscription notification sent", _TRANSMIT, Flow.SEND),
     "delivery-failed": _own("delivery-failed", "Delivery given up", _TRANSMIT, Flow.SEND),
+    "subscription-changed": _own("subscription-changed", "Subscription switched by an operator", _AMEND, Flow.ACT),
     "disclosure": _own("disclosure", "Patient data disclosed", _EXPORT, Flow.SEND, _DISCLOSE),
     "export-started": _own("export-started", "Bulk export started", _EXPORT, Flow.ASK),
     "export-downloaded": _own("export-downloaded", "File of a bulk export downloaded", _EXPORT, Flow.PULL),

@@ -143,6 +143,23 @@ async def subscription(conn: Connection, reader: Reader, subscription_id: str) -
     return one
 
 
+async def last_events(conn: Connection, reader: Reader, one: Overview, limit: int) -> list[ToldEvent]:
+    """The newest numbered events, newest first. Raises Forbidden."""
+    require_operator(reader)
+    waiting = "in trouble" if one.failures else "waiting"
+    found = conn.cursor(row_factory=class_row(ToldEvent))
+    await found.execute(
+        """
+        SELECT number, resource_type, resource_id, version_id, kind, at,
+            CASE WHEN number > %(delivered)s + 1 THEN 'waiting' WHEN number > %(delivered)s THEN %(waiting)s
+                 ELSE 'done' END AS outcome
+        FROM subscription_event WHERE subscription_id = %(id)s ORDER BY number DESC LIMIT %(limit)s
+        """,
+        {"id": one.id, "delivered": one.delivered, "waiting": waiting, "limit": limit},
+    )
+    return await found.fetchall()
+
+
 async def totals(conn: Connection) -> Totals:
     """Of the whole server, for its metrics."""
     found = await conn.execute(
