@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import LiteralString
 
 import psycopg
 from psycopg.rows import class_row
@@ -31,7 +32,8 @@ NUMBERED = "wetread_numbered"
 
 _LOCK = 0x57455345
 _BATCH = 5000
-_POLL_S = 0.1
+_NUMBER_S = 0.02
+_CHAIN_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,7 @@ async def settle(conn: Connection) -> int:
 
     For who reads the log backwards and wants to find there what was just written.
     """
-    row = await (await conn.execute("SELECT EXISTS (SELECT FROM event WHERE seq IS NULL)")).fetchone()
-    if row and row[0]:
+    if await _is_any(conn, "SELECT EXISTS (SELECT FROM event WHERE seq IS NULL)"):
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         while await _number(conn) == _BATCH:
             pass
@@ -94,22 +95,48 @@ class Sequencer:
         self._database = database
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Numbers until `stop`; outlives the loss of its connection."""
+        """Numbers and chains until `stop`; outlives the loss of its connections."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._lasting(self._number, stop))
+            # Apart, so that no reader of events waits for the audit record's digests.
+            group.create_task(self._lasting(self._chain, stop))
+
+    async def _lasting(self, work: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
-                async with listening(self._database, WRITTEN) as (conn, hint):
-                    while not stop.is_set():
-                        async with conn.transaction():
-                            numbered = await sequence(conn)
-                        # Apart, so that no reader of events waits for the audit record's digests.
-                        async with conn.transaction():
-                            chained = await chain.extend(conn)
-                        if numbered < _BATCH and chained < chain.BATCH:
-                            await hint(_POLL_S)
+                await work(stop)
             except StoreUnavailable:
                 logger.warning("the sequencer lost the database and will be back")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 0.5)
+
+    async def _number(self, stop: asyncio.Event) -> None:
+        async with listening(self._database, WRITTEN) as (conn, hint):
+            while not stop.is_set():
+                numbered = 0
+                # One statement to ask, since it is asked often: what is heard of an event waits for this.
+                if await _is_any(conn, "SELECT EXISTS (SELECT FROM event WHERE seq IS NULL)"):
+                    async with conn.transaction():
+                        numbered = await sequence(conn)
+                if numbered < _BATCH:
+                    await hint(_NUMBER_S)
+
+    async def _chain(self, stop: asyncio.Event) -> None:
+        with own_errors():
+            async with await self._database.alone("wetread-chain") as conn:
+                while not stop.is_set():
+                    chained = 0
+                    if await _is_any(conn, "SELECT EXISTS (SELECT FROM audit_unchained)"):
+                        async with conn.transaction():
+                            chained = await chain.extend(conn)
+                    if chained < chain.BATCH:
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(stop.wait(), _CHAIN_S)
+
+
+async def _is_any(conn: Connection, query: LiteralString) -> bool:
+    row = await (await conn.execute(query)).fetchone()
+    return bool(row and row[0])
 
 
 class Hint:

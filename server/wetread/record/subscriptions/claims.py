@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from wetread.record.subscriptions.matching import DUE
-from wetread.record.subscriptions.rows import State
+from wetread.record.subscriptions.rows import COLUMNS, State
 from wetread.store.database import Connection, Database, own_errors
 
 _LOCK = 0x57455357
@@ -93,8 +93,8 @@ async def claim(conn: Connection, worker: int, well: int, in_trouble: int) -> li
             ORDER BY due_at LIMIT %(in_trouble)s FOR UPDATE SKIP LOCKED)
         UPDATE subscription_state s SET worker = %(worker)s
         FROM (SELECT id FROM well UNION ALL SELECT id FROM in_trouble) AS due WHERE s.id = due.id
-        RETURNING s.*
-        """,
+        RETURNING """
+        + COLUMNS,
         {"worker": worker, "well": well, "in_trouble": in_trouble},
     )
     return await found.fetchall()
@@ -126,14 +126,16 @@ async def settle(
     found = conn.cursor(row_factory=class_row(State))
     await found.execute(
         """
-        UPDATE subscription_state SET delivered = greatest(delivered, %(through)s), failures = 0, failing_since = NULL,
-            refused_since = NULL, error = CASE WHEN status = 'active' THEN '' ELSE error END,
+        UPDATE subscription_state s SET delivered = greatest(delivered, %(through)s),
+            failures = 0, failing_since = NULL, refused_since = NULL,
+            error = CASE WHEN status = 'active' THEN '' ELSE error END,
             last_sent_at = CASE WHEN %(is_sent)s THEN now() ELSE last_sent_at END,
             worker = CASE WHEN %(keeps)s AND status = 'active' AND events_since_start > greatest(delivered, %(through)s)
                 THEN worker END,
             due_at = """
         + _NEXT
-        + "WHERE id = %(id)s AND worker = %(worker)s RETURNING *",
+        + "WHERE id = %(id)s AND worker = %(worker)s RETURNING "
+        + COLUMNS,
         {"id": subscription_id, "worker": worker, "through": through, "is_sent": is_sent, "keeps": keeps},
     )
     return await found.fetchone()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, LiteralString, TypeAlias
 
 from psycopg.rows import class_row
 
@@ -16,6 +16,12 @@ from wetread.record.subscriptions.channel import Channel
 from wetread.record.subscriptions.notifications import NotifiedEvent, StatusOf
 from wetread.record.subscriptions.patients import patients_of
 from wetread.store.database import Connection
+
+COLUMNS: LiteralString = """
+    s.id, s.status, s.error, s.start, s.started_seq, s.events_since_start, s.topic, s.filters, s.channel, s.owner,
+    s.ends_at, s.criteria, s.delivered, s.worker, s.failures, s.failing_since, s.refused_since, s.last_sent_at
+"""
+"""Of `subscription_state s`, those of a State. When it is due may be -infinity, for which Python has no datetime."""
 
 OwnerNow: TypeAlias = Callable[[Connection, Mapping[str, Any]], Awaitable[Reader | None]]
 """From the owner of a subscription, as `owner_row` wrote it down, to what it may do now; None: nothing any more."""
@@ -38,7 +44,6 @@ class State:
     ends_at: datetime | None
     criteria: str
     delivered: int
-    due_at: datetime | None
     worker: int | None
     failures: int
     failing_since: datetime | None
@@ -102,7 +107,7 @@ def owner_row(reader: Reader) -> dict[str, Any]:
 
 async def state_of(conn: Connection, subscription_id: str) -> State | None:
     found = conn.cursor(row_factory=class_row(State))
-    await found.execute("SELECT * FROM subscription_state WHERE id = %s", (subscription_id,))
+    await found.execute("SELECT " + COLUMNS + " FROM subscription_state s WHERE id = %s", (subscription_id,))
     return await found.fetchone()
 
 

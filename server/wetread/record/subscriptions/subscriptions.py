@@ -11,7 +11,7 @@ Locks are taken in the order cursor, resource, state.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ from wetread.record.events import Event
 from wetread.record.subscriptions import form as subscription_form
 from wetread.record.subscriptions import keys, matching
 from wetread.record.subscriptions import rows as rows
+from wetread.record.subscriptions.carried import require_carried
 from wetread.record.subscriptions.due import Slice, next_slice
 from wetread.record.subscriptions.notifications import notification, status_bundle
 from wetread.record.subscriptions.rows import OwnerNow, State
@@ -45,12 +46,15 @@ class Subscriptions:
     allowed: AllowedEndpoints
     base_url: str
     owner_now: OwnerNow = rows.as_created
+    carried: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The resource types that a kind of channel carries; one that is not named carries all, and deletions."""
 
     async def accept(self, conn: Connection, reader: Reader, resource: Mapping[str, Any]) -> None:
         """Takes a Subscription that a client has created or replaced, in the transaction of its version; its handshake
         is due then. Raises Unsupported (422) for what cannot be kept, Forbidden where the client may not read what the
         topic tells of."""
         form = subscription_form.read(resource, self.topics, self.allowed, self.base_url)
+        require_carried(form.channel.kind, form.topic, self.carried)
         for resource_type in sorted(form.topic.resource_types):
             reader.require_some("r", resource_type)
         starts = resource.get("status") in ("requested", "active")
@@ -150,7 +154,7 @@ class Subscriptions:
     async def index_all(self, conn: Connection) -> None:
         """Puts all subscriptions under the keys that this version and these topics give them."""
         found = conn.cursor(row_factory=class_row(State))
-        await found.execute("SELECT * FROM subscription_state WHERE status <> 'off' ORDER BY id")
+        await found.execute("SELECT " + rows.COLUMNS + " FROM subscription_state s WHERE status <> 'off' ORDER BY id")
         wanted = {}
         for state in await found.fetchall():
             topic = subscription_form.topic_of(state.topic, state.criteria, self.topics)
@@ -178,7 +182,9 @@ class Subscriptions:
         reader.require("r", "Subscription")
         found = conn.cursor(row_factory=class_row(State))
         await found.execute(
-            """SELECT * FROM subscription_state
+            "SELECT "
+            + rows.COLUMNS
+            + """ FROM subscription_state s
                WHERE (%(ids)s::text[] = '{}' OR id = ANY(%(ids)s)) AND (%(st)s::text[] = '{}' OR status = ANY(%(st)s))
                ORDER BY id""",
             {"ids": list(ids), "st": list(statuses)},
