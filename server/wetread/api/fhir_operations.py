@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wetread.api import fhir_http as http
+from wetread.api import fhir_subscriptions
 from wetread.api.fhir_face import Face, patients, require_writable
 from wetread.api.fhir_outcome import MEDIA_TYPE, OutcomeRoute
 from wetread.domain.reader import Reader
@@ -21,6 +22,7 @@ from wetread.record.compartment import patients_of
 from wetread.record.operations import everything, lastn, meta_operation, operations
 from wetread.record.operations import input as operation_input
 from wetread.record.operations.input import Given
+from wetread.record.subscriptions.questions import Told
 from wetread.record.terminology import code_checks, expansion, translation
 from wetread.record.terminology.definitions import Definition
 from wetread.record.time_limit import time_limit
@@ -173,7 +175,21 @@ def _meta_changed(*, add: bool) -> Perform:
     return perform
 
 
+Ask: TypeAlias = Callable[[Connection, Reader, Face, str, Given], Awaitable[Told]]
+
+
+def _asked(ask: Ask) -> Perform:
+    """An operation on subscriptions."""
+
+    async def perform(conn: Connection, call: Call) -> Answer:
+        told = await ask(conn, call.reader, call.face, call.resource_id, call.given)
+        return Answer(told.body.decode(), told.patient_ids)
+
+    return perform
+
+
 _CORE = "http://hl7.org/fhir/OperationDefinition"
+_BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription"
 _PERFORM: Mapping[str, Perform] = {
     f"{_CORE}/CodeSystem-lookup": _defined(code_checks.lookup),
     f"{_CORE}/CodeSystem-subsumes": _defined(code_checks.subsumes),
@@ -188,4 +204,7 @@ _PERFORM: Mapping[str, Perform] = {
     f"{_CORE}/Resource-validate": _validate,
     f"{_CORE}/ValueSet-expand": _defined(expansion.expand),
     f"{_CORE}/ValueSet-validate-code": _defined(code_checks.validate_in_value_set),
+    f"{_BACKPORT}-events": _asked(fhir_subscriptions.events),
+    f"{_BACKPORT}-get-ws-binding-token": _asked(fhir_subscriptions.binding_token),
+    f"{_BACKPORT}-status": _asked(fhir_subscriptions.status),
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import tarfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from wetread.errors import WetreadError
 from wetread.record.operations import input as operation_input
 from wetread.record.operations.operations import OPERATIONS, Operation
 
+BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport"
+FSH = Path(__file__).parents[2] / "data" / "fhir" / "backport" / "Operations.fsh"
 REFUSED = {
     *("date", "context", "contextDirection", "dependency"),
 }
@@ -32,7 +36,41 @@ def official() -> dict[str, dict[str, Any]]:
     return {row["url"]: row for row in found}
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.url.rpartition("/")[2])
+@cache
+def of_the_backport() -> dict[str, dict[str, Any]]:
+    """The OperationDefinitions of the Subscriptions R5 Backport IG 1.1.0, as its FHIR Shorthand has them."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in FSH.read_text(encoding="utf-8").split("Instance:")[1:]:
+        name = text.split()[0]
+        rules = dict(re.findall(r"^\* (system|type|instance|code) += #?([\w-]+)$", text, re.MULTILINE))
+        parameters = [
+            dict(re.findall(r"parameter\[.\]\.(name|use|min|max|type) += [#\"]?([^\s\"]+)", part))
+            for part in re.split(r"\n(?=\* parameter\[\+\])", text)[1:]
+        ]
+        found[f"{BACKPORT}/OperationDefinition/{name}"] = {**rules, "parameter": parameters}
+    return found
+
+
+CORE_OPERATIONS = [o for o in OPERATIONS if not o.url.startswith(BACKPORT)]
+SUBSCRIPTION_OPERATIONS = [o for o in OPERATIONS if o.url.startswith(BACKPORT)]
+
+
+@pytest.mark.parametrize("operation", SUBSCRIPTION_OPERATIONS, ids=lambda o: o.code)
+def test_an_operation_on_subscriptions_is_as_the_backport_defines_it(operation: Operation) -> None:
+    theirs = of_the_backport()[operation.url]
+    assert (operation.code, operation.resource_type, operation.affects_state) == (theirs["code"], "Subscription", False)
+    assert operation.levels == {level for level in ("system", "type", "instance") if theirs[level] == "true"}
+    inputs = [p for p in theirs["parameter"] if p["use"] == "in"]
+    assert [(p.name, p.type, p.max, str(p.min)) for p in operation.inputs] == [
+        (p["name"], p["type"], p["max"], p["min"]) for p in inputs
+    ]
+
+
+def test_every_operation_of_the_backport_is_here() -> None:
+    assert {o.url for o in SUBSCRIPTION_OPERATIONS} == set(of_the_backport())
+
+
+@pytest.mark.parametrize("operation", CORE_OPERATIONS, ids=lambda o: o.url.rpartition("/")[2])
 def test_an_operation_is_as_r4_defines_it(operation: Operation) -> None:
     theirs = official()[operation.url]
     assert operation.code == theirs["code"]

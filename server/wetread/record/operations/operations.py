@@ -13,6 +13,7 @@ from wetread.record.search.parameters import resource_types
 
 _ANY = "Resource"
 _CORE = "http://hl7.org/fhir/OperationDefinition"
+_BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,11 @@ def _core(
 ) -> Operation:
     url = f"{_CORE}/{resource_type}-{code}"
     return Operation(code, resource_type, url, frozenset(levels.split()), inputs, affects_state, body, searches)
+
+
+def _of_subscriptions(code: str, levels: str, *inputs: Parameter) -> Operation:
+    """Of the Subscriptions R5 Backport IG 1.1. A binding token is short-lived, and may be asked for by GET."""
+    return Operation(code, "Subscription", f"{_BACKPORT}-{code}", frozenset(levels.split()), inputs)
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -171,6 +177,15 @@ OPERATIONS: tuple[Operation, ...] = (
     _core("Patient", "everything", "type instance", *_PERIOD, *_RECORD),
     _core("Encounter", "everything", "instance", *_RECORD),
     _core("Observation", "lastn", "type", Parameter("max", "positiveInt"), searches=True),
+    _of_subscriptions("status", "type instance", Parameter("id", "id", "*"), Parameter("status", "code", "*")),
+    _of_subscriptions(
+        "events",
+        "instance",
+        Parameter("eventsSinceNumber", "string"),
+        Parameter("eventsUntilNumber", "string"),
+        Parameter("content", "code"),
+    ),
+    _of_subscriptions("get-ws-binding-token", "type instance", Parameter("id", "id", "*")),
 )
 
 
