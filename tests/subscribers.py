@@ -27,6 +27,8 @@ class Subscriber:
     error: str = ""
     endpoint: str = "https://user:password@ehr.example:8443/hook?key=secret"
     kind: str = "rest-hook"
+    is_indexed: bool = True
+    """Not so where its client has ended it."""
 
     @property
     def resource(self) -> dict[str, Any]:
@@ -72,6 +74,9 @@ async def subscribed(database: Database, one: Subscriber) -> None:
                 one.failures,
             ),
         )
+        if one.is_indexed:
+            key = f"{TOPIC}|Observation|"
+            await conn.execute("INSERT INTO subscription_key (key, subscription_id) VALUES (%s, %s)", (key, one.id))
         await conn.execute(
             """INSERT INTO subscription_event (subscription_id, number, seq, resource_type, resource_id, version_id,
                    kind, at)

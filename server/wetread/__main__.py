@@ -7,7 +7,7 @@ import sys
 import typer
 
 from wetread import __version__
-from wetread.commands import audit, clients, demo, keys, operate, people, send, serve, views
+from wetread.commands import audit, clients, demo, keys, operate, people, send, serve, subscriptions, views
 from wetread.errors import Misconfigured, WetreadError
 from wetread.processes import MISCONFIGURED
 
@@ -28,6 +28,7 @@ cli.add_typer(operate.messages, name="messages")
 cli.add_typer(operate.study, name="studies")
 cli.add_typer(operate.models, name="models")
 cli.add_typer(operate.deliveries, name="deliveries")
+cli.add_typer(subscriptions.subscription, name="subscription")
 cli.add_typer(audit.trail, name="audit")
 cli.add_typer(views.views, name="views")
 cli.add_typer(clients.client, name="client")

@@ -168,6 +168,14 @@ class TestSwitching:
             row = await conn.execute("SELECT status, started_seq FROM subscription_state")
             assert await row.fetchone() == ("requested", None)
 
+    async def test_what_its_client_has_ended_only_its_client_starts_again(
+        self, engineer: httpx.AsyncClient, database: Database
+    ) -> None:
+        await subscribed(database, Subscriber("s1", "off", is_indexed=False))
+        answer = await send(engineer, await engineer.get("/subscriptions/s1"), "/subscriptions/s1/ask-again")
+        assert answer.status_code == 409
+        assert await state(database, "s1") == ("off", "off", 1)
+
     async def test_is_on_record_with_who_and_what(self, engineer: httpx.AsyncClient, database: Database) -> None:
         await subscribed(database, SLOW)
         await send(engineer, await engineer.get("/subscriptions/slow"), "/subscriptions/slow/off")

@@ -1,5 +1,8 @@
 """An operator switches a subscription off, or asks for it again: as its client could, and on its client's behalf.
 
+What an operator has switched off keeps its place in the index of subscriptions, which costs little and lets an operator
+ask for it again; what its client or its `end` has ended does not, and only its client can.
+
 The owner stays who created it, and so do the rights under which events go out. Locks are taken in the order resource,
 state, as everywhere.
 """
@@ -7,10 +10,10 @@ state, as everywhere.
 from __future__ import annotations
 
 from wetread.domain.reader import SYSTEM, Reader
-from wetread.errors import NotFound
+from wetread.errors import Conflict, NotFound
 from wetread.record import resources
 from wetread.record.audit import audit
-from wetread.record.subscriptions import keys, matching
+from wetread.record.subscriptions import matching
 from wetread.record.subscriptions.overview import require_operator
 from wetread.store.database import Connection
 
@@ -21,23 +24,24 @@ async def switch_off(conn: Connection, reader: Reader, subscription_id: str) -> 
     await conn.execute(
         "UPDATE subscription_state SET status = 'off', error = '', due_at = NULL WHERE id = %s", (subscription_id,)
     )
-    await keys.write(conn, {subscription_id: frozenset()})
     return await _shown(conn, reader, subscription_id, "off")
 
 
 async def ask_again(conn: Connection, reader: Reader, subscription_id: str) -> audit.AuditEntry:
     """A new handshake at once, and after it what was not delivered; after `off` only what happens from then on.
 
-    What to put on record of it; raises Forbidden, NotFound."""
+    What to put on record of it; raises Forbidden, NotFound, and Conflict where its client or its `end` has ended it."""
     await _hold(conn, reader, subscription_id)
-    await conn.execute(
+    changed = await conn.execute(
         """UPDATE subscription_state SET status = 'requested', error = '', start = start + 1, failures = 0,
                failing_since = NULL, refused_since = NULL,
                due_at = CASE WHEN channel ->> 'kind' <> 'websocket' THEN now() END,
                started_seq = CASE WHEN status <> 'off' THEN started_seq END
-           WHERE id = %s""",
+           WHERE id = %s AND EXISTS (SELECT FROM subscription_key WHERE subscription_id = id)""",
         (subscription_id,),
     )
+    if not changed.rowcount:
+        raise Conflict("its client or its end has ended this subscription; only its client can ask for it again")
     await conn.execute("SELECT pg_notify(%s, '')", (matching.DUE,))
     return await _shown(conn, reader, subscription_id, "requested")
 
