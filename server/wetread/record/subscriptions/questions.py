@@ -39,7 +39,6 @@ _FROM: LiteralString = """
     FROM subscription_state s JOIN resource r ON r.resource_type = 'Subscription' AND r.id = s.id
     WHERE NOT r.deleted AND (%s::text[] = '{}' OR s.id = ANY (%s)) AND (%s::text[] = '{}' OR s.status = ANY (%s)) AND (
 """
-)
 
 
 @dataclass(frozen=True, slots=True)
