@@ -8,8 +8,9 @@ Not here: `memberOf`, `conformsTo` and `subsumes`, which need a terminology or a
 resources only. An expression that uses one of them raises NotFhirPath when it is compiled, so that a caller knows.
 """
 
-from wetread.record.fhirpath.evaluate import Path, Undecided, compiled, holds
+from wetread.record.fhirpath.evaluate import Path, compiled, holds
 from wetread.record.fhirpath.navigation import root
+from wetread.record.fhirpath.scope import Undecided
 from wetread.record.fhirpath.syntax import NotFhirPath
 from wetread.record.fhirpath.values import Node, Quantity, Temporal, plain
 

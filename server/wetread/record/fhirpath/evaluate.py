@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal, DivisionByZero, InvalidOperation
+from collections.abc import Callable
+from decimal import Decimal
 from functools import cache
 from typing import Any, TypeAlias
 
 from wetread.record.fhirpath import navigation, syntax, values
+from wetread.record.fhirpath.operators import OPERATORS, distinct, is_in
+from wetread.record.fhirpath.scope import Evaluate, Scope, Undecided, bounded, single, truth
 from wetread.record.fhirpath.values import Items, Node, Quantity
 
-
-class Undecided(Exception):
-    """An expression cannot be applied to these values: the language calls it an error."""
-
-
-@dataclass(slots=True)
-class Scope:
-    """What an expression sees besides its input. `this` is `$this`, as a collection."""
-
-    root: Node
-    resource: Node
-    context: Node
-    this: Items
-    index: int = 0
-    total: Items = field(default_factory=list)
-    known: dict[int, Items] = field(default_factory=dict)
-    """What paths from `%resource` gave, which is the same wherever they stand."""
-    comparisons: int = 0
-
-    def compares(self, left: Items, right: Items) -> None:
-        """Counts what every item with every other costs. Raises Undecided where it is too much."""
-        self.comparisons += len(left) * len(right)
-        if self.comparisons > _MOST_COMPARISONS:
-            raise Undecided("too many items to compare")
-
-
-def bounded(text: str, added: int = 0) -> str:
-    """The text, where it is not too long to go on with when so many characters come to it. Raises Undecided."""
-    if len(text) + added > _MOST_CHARACTERS:
-        raise Undecided("the text becomes too long")
-    return text
-
-
-Evaluate: TypeAlias = Callable[[Items, Scope], Items]
 Path: TypeAlias = Callable[..., Items]
-_MOST_COMPARISONS = 500_000
-"""About a second."""
-_MOST_CHARACTERS = 10_000_000
-"""Of a text that an expression makes: more than a body may have of one, less than hurts."""
 _URLS = {"%ucum": "http://unitsofmeasure.org", "%sct": "http://snomed.info/sct", "%loinc": "http://loinc.org"}
 
 
@@ -82,23 +45,6 @@ def holds(path: Path, node: Node, resource: Node, root: Node) -> bool:
     return not found or truth(found) is not False
 
 
-def truth(items: Items) -> bool | None:
-    """A collection where a boolean is expected: one item of another kind counts as true (FHIRPath 4.5)."""
-    if not items:
-        return None
-    if len(items) > 1:
-        raise Undecided("one item was expected")
-    value = values.plain(items[0])
-    return value if isinstance(value, bool) else True
-
-
-def single(items: Items) -> Any:
-    """The value of the one item; None for none. Raises Undecided."""
-    if len(items) > 1:
-        raise Undecided("one item was expected")
-    return values.plain(items[0]) if items else None
-
-
 def compile_tree(tree: syntax.Tree) -> Evaluate:
     match tree:
         case syntax.Literal():
@@ -108,6 +54,9 @@ def compile_tree(tree: syntax.Tree) -> Evaluate:
             return lambda focus, scope: []
         case syntax.Variable():
             return _variable(tree.name)
+        case syntax.Given():
+            name = tree.name
+            return lambda focus, scope: scope.given[name]
         case syntax.Name():
             return _name(tree.name)
         case syntax.Call():
@@ -255,7 +204,7 @@ def _binary(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
             return _of_sets(operator, left, right)
         case "&":
             return lambda focus, scope: [bounded(_text(left(focus, scope)) + _text(right(focus, scope)))]
-    apply = _OPERATORS[operator]
+    apply = OPERATORS[operator]
     return lambda focus, scope: apply(left(focus, scope), right(focus, scope))
 
 
@@ -267,8 +216,8 @@ def _of_sets(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
             case "|":
                 return distinct([*one, *other])
             case "in":
-                return _is_in(one, other)
-        return _is_in(other, one)
+                return is_in(one, other)
+        return is_in(other, one)
 
     return apply
 
@@ -301,146 +250,3 @@ def _logic(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
         return [] if result is None else [result]
 
     return logic
-
-
-def equal_collections(left: Items, right: Items) -> bool | None:
-    if not left or not right:
-        return None
-    if len(left) != len(right):
-        return False
-    undecided = False
-    for one, other in zip(left, right, strict=True):
-        same = values.equal(one, other)
-        if same is False:
-            return False
-        undecided = undecided or same is None
-    return None if undecided else True
-
-
-def _equals(left: Items, right: Items) -> Items:
-    same = equal_collections(left, right)
-    return [] if same is None else [same]
-
-
-def _differs(left: Items, right: Items) -> Items:
-    same = equal_collections(left, right)
-    return [] if same is None else [not same]
-
-
-def equivalent_collections(left: Items, right: Items) -> bool:
-    if len(left) != len(right):
-        return False
-    rest = list(right)
-    for one in left:
-        found = next((n for n, other in enumerate(rest) if values.equivalent(one, other)), None)
-        if found is None:
-            return False
-        rest.pop(found)
-    return True
-
-
-def _compares(accepted: Callable[[int], bool]) -> Callable[[Items, Items], Items]:
-    def compare(left: Items, right: Items) -> Items:
-        one, other = single(left), single(right)
-        if one is None or other is None:
-            return []
-        try:
-            order = values.order(one, other)
-        except TypeError as error:
-            raise Undecided(str(error)) from error
-        return [] if order is None else [accepted(order)]
-
-    return compare
-
-
-def _is_in(left: Items, right: Items) -> Items:
-    if not left:
-        return []
-    if len(left) > 1:
-        raise Undecided("`in` takes one item on its left")
-    return [contains(right, left[0])]
-
-
-def contains(items: Items, wanted: Any) -> bool:
-    return any(values.equal(item, wanted) for item in items)
-
-
-def distinct(items: Items) -> Items:
-    texts = [values.plain(item) for item in items]
-    if all(type(text) is str for text in texts):  # many, mostly: ids, urls, codes
-        firsts: dict[str, Any] = {}
-        for text, item in zip(texts, items, strict=True):
-            firsts.setdefault(text, item)
-        return list(firsts.values())
-    found: Items = []
-    for item in items:
-        if not contains(found, item):
-            found.append(item)
-    return found
-
-
-def _arithmetic(operator: str) -> Callable[[Items, Items], Items]:
-    def compute(left: Items, right: Items) -> Items:
-        one, other = single(left), single(right)
-        if one is None or other is None:
-            return []
-        if operator == "+" and isinstance(one, str) and isinstance(other, str):
-            return [bounded(one + other)]
-        if isinstance(one, values.Temporal) and isinstance(other, Quantity) and operator in "+-":
-            from wetread.record.fhirpath.calendar import shifted
-
-            moved = shifted(one, other if operator == "+" else Quantity(-other.value, other.unit))
-            if moved is None:
-                raise Undecided("not a duration, or out of the calendar")
-            return [moved]
-        if isinstance(one, Quantity) and isinstance(other, Quantity):
-            return _of_quantities(operator, one, other)
-        for value in (one, other):
-            if isinstance(value, bool) or not isinstance(value, int | Decimal):
-                raise Undecided("arithmetic takes numbers")
-        return _of_numbers(operator, one, other)
-
-    return compute
-
-
-def _of_quantities(operator: str, one: Quantity, other: Quantity) -> Items:
-    if operator in "+-" and one.unit == other.unit:
-        return [Quantity(one.value + (other.value if operator == "+" else -other.value), one.unit)]
-    if operator == "*" and "1" in (one.unit, other.unit):
-        return [Quantity(one.value * other.value, other.unit if one.unit == "1" else one.unit)]
-    if operator == "/" and other.value and other.unit in ("1", one.unit):
-        return [Quantity(one.value / other.value, "1" if other.unit == one.unit else one.unit)]
-    return []
-
-
-def _of_numbers(operator: str, one: Any, other: Any) -> Items:
-    try:
-        match operator:
-            case "+":
-                return [one + other]
-            case "-":
-                return [one - other]
-            case "*":
-                return [one * other]
-            case "/":
-                return [Decimal(one) / Decimal(other)]
-            case "div":
-                return [int(Decimal(one) // Decimal(other))]
-            case _:
-                rest = Decimal(one) % Decimal(other)
-                return [rest if isinstance(one, Decimal) or isinstance(other, Decimal) else int(rest)]
-    except (DivisionByZero, InvalidOperation, ZeroDivisionError):
-        return []
-
-
-_OPERATORS: Mapping[str, Callable[[Items, Items], Items]] = {
-    "=": _equals,
-    "!=": _differs,
-    "~": lambda left, right: [equivalent_collections(left, right)],
-    "!~": lambda left, right: [not equivalent_collections(left, right)],
-    "<": _compares(lambda order: order < 0),
-    "<=": _compares(lambda order: order <= 0),
-    ">": _compares(lambda order: order > 0),
-    ">=": _compares(lambda order: order >= 0),
-    **{operator: _arithmetic(operator) for operator in ("+", "-", "*", "/", "div", "mod")},
-}

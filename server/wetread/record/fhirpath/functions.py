@@ -10,24 +10,17 @@ from decimal import Decimal
 from typing import Any
 
 from wetread.record.fhirpath import navigation, syntax, trial, values
-from wetread.record.fhirpath.evaluate import (
-    Evaluate,
-    Scope,
-    Undecided,
-    bounded,
-    compile_tree,
-    contains,
-    distinct,
-    single,
-    truth,
-)
+from wetread.record.fhirpath.conversions import CONVERSIONS
+from wetread.record.fhirpath.evaluate import compile_tree
+from wetread.record.fhirpath.lambdas import LAMBDAS
+from wetread.record.fhirpath.operators import contains, distinct
+from wetread.record.fhirpath.scope import Evaluate, Scope, Undecided, bounded, single, truth
 from wetread.record.fhirpath.values import Items, Node, Quantity, Temporal, plain
 
 _MOST_BITS = 4000
 """Of the result of power()."""
 _MOST_DIGITS = 4000
 """Of a number that is computed with: `1E+1000000` takes half a minute as an integer."""
-_MOST_REPEATS = 10_000
 
 
 def call(name: str, arguments: Sequence[syntax.Tree]) -> Evaluate:
@@ -36,8 +29,8 @@ def call(name: str, arguments: Sequence[syntax.Tree]) -> Evaluate:
         return _type_function(name, arguments)
     if name == "sort":
         return trial.sort(arguments)
-    if name in _LAMBDAS:
-        least, most, make = _LAMBDAS[name]
+    if name in LAMBDAS:
+        least, most, make = LAMBDAS[name]
         _require_count(name, arguments, least, most)
         return make(*(compile_tree(a) for a in arguments))
     if name not in _PLAIN:
@@ -92,132 +85,6 @@ def _type_name(tree: syntax.Tree) -> str:
         case syntax.Dot(left=syntax.Name() as left, right=syntax.Name() as right):
             return f"{left.name}.{right.name}"
     raise syntax.NotFhirPath("a type's name was expected")
-
-
-def _each(criteria: Evaluate, focus: Items, scope: Scope) -> list[Items]:
-    """What the criteria give for every item, `$this` and `$index` set."""
-    scope.compares(focus, focus[:1])  # each item once: a chain of these may double what it holds with every step
-    this, index = scope.this, scope.index
-    results = []
-    try:
-        for number, item in enumerate(focus):
-            scope.this, scope.index = [item], number
-            results.append(criteria(scope.this, scope))
-    finally:
-        scope.this, scope.index = this, index
-    return results
-
-
-def _where(criteria: Evaluate) -> Evaluate:
-    def where(focus: Items, scope: Scope) -> Items:
-        found = _each(criteria, focus, scope)
-        return [item for item, result in zip(focus, found, strict=True) if truth(result)]
-
-    return where
-
-
-def _exists(criteria: Evaluate | None = None) -> Evaluate:
-    if criteria is None:
-        return lambda focus, scope: [bool(focus)]
-    where = _where(criteria)
-    return lambda focus, scope: [bool(where(focus, scope))]
-
-
-def _all(criteria: Evaluate) -> Evaluate:
-    return lambda focus, scope: [all(truth(result) for result in _each(criteria, focus, scope))]
-
-
-def _select(projection: Evaluate) -> Evaluate:
-    return lambda focus, scope: [item for result in _each(projection, focus, scope) for item in result]
-
-
-def _repeat(projection: Evaluate) -> Evaluate:
-    def repeat(focus: Items, scope: Scope) -> Items:
-        found: Items = []
-        level = focus
-        while level:
-            fresh = [i for result in _each(projection, level, scope) for i in result]
-            level = []
-            for item in fresh:
-                if not any(item is known or _same(item, known) for known in found):
-                    found.append(item)
-                    level.append(item)
-            if len(found) > _MOST_REPEATS:
-                raise Undecided("repeat() finds no end")
-        return found
-
-    return repeat
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Nodes are the same by place, values by value."""
-    if isinstance(one, Node) and isinstance(other, Node):
-        return one.value is other.value and type(one.value) in (dict, list)
-    return values.equal(one, other) is True
-
-
-def _iif(condition: Evaluate, then: Evaluate, otherwise: Evaluate | None = None) -> Evaluate:
-    def iif(focus: Items, scope: Scope) -> Items:
-        if len(focus) > 1:
-            raise Undecided("iif() takes one item")
-        this = scope.this
-        scope.this = focus
-        try:
-            if truth(condition(focus, scope)):
-                return then(focus, scope)
-            return otherwise(focus, scope) if otherwise else []
-        finally:
-            scope.this = this
-
-    return iif
-
-
-def _aggregate(step: Evaluate, start: Evaluate | None = None) -> Evaluate:
-    def aggregate(focus: Items, scope: Scope) -> Items:
-        this, index, total = scope.this, scope.index, scope.total
-        try:
-            scope.total = start(focus, scope) if start else []
-            for number, item in enumerate(focus):
-                scope.this, scope.index = [item], number
-                scope.total = step(scope.this, scope)
-            return scope.total
-        finally:
-            scope.this, scope.index, scope.total = this, index, total
-
-    return aggregate
-
-
-def _trace(*_: Evaluate) -> Evaluate:
-    """Gives its input; nothing of a resource is ever written to a log."""
-    return lambda focus, scope: focus
-
-
-def _resolve() -> Evaluate:
-    """Contained resources only: no other resource is read."""
-
-    def resolve(focus: Items, scope: Scope) -> Items:
-        found: Items = []
-        for item in focus:
-            value = item.value.get("reference") if type(item) is Node and type(item.value) is dict else plain(item)
-            if isinstance(value, str) and value.startswith("#"):
-                within = navigation.child([scope.root], "contained")
-                found += [n for n in within if isinstance(n.value, dict) and n.value.get("id") == value[1:]]
-        return found
-
-    return resolve
-
-
-_LAMBDAS: Mapping[str, tuple[int, int, Callable[..., Evaluate]]] = {
-    "where": (1, 1, _where),
-    "exists": (0, 1, _exists),
-    "all": (1, 1, _all),
-    "select": (1, 1, _select),
-    "repeat": (1, 1, _repeat),
-    "iif": (2, 3, _iif),
-    "aggregate": (1, 2, _aggregate),
-    "trace": (1, 2, _trace),
-    "resolve": (0, 0, _resolve),
-}
 
 
 def _bools(focus: Items) -> list[bool]:
@@ -320,62 +187,6 @@ def _rounded(value: Any, precision: int = 0) -> Decimal:
     return Decimal(value).quantize(Decimal(1).scaleb(-precision), rounding="ROUND_HALF_UP")
 
 
-def _to_integer(value: Any) -> int | None:
-    if isinstance(value, bool | int):
-        return int(value)
-    return int(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}", value) else None
-
-
-def _to_decimal(value: Any) -> Decimal | None:
-    if isinstance(value, bool | int | Decimal):
-        return Decimal(value)
-    return Decimal(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?", value) else None
-
-
-def _to_boolean(value: Any) -> bool | None:
-    text = "1" if value is True or value == 1 else "0" if value is False or value == 0 else str(value).lower()
-    if text in ("true", "t", "yes", "y", "1", "1.0"):
-        return True
-    return False if text in ("false", "f", "no", "n", "0", "0.0") else None
-
-
-def _to_quantity(value: Any, unit: str | None = None) -> Quantity | None:
-    if isinstance(value, bool):
-        return Quantity(Decimal(value), "1")
-    if isinstance(value, int | Decimal):
-        return Quantity(Decimal(value), unit or "1")
-    if isinstance(value, Quantity):
-        return value
-    found = (
-        re.fullmatch(r"([+-]?\d+(?:\.\d+)?)\s*(?:'([^']+)'|([a-z]+?)s?)?", value) if isinstance(value, str) else None
-    )
-    if found is None or (found[3] and found[3] not in syntax.UNITS):
-        return None
-    return Quantity(Decimal(found[1]), found[2] or found[3] or "1")
-
-
-def _to_date(value: Any) -> Temporal | None:
-    if isinstance(value, str):
-        value = values.temporal(value)
-    if not isinstance(value, Temporal) or value.kind == "time":
-        return None
-    return values.temporal(value.text.split("T")[0])
-
-
-def _to_date_time(value: Any) -> Temporal | None:
-    if isinstance(value, str):
-        value = values.temporal(value)
-    if not isinstance(value, Temporal) or value.kind == "time":
-        return None
-    return value if value.kind == "dateTime" else values.temporal(value.text + "T")
-
-
-def _to_time(value: Any) -> Temporal | None:
-    if isinstance(value, str):
-        return values.time_of_day(value.removeprefix("T"))
-    return value if isinstance(value, Temporal) and value.kind == "time" else None
-
-
 def _converts(function: Callable[..., Any]) -> Callable[..., Items]:
     def convert(focus: Items, *arguments: Items) -> Items:
         value = single(focus)
@@ -442,16 +253,6 @@ def _now(focus: Items) -> Items:
     return [values.temporal(datetime.now().astimezone().isoformat(timespec="milliseconds"))]
 
 
-_CONVERSIONS: Mapping[str, Callable[..., Any]] = {
-    "Integer": _to_integer,
-    "Decimal": _to_decimal,
-    "Boolean": _to_boolean,
-    "Quantity": _to_quantity,
-    "String": navigation.string_of,
-    "Date": _to_date,
-    "DateTime": _to_date_time,
-    "Time": _to_time,
-}
 _PLAIN: Mapping[str, tuple[int, int, Callable[..., Items]]] = {
     **trial.PLAIN,
     "empty": (0, 0, lambda focus: [not focus]),
@@ -515,6 +316,6 @@ _PLAIN: Mapping[str, tuple[int, int, Callable[..., Items]]] = {
         0,
         lambda focus: [values.time_of_day(datetime.now().astimezone().time().isoformat("milliseconds"))],
     ),
-    **{f"to{name}": (0, 1, _converts(function)) for name, function in _CONVERSIONS.items()},
-    **{f"convertsTo{name}": (0, 1, _can_convert(function)) for name, function in _CONVERSIONS.items()},
+    **{f"to{name}": (0, 1, _converts(function)) for name, function in CONVERSIONS.items()},
+    **{f"convertsTo{name}": (0, 1, _can_convert(function)) for name, function in CONVERSIONS.items()},
 }

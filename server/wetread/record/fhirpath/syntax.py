@@ -30,6 +30,14 @@ class Variable:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What the caller gives under a name when it evaluates. The parser makes none: a language of ours that has such
+    variables puts it in their place."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Empty:
     """`{}`"""
 
@@ -79,7 +87,7 @@ class TypeTest:
     type: str
 
 
-Tree: TypeAlias = Literal | Variable | Empty | Name | Call | Dot | Item | Unary | Binary | TypeTest
+Tree: TypeAlias = Literal | Variable | Given | Empty | Name | Call | Dot | Item | Unary | Binary | TypeTest
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<comment>//[^\n]*|/\*.*?\*/)

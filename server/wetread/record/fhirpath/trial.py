@@ -14,7 +14,8 @@ from functools import cmp_to_key
 from typing import Any
 
 from wetread.record.fhirpath import navigation, syntax, values
-from wetread.record.fhirpath.evaluate import Evaluate, Scope, Undecided, compile_tree, single
+from wetread.record.fhirpath.evaluate import compile_tree
+from wetread.record.fhirpath.scope import Evaluate, Scope, Undecided, single
 from wetread.record.fhirpath.values import Items, Node, Quantity, Temporal
 
 _DEFAULT_DIGITS = 8

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 from wetread.errors import InvalidInput, TooCostly
 from wetread.record.fhirpath import Node, NotFhirPath, Undecided, syntax
-from wetread.record.fhirpath.evaluate import Scope, compile_tree
+from wetread.record.fhirpath.evaluate import compile_tree
+from wetread.record.fhirpath.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
