@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wetread.record.validation import profiles
-from wetread.record.validation.profile import _own_expressions
+from wetread.record.validation.profile_rules import _own_expressions
 from wetread.record.validation.validate import check_extensions, check_profile
 from wetread.store.database import Database
 

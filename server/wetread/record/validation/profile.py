@@ -12,57 +12,23 @@ A profile is read as its differential on top of those of its bases, so a snapsho
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any
 
 from wetread.record import fhirpath, structures
-from wetread.record.fhirpath import Node, navigation, syntax
-from wetread.record.fhirpath.evaluate import path_of
-from wetread.record.fhirpath.values import order
-from wetread.record.search.parameters import table
+from wetread.record.fhirpath import Node, navigation
 from wetread.record.validation import resource_types as validate_types
-from wetread.record.validation.resource_types import Issue, Place, expression
+from wetread.record.validation.comparison import fits, ordered, same, type_fits
+from wetread.record.validation.native_rules import contained, target_type
+from wetread.record.validation.profile_rules import NOT_A_PATH, Definitions, Rule, core_type, path_tried, tree
 from wetread.record.validation.valuesets import codes_of
+from wetread.record.validation.walk import MOST_ISSUES, Issue, Place, expression
 
-Definitions: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Conformance resources by canonical URL: StructureDefinition, ValueSet and CodeSystem."""
-CORE = "http://hl7.org/fhir/StructureDefinition/"
-_IMPLIED_SLICING = {"discriminator": [{"type": "value", "path": "url"}], "rules": "open"}
-_BY_TYPE = {"discriminator": [{"type": "type", "path": "$this"}], "rules": "open"}
-_MOST_BASES = 20
 _DEEPEST = 40
 _MOST_VISITS = 10_000
 """Of elements, in one check: profiles that name each other would double them with every step."""
 _SLICE_CHECKS_OF_A_VISIT = 10
 """So many items asked whether they are of a slice count as a visit: there are items times slices of them."""
-_REFUSED = frozenset({"matches", "matchesFull", "replaceMatches"})
-_NOT_A_PATH = (fhirpath.NotFhirPath, RecursionError, TypeError, ValueError, ArithmeticError)
-
-
-@dataclass(slots=True)
-class Rule:
-    """What a profile says of one element: its ElementDefinition, the rules of its children, and its slices."""
-
-    name: str
-    told: dict[str, Any] = field(default_factory=dict)
-    children: dict[str, Rule] = field(default_factory=dict)
-    slices: dict[str, Rule] = field(default_factory=dict)
-
-    def value(self, prefix: str) -> Any:
-        """The `fixed[x]` or `pattern[x]` of the element; None where it has none."""
-        return next((v for k, v in self.told.items() if k.startswith(prefix) and k[len(prefix) :][:1].isupper()), None)
-
-    @property
-    def types(self) -> list[Mapping[str, Any]]:
-        return list(self.told.get("type", ()))
-
-    @property
-    def slicing(self) -> Mapping[str, Any]:
-        if "slicing" in self.told:
-            slicing: Mapping[str, Any] = self.told["slicing"]
-            return slicing
-        return _IMPLIED_SLICING if self.name in ("extension", "modifierExtension") else _BY_TYPE
 
 
 def check_profile(content: Mapping[str, Any], profile_url: str, definitions: Definitions) -> list[Issue]:
@@ -74,7 +40,7 @@ def check_profile(content: Mapping[str, Any], profile_url: str, definitions: Def
     root = Node(content, resource_type)
     check = _Check(definitions, root)
     check.profile(profile_url, root, ((), resource_type, None))
-    return [*issues, *check.found()][: validate_types.MOST_ISSUES]
+    return [*issues, *check.found()][:MOST_ISSUES]
 
 
 def check_extensions(content: Mapping[str, Any], definitions: Definitions) -> list[Issue]:
@@ -88,7 +54,7 @@ def check_extensions(content: Mapping[str, Any], definitions: Definitions) -> li
         url = item.value.get("url")
         if isinstance(url, str) and check.tree(url) is not None:
             check.profile(url, item, place)
-    return check.found()[: validate_types.MOST_ISSUES]
+    return check.found()[:MOST_ISSUES]
 
 
 def _extensions(node: Node, place: Place) -> Iterator[tuple[Node, Place]]:
@@ -101,94 +67,6 @@ def _extensions(node: Node, place: Place) -> Iterator[tuple[Node, Place]]:
                 yield item, where
             else:
                 yield from _extensions(item, where)
-
-
-def tree(profile_url: str, definitions: Definitions) -> tuple[str, Rule] | None:
-    """The type that a profile constrains and its rules, those of its bases among them. None where the profile, or one
-    that it is based on, is not among the definitions."""
-    chain: list[Mapping[str, Any]] = []
-    url = profile_url.split("|")[0]
-    while not _core_type(url):
-        definition = definitions.get(url)
-        if definition is None or definition.get("resourceType") != "StructureDefinition" or len(chain) > _MOST_BASES:
-            return None
-        chain.append(definition)
-        url = str(definition.get("baseDefinition", "")).split("|")[0]
-    name = str(chain[0].get("type", "")) if chain else _core_type(url)
-    root = Rule(name)
-    for definition in reversed(chain):
-        form = definition.get("differential") or definition.get("snapshot") or {}
-        for element in form.get("element", ()):
-            _place(root, element).told.update(element)
-    return name, root
-
-
-def _core_type(url: str) -> str:
-    """The type whose own definition a URL is; empty for any other."""
-    if not url.startswith(CORE):
-        return ""
-    name = url.removeprefix(CORE)
-    known = name in ("Resource", "DomainResource", "Element", "BackboneElement") or structures.structure(name)
-    return name if known or name in structures.PRIMITIVES else ""
-
-
-def _place(root: Rule, element: Mapping[str, Any]) -> Rule:
-    """The rule at an element's id, such as `Observation.component:systolic.value[x]`, made where it is new."""
-    path = str(element.get("id") or element["path"] + (f":{element['sliceName']}" if "sliceName" in element else ""))
-    rule, holder = root, root.name
-    for step in path.split(".")[1:]:
-        name, _, slice_name = step.partition(":")
-        name = name.removesuffix("[x]")
-        definition = structures.structure(holder)
-        found = definition.members.get(name) if definition else None
-        if found and found[0].is_choice and name != found[0].name:  # `valueQuantity` for value[x] as a Quantity
-            name, slice_name = found[0].name, slice_name or name
-        base = definition.elements.get(name) if definition else None
-        rule = rule.children.setdefault(name, Rule(name))
-        if slice_name:
-            rule = rule.slices.setdefault(slice_name, Rule(name, _told_by_name(base, slice_name)))
-        holder = _holder(base, rule)
-    return rule
-
-
-def _told_by_name(base: structures.Element | None, slice_name: str) -> dict[str, Any]:
-    """A slice of a choice element, named as R4 names its member, tells its type by its name."""
-    kinds = [kind for key, kind in base.members() if key == slice_name] if base and base.is_choice else []
-    return {"type": [{"code": kinds[0]}]} if kinds else {}
-
-
-def _holder(base: structures.Element | None, rule: Rule) -> str:
-    codes = [str(t.get("code", "")) for t in rule.types]
-    if len(codes) == 1 and codes[0] not in ("BackboneElement", "Element"):
-        return codes[0]
-    return base.types[0] if base and len(base.types) == 1 else ""
-
-
-@cache
-def _own_expressions() -> frozenset[str]:
-    """The invariants of the profiles that come with us, which may have regular expressions."""
-    rows = table("profiles-own.json")
-    elements = [e for row in rows for e in row.get("differential", row.get("snapshot", {})).get("element", ())]
-    return frozenset(c["expression"] for e in elements for c in e.get("constraint", ()) if "expression" in c)
-
-
-def _path(text: str) -> fhirpath.Path | None:
-    """An expression of a profile; None for one that is not tried."""
-    try:
-        parsed = syntax.parse(text)
-        is_tried = text in _own_expressions() or _REFUSED.isdisjoint(_functions(parsed))
-        return path_of(parsed) if is_tried else None
-    except _NOT_A_PATH:
-        return None
-
-
-def _functions(part: Any) -> Iterator[str]:
-    if isinstance(part, syntax.Call):
-        yield part.name
-    if is_dataclass(part):
-        part = tuple(getattr(part, f.name) for f in fields(part))
-    for inner in part if isinstance(part, tuple) else ():
-        yield from _functions(inner)
 
 
 @dataclass(slots=True)
@@ -212,7 +90,7 @@ class _Check:
 
     def __post_init__(self) -> None:
         self.resource = self.root
-        self.contained = validate_types.contained(self.root.value)
+        self.contained = contained(self.root.value)
 
     def add(self, code: str, place: Place, text: str) -> None:
         self.issues.append(Issue(code, expression(place), text))
@@ -231,7 +109,7 @@ class _Check:
 
     def path(self, text: str) -> fhirpath.Path | None:
         if text not in self.shared.paths:
-            self.shared.paths[text] = _path(text)
+            self.shared.paths[text] = path_tried(text)
         return self.shared.paths[text]
 
     def nodes(self, text: str, item: Node) -> list[Node] | None:
@@ -239,13 +117,13 @@ class _Check:
         path = self.path(text)
         try:
             return [i for i in path(item, self.resource, self.root) if isinstance(i, Node)] if path else None
-        except (fhirpath.Undecided, *_NOT_A_PATH):
+        except (fhirpath.Undecided, *NOT_A_PATH):
             return None
 
     def profile(self, url: str, item: Node, place: Place) -> None:
-        if _core_type(url):
-            if not structures.is_a(item.type, _core_type(url)):
-                self.add("structure", place, f"{_core_type(url)} was expected here")
+        if core_type(url):
+            if not structures.is_a(item.type, core_type(url)):
+                self.add("structure", place, f"{core_type(url)} was expected here")
             return
         found = self.tree(url)
         if found is None:
@@ -266,7 +144,7 @@ class _Check:
     def element(self, rule: Rule, item: Node, place: Place) -> None:
         """One value against what is said of its element, then its children."""
         self.depth += 1
-        is_full = len(self.issues) >= validate_types.MOST_ISSUES or self.shared.visits >= _MOST_VISITS
+        is_full = len(self.issues) >= MOST_ISSUES or self.shared.visits >= _MOST_VISITS
         if self.depth < _DEEPEST and not is_full:
             self.shared.visits += 1
             held = self.resource
@@ -293,7 +171,7 @@ class _Check:
 
         for prefix, beyond in (("minValue", -1), ("maxValue", 1)):
             bound = rule.value(prefix)
-            if bound is not None and _order(item, Node(bound, item.type)) == beyond:
+            if bound is not None and ordered(item, Node(bound, item.type)) == beyond:
                 self.add("value", place, "the value is beyond the bound that the profile sets")
 
     def _types(self, rule: Rule, item: Node, place: Place) -> bool:
@@ -317,7 +195,7 @@ class _Check:
 
     def _target_type(self, url: str) -> str:
         definition = self.definitions.get(url.split("|")[0])
-        return _core_type(url) or (str(definition.get("type", "")) if definition else "")
+        return core_type(url) or (str(definition.get("type", "")) if definition else "")
 
     def _target(self, allowed: set[str], item: Node, place: Place) -> None:
         found = self.target(item)
@@ -326,7 +204,7 @@ class _Check:
 
     def target(self, item: Node) -> str:
         """The type of what a Reference points to, as far as it tells; a contained resource tells by its own."""
-        return validate_types.target_type(self.contained, item.value) if isinstance(item.value, dict) else ""
+        return target_type(self.contained, item.value) if isinstance(item.value, dict) else ""
 
     def _binding(self, rule: Rule, item: Node, place: Place) -> None:
         if not self.in_binding(rule, item):
@@ -350,7 +228,7 @@ class _Check:
         for constraint in rule.told.get("constraint", ()):
             if constraint.get("severity") != "error" or "expression" not in constraint:
                 continue
-            if str(constraint.get("source", "")) and _core_type(str(constraint["source"])):
+            if str(constraint.get("source", "")) and core_type(str(constraint["source"])):
                 continue  # R4's own, repeated by a snapshot: judged already
             path = self.path(str(constraint["expression"]))
             if path is not None and not fhirpath.holds(path, item, self.resource, self.root):
@@ -467,13 +345,6 @@ class _Check:
         return True
 
 
-def _order(item: Node, bound: Node) -> int | None:
-    try:
-        return order(item, bound)
-    except TypeError:
-        return None
-
-
 def _is_decisive(rule: Rule) -> bool:
     if rule.value("fixed") is not None or rule.value("pattern") is not None:
         return True
@@ -494,27 +365,3 @@ def fhirpath_steps(path: str) -> Iterator[str]:
     for step in path.split("."):
         if step != "$this" and "(" not in step:
             yield step.removesuffix("[x]")
-
-
-def type_fits(own: str, wanted: str) -> bool:
-    if not own or wanted.startswith("http://hl7.org/fhirpath/"):
-        return True
-    return structures.is_a(own, wanted)
-
-
-def same(value: Any, fixed: Any) -> bool:
-    """Equal, numbers by value."""
-    if isinstance(value, dict) and isinstance(fixed, Mapping):
-        return value.keys() == fixed.keys() and all(same(value[k], fixed[k]) for k in fixed)
-    if isinstance(value, list) and isinstance(fixed, list):
-        return len(value) == len(fixed) and all(same(v, f) for v, f in zip(value, fixed, strict=True))
-    return bool(value == fixed) and isinstance(value, bool) is isinstance(fixed, bool)
-
-
-def fits(value: Any, pattern: Any) -> bool:
-    """Whether a value has all that a pattern has (FHIR R4 elementdefinition.html, `pattern[x]`)."""
-    if isinstance(value, dict) and isinstance(pattern, Mapping):
-        return all(key in value and fits(value[key], pattern[key]) for key in pattern)
-    if isinstance(value, list) and isinstance(pattern, list):
-        return all(any(fits(v, p) for v in value) for p in pattern)
-    return same(value, pattern)

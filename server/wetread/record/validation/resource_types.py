@@ -3,37 +3,22 @@
 Each type is compiled when it is first met: a table from JSON member to what may stand there. The walk looks at every
 member: known or not, array or single value, form of primitives and their `_` siblings, number, required codes, types
 of references, contained resources, narrative, and the invariants that R4 marks as errors. Invariants that stand
-on every element are plain code here (ele-1, ext-1, dom-2 to dom-5, ref-1); the rest are FHIRPath.
+on every element are plain code in `native_rules` (ele-1, ext-1, dom-2 to dom-5, ref-1); the rest are FHIRPath.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
 from wetread.record import fhirpath, structures
 from wetread.record.structures import Element, Structure
-from wetread.record.validation import narrative as validate_narrative
-from wetread.record.validation.primitives import CHECKS, is_absolute
-
-Place: TypeAlias = tuple[Any, ...]
-"""Where a value stands: (place of the parent, JSON member, index or None); () above the root."""
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """One fault. `code` is of FHIR R4 issue-type; `expression` a FHIRPath; `text` repeats nothing of the content."""
-
-    code: str
-    expression: str
-    text: str
-    severity: str = "error"
-    is_tolerable: bool = False
-    """A fault that no reader of the resource stumbles over, and that R4's own examples have: told of, but stored."""
-
+from wetread.record.validation.native_rules import SPECIAL, check_contained, contained, target_type
+from wetread.record.validation.primitives import CHECKS
+from wetread.record.validation.walk import MOST_ISSUES, Issue, Place, Walk
 
 _NATIVE_RULES = frozenset({"ref-1", "txt-1", "txt-2", "dom-2", "dom-3", "dom-4", "dom-5", "ele-1", "ext-1"})
 _CORRECTED_RULES = {
@@ -42,40 +27,8 @@ _CORRECTED_RULES = {
 }
 """As later releases, and the HL7 validator, have them: R4 4.0.1 writes `Boolean`, which no answer ever is, and `> 2`
 where its own words are "more than one"."""
-MOST_ISSUES = 50
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9]{0,63}")
-_REFERENCE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?$")
-_EXTENSIONS = ("extension", "modifierExtension")
 _CODED = frozenset({"CodeableConcept", "Coding"})
-
-
-@dataclass(slots=True)
-class Walk:
-    """One check of one resource: what was found, and the resources that references may lead to."""
-
-    root: Mapping[str, Any]
-    issues: list[Issue] = field(default_factory=list)
-    resource: Mapping[str, Any] = field(default_factory=dict)
-    ids: set[str] = field(default_factory=set)
-    """Of the elements of `resource` met so far."""
-    contained: Mapping[str, str] = field(default_factory=dict)
-    """Id of each resource contained in the root, to its type."""
-
-    def add(self, code: str, place: Place, text: str, *, is_tolerable: bool = False) -> None:
-        self.issues.append(Issue(code, expression(place), text, is_tolerable=is_tolerable))
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.issues) >= MOST_ISSUES
-
-
-def expression(place: Place) -> str:
-    """FHIRPath of a place."""
-    steps = []
-    while place:
-        place, name, index = place
-        steps.append(name if index is None else f"{name}[{index}]")
-    return ".".join(reversed(steps))
 
 
 def is_known(resource_type: str) -> bool:
@@ -127,7 +80,7 @@ def _type(name: str) -> _Type | None:
     members = {key: _member(element, kind) for key, (element, kind) in structure.members.items()}
     required = [(e, _both(e)) for e in structure.elements.values() if e.min]
     has_choices = any(e.is_choice for e in structure.elements.values())
-    return _Type(name, structure, members, tuple(required), has_choices, _rules(structure.rules), _SPECIAL.get(name))
+    return _Type(name, structure, members, tuple(required), has_choices, _rules(structure.rules), SPECIAL.get(name))
 
 
 def _both(element: Element) -> tuple[str, ...]:
@@ -174,13 +127,6 @@ def _check_resource(walk: Walk, content: Any, place: Place, *, is_root: bool = F
     walk.resource, walk.root, walk.contained, walk.ids = held
 
 
-def contained(content: Mapping[str, Any]) -> dict[str, str]:
-    """Id of each resource contained in one, to its type."""
-    within = content.get("contained")
-    found = [r for r in within if type(r) is dict] if type(within) is list else []
-    return {r["id"]: str(r.get("resourceType", "")) for r in found if isinstance(r.get("id"), str)}
-
-
 def _check_object(
     walk: Walk, definition: _Type, content: Any, place: Place, is_resource: bool = False, has_value: bool = False
 ) -> None:
@@ -214,7 +160,7 @@ def _check_object(
     if definition.special is not None:
         definition.special(walk, content, place)
     if is_resource and "contained" in content:
-        _check_contained(walk, content, place)
+        check_contained(walk, content, place)
     if definition.rules and len(walk.issues) == before:
         node = fhirpath.Node(content, definition.name)
         _check_rules(walk, definition.rules, node, place)
@@ -327,17 +273,6 @@ def _check_target(walk: Walk, targets: frozenset[str], value: dict[str, Any], pl
         walk.add("invalid", (place, "type", None), "the reference's type is not that of what it points to")
 
 
-def target_type(within: Mapping[str, str], reference: Mapping[str, Any]) -> str:
-    """The type of what a Reference points to, as its text tells or the contained resource (`contained`); else empty."""
-    text = reference.get("reference")
-    if not isinstance(text, str):
-        return ""
-    if text.startswith("#"):
-        return within.get(text[1:], "")
-    found = _REFERENCE.search(text.partition("#")[0])
-    return found[1] if found and found[1] in structures.all_resource_types() else ""
-
-
 def _check_concept(walk: Walk, member: _Member, value: dict[str, Any], place: Place) -> None:
     allowed = structures.codes(member.element.codes)
     codings = value.get("coding", ()) if member.kind == "CodeableConcept" else (value,)
@@ -345,79 +280,3 @@ def _check_concept(walk: Walk, member: _Member, value: dict[str, Any], place: Pl
         return
     if not any(coding.get("code") in allowed.get(coding.get("system", ""), ()) for coding in codings):
         walk.add("code-invalid", place, "no coding is of the required binding")
-
-
-def _check_contained(walk: Walk, content: dict[str, Any], place: Place) -> None:
-    """dom-2 to dom-5, of the resource that contains others."""
-    within = content["contained"]
-    if type(within) is not list or not all(type(r) is dict for r in within):
-        return
-    referred = set(_local_references(content))
-    for index, resource in enumerate(within):
-        where = (place, "contained", index)
-        meta = resource.get("meta")
-        if "contained" in resource:
-            walk.add("invariant", where, "dom-2: a contained resource must not contain others")
-        if type(meta) is dict and ("versionId" in meta or "lastUpdated" in meta):
-            walk.add("invariant", where, "dom-4: a contained resource must have no versionId and no lastUpdated")
-        if type(meta) is dict and "security" in meta:
-            walk.add("invariant", where, "dom-5: a contained resource must have no security label")
-        if f"#{resource.get('id')}" not in referred and "#" not in set(_local_references(resource)):
-            walk.add("invariant", where, "dom-3: a contained resource must be referred to, or refer to its container")
-
-
-def _local_references(value: Any) -> Iterator[str]:
-    """Every text that starts with `#`, in references, canonicals and uris alike."""
-    if type(value) is dict:
-        for member in value.values():
-            yield from _local_references(member)
-    elif type(value) is list:
-        for member in value:
-            yield from _local_references(member)
-    elif type(value) is str and value[:1] == "#":
-        yield value
-
-
-def _check_extension(walk: Walk, content: dict[str, Any], place: Place) -> None:
-    has_value = any(key.startswith(("value", "_value")) for key in content)
-    if has_value is ("extension" in content):
-        walk.add("invariant", place, "ext-1: an extension must have either a value or extensions, not both")
-    url = content.get("url")
-    is_nested = bool(place[0]) and place[0][1] in _EXTENSIONS
-    if isinstance(url, str) and not is_nested and not is_absolute(url):
-        walk.add("value", (place, "url", None), "the url of an extension must be absolute")
-
-
-def _check_identifier(walk: Walk, content: dict[str, Any], place: Place) -> None:
-    system = content.get("system")
-    if isinstance(system, str) and not is_absolute(system):
-        walk.add("value", (place, "system", None), "the system of an identifier must be an absolute URI")
-
-
-def _check_entry(walk: Walk, content: dict[str, Any], place: Place) -> None:
-    url = content.get("fullUrl")
-    if isinstance(url, str) and not is_absolute(url):
-        walk.add("value", (place, "fullUrl", None), "fullUrl must be an absolute URI")
-
-
-def _check_reference(walk: Walk, content: dict[str, Any], place: Place) -> None:
-    text = content.get("reference")
-    if isinstance(text, str) and text.startswith("#") and text != "#" and text[1:] not in walk.contained:
-        walk.add("invariant", place, "ref-1: a local reference must lead to a contained resource")
-
-
-def _check_narrative(walk: Walk, content: dict[str, Any], place: Place) -> None:
-    div = content.get("div")
-    if isinstance(div, str):
-        for key, text in validate_narrative.faults(div):
-            # An empty narrative misleads nobody; what could be active in one does.
-            walk.add("invariant", (place, "div", None), f"{key}: {text}", is_tolerable=key == "txt-2")
-
-
-_SPECIAL: Mapping[str, Callable[[Walk, dict[str, Any], Place], None]] = {
-    "Bundle.entry": _check_entry,
-    "Identifier": _check_identifier,
-    "Extension": _check_extension,
-    "Reference": _check_reference,
-    "Narrative": _check_narrative,
-}

@@ -15,7 +15,7 @@ from wetread.record.aside import aside
 from wetread.record.search.parameters import resource_types
 from wetread.record.validation import resource_types as validate_types
 from wetread.record.validation.profile import check_extensions, check_profile
-from wetread.record.validation.resource_types import Issue
+from wetread.record.validation.walk import Issue
 
 __all__ = ["InvalidResource", "Issue", "check", "check_extensions", "check_profile", "issues", "parsed"]
 
