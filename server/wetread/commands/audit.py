@@ -12,9 +12,10 @@ from typing import Annotated, TextIO
 import typer
 
 from wetread import app as composition
-from wetread.commands.options import Config, DataDir, database_url, opened, operator, settings_of
+from wetread.commands.options import Config, DataDir, database_url, opened, operator, settings_of, within
+from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput
-from wetread.record.audit import audit, checkpoints, proof
+from wetread.record.audit import archives, audit, checkpoints, proof
 from wetread.settings import Settings
 from wetread.store.database import Connection
 
@@ -73,6 +74,32 @@ def verify_audit(
         typer.echo(f"BROKEN: {verdict.first_bad}")
         raise typer.Exit(1)
     typer.echo("the chain is whole" + (f" and agrees with {len(kept)} checkpoints of {against}" if against else ""))
+
+
+@trail.command("verify-archive")
+def verify_archive(
+    files: Annotated[list[Path], typer.Argument(help="Files that retention wrote, one or several.")],
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check archives of removed records: each record, the chain through them, and that it is what was signed when they
+    were removed. `verify` goes on from there with what is kept."""
+    settings = settings_of(config, data_dir)
+
+    async def verify(conn: Connection, reader: Reader) -> list[archives.Archived]:
+        found = await archives.verify(conn, composition.audit_keys(settings), files)
+        whole = all(one.fault is None for one in found)
+        detail = {"verified-archives": "whole" if whole else "broken", "files": str(len(found))}
+        await audit.write(conn, audit.AuditEntry("audit-read", "R", "0", reader.principal, detail=detail))
+        return found
+
+    found = within(config, data_dir, verify)
+    for one in found:
+        typer.echo(
+            f"{one.name}: {one.links} records, " + (f"BROKEN: {one.fault}" if one.fault else "whole, as removed")
+        )
+    if any(one.fault for one in found):
+        raise typer.Exit(1)
 
 
 def _lines(file: Path) -> list[str]:
