@@ -27,7 +27,7 @@ class Notifying:
         patience = Patience(timedelta(hours=wanted.retry_for_hours), timedelta(minutes=wanted.refused_for_minutes))
         # Not the connections of others, and as many as there are turns: peers that hang hold them.
         self._fetch = Fetch(
-            AllowedEndpoints.parse(settings.outbound.allow),
+            AllowedEndpoints.parse(settings.outbound.allow, plain=settings.outbound.plain),
             trusted(settings.outbound.authority, settings.outbound.minimum_version),
             keeping=Keeping(most_open=None, most_idle=4 * wanted.concurrency, idle_s=30.0),
         )

@@ -29,6 +29,7 @@ def weaknesses(settings: Settings, file: Path | None) -> Iterator[str]:
     yield from _listeners(settings)
     yield from _limits(settings)
     yield from _destinations(settings)
+    yield from _notified(settings)
     yield from _networks(settings)
     yield from _lifetimes(settings)
     yield from settings.access.weaknesses()
@@ -77,6 +78,13 @@ def _destinations(settings: Settings) -> Iterator[str]:
         is_clear = destination.url.startswith("http:") if destination.kind == "stow" else destination.tls is None
         if is_clear and not is_loopback(where):
             yield f"outbound.destinations.{destination.name}: results leave without TLS"
+
+
+def _notified(settings: Settings) -> Iterator[str]:
+    outbound = settings.outbound
+    beyond = [text for text in outbound.allow if not is_loopback(text.partition("/")[0])]
+    if outbound.plain and beyond:
+        yield f"outbound.plain: notifications may tell of patients to {', '.join(beyond)} without TLS"
 
 
 def _networks(settings: Settings) -> Iterator[str]:

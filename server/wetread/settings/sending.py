@@ -62,6 +62,8 @@ class Destination(Section):
 class Outbound(Section):
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """Hosts and networks that notifications may be posted to."""
+    plain: bool = True
+    """Whether notifications may go to them without TLS (http, mllp) beyond this machine."""
     authority: Path | None = None
     """Who else vouches for hosts that are called by https, beside the public authorities."""
     minimum_version: MinimumVersion = "1.3"

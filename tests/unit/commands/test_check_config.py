@@ -86,9 +86,10 @@ def test_nor_does_a_careful_site(tmp_path: Path, tls: str) -> None:
         ("[mllp]\nhost = '0.0.0.0'\nallow = ['10.0.0.0/8']", "mllp.tls"),
         ("[dicom]\nhost = '0.0.0.0'\nallow = ['10.0.0.0/8']", "dicom.tls"),
         ("[mllp]\nallow = ['0.0.0.0/1', '10.0.0.0/8']", "mllp.allow"),
-        ("[outbound]\nallow = ['169.254.0.0/16']", "outbound.allow"),
-        ("[outbound]\nallow = ['fe00::/7', 'hook.example.org']", "outbound.allow"),
-        ("[outbound]\nallow = ['0.0.0.0/0']", "outbound.allow"),
+        ("[outbound]\nplain = false\nallow = ['169.254.0.0/16']", "outbound.allow"),
+        ("[outbound]\nplain = false\nallow = ['fe00::/7', 'hook.example.org']", "outbound.allow"),
+        ("[outbound]\nplain = false\nallow = ['0.0.0.0/0']", "outbound.allow"),
+        ("[outbound]\nallow = ['127.0.0.0/8', '::1/128', 'localhost', 'ehr.example.org']", "outbound.plain"),
         ("[outbound]\nminimum_version = '1.2'", "outbound.minimum_version"),
         ("database_url = 'postgresql://wetread:hush@db/wetread'", "database_url"),
         (
@@ -137,6 +138,7 @@ class TestSecrets:
     PROVIDER = """
 [outbound]
 allow = ["login.example.org"]
+plain = false
 [[access.providers]]
 name = "hospital"
 display_name = "Hospital"
