@@ -35,7 +35,7 @@ from wetread.errors import (
     UnsupportedMedia,
     WetreadError,
 )
-from wetread.reading.studies import open_to
+from wetread.reading.images import open_to
 from wetread.record.audit import audit
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Connection, Database
@@ -141,7 +141,7 @@ def router(
 
     async def search(request: Request, level: Level, **path: str) -> Response:
         async with reading(request, "instance-queried") as (conn, reader, told):
-            part = open_to(reader, "r" if reader.may("r", "ImagingStudy") else "rs")
+            part = await open_to(conn, reader, "r" if reader.may("r", "ImagingStudy") else "rs")
             matches, warnings = _matches(request, path)
             limit, offset = _paging(request)
             found = await find(conn, reader, level, matches, limit=limit, offset=offset, part=part)
@@ -178,7 +178,7 @@ def router(
 
     async def wanted(request: Request, *uids: str) -> tuple[Blob, ...]:
         async with reading(request, "instance-accessed") as (conn, reader, told):
-            found = await blobs_of(conn, reader, *uids, part=open_to(reader, "r"))
+            found = await blobs_of(conn, reader, *uids, part=await open_to(conn, reader, "r"))
             if not found:
                 raise NotFound("no such study, series or instance here")
             told.add(uids[0])

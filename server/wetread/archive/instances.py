@@ -30,9 +30,9 @@ _DEFAULTS = {field.name: field.default for field in fields(InstanceFacts)}
 
 _INSERT = """
     INSERT INTO instance (sop_instance_uid, sop_class_uid, transfer_syntax_uid, study_instance_uid, series_instance_uid,
-                          size_bytes, digest, blob_key, facts, source, origin, noticed)
+                          size_bytes, digest, blob_key, facts, source, origin, noticed, run_id)
     VALUES (%(sop)s, %(class)s, %(syntax)s, %(study)s, %(series)s, %(size)s, %(digest)s, %(key)s, %(facts)s,
-            %(source)s, %(origin)s, %(noticed)s)
+            %(source)s, %(origin)s, %(noticed)s, %(run)s)
     ON CONFLICT (sop_instance_uid) DO NOTHING
     RETURNING 1
 """
@@ -77,10 +77,11 @@ async def store_async(
 
 
 async def store_produced(
-    conn: Connection, blobs: LocalBlobs, facts: InstanceFacts, data: bytes | bytearray | memoryview
+    conn: Connection, blobs: LocalBlobs, facts: InstanceFacts, data: bytes | bytearray | memoryview, run_id: str
 ) -> None:
-    """Stores an instance that Wetread made. It is no arrival. The same again is a no-op; raises like `store`."""
-    await _store_async(conn, blobs, _row(facts, data, source="wetread", origin="produced"), data)
+    """Stores an instance that Wetread made of a run. It is no arrival. The same again is a no-op; raises like
+    `store`."""
+    await _store_async(conn, blobs, _row(facts, data, source="wetread", origin="produced", run_id=run_id), data)
 
 
 async def _store_async(conn: Connection, blobs: LocalBlobs, row: _Row, data: bytes | bytearray | memoryview) -> Stored:
@@ -178,7 +179,14 @@ async def _where(conn: Connection, reader: Reader, condition: str, value: str) -
     return tuple(facts_of(row[0]) for row in await rows.fetchall())
 
 
-def _row(facts: InstanceFacts, data: bytes | bytearray | memoryview, *, source: str, origin: str) -> _Row:
+def _row(
+    facts: InstanceFacts,
+    data: bytes | bytearray | memoryview,
+    *,
+    source: str,
+    origin: str,
+    run_id: str | None = None,
+) -> _Row:
     # Another sender writes another file meta information; the instance is the same, so it does not count.
     digest = hashlib.sha256(memoryview(data)[data_set_start(data) :])
     name = digest.hexdigest()
@@ -199,6 +207,7 @@ def _row(facts: InstanceFacts, data: bytes | bytearray | memoryview, *, source: 
             "source": source,
             "origin": origin,
             "noticed": origin == "produced",
+            "run": run_id,
         },
     )
 

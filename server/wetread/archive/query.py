@@ -130,12 +130,18 @@ KEYS: dict[str, tuple[Level, str, Callable[[str, str], _Condition]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which studies a reader may see, where that is not all: SQL for a set of Study Instance UIDs, with its arguments.
+    """Which instances a reader may see, where that is not all: a condition on `instance i`, with its arguments.
 
-    Made by who knows whose a study is (`reading.studies.open_to`)."""
+    Made by who knows whose a study is, and what an instance of ours tells (`reading.images.open_to`)."""
 
     sql: LiteralString
-    args: tuple[Any, ...]
+    args: tuple[Any, ...] = ()
+
+    def __and__(self, other: Part) -> Part:
+        return Part(f"({self.sql}) AND ({other.sql})", (*self.args, *other.args))
+
+
+_ALL = Part("true")
 
 
 async def find(
@@ -154,7 +160,8 @@ async def find(
     InvalidInput for a value that is not of its key's kind, Forbidden where the reader may not see all studies and no
     `part` is given.
     """
-    where, values = _within(reader, part)
+    seen = _within(reader, part)
+    where, values = [f"({seen.sql})"], list(seen.args)
     for match in matches:
         _, expression, kind = KEYS[match.keyword]
         if match.value.strip("*") == "":
@@ -162,7 +169,10 @@ async def find(
         condition, given = kind(f"({expression})", match.value)
         where.append(f"({condition})")
         values += given
-    rows = await conn.execute(_STATEMENTS[level].format(where=" AND ".join(where)), [*values, limit, offset])
+    statement = _STATEMENTS[level].format(where=" AND ".join(where), seen=seen.sql)
+    # The study and the series level ask once more what may be seen: for the counts, and for the facts that are shown.
+    again = () if level == "instance" else (*seen.args, *seen.args)
+    rows = await conn.execute(statement, [*values, limit, offset, *again])
     return tuple(
         Found(facts_of(facts), tuple(m for m in modalities if m), series, instances)
         for facts, modalities, series, instances in await rows.fetchall()
@@ -170,34 +180,35 @@ async def find(
 
 
 _COUNTS = """
-    array_agg(DISTINCT facts ->> 'modality') AS modalities, count(DISTINCT series_instance_uid) AS series,
-    count(*) AS instances
+    SELECT array_agg(DISTINCT i.facts ->> 'modality') AS modalities, count(DISTINCT i.series_instance_uid) AS series,
+        count(*) AS instances
+    FROM instance i WHERE i.study_instance_uid = hit.study_instance_uid AND ({seen})
 """
 _STATEMENTS: dict[Level, str] = {
     "study": f"""
         WITH hit AS (
-            SELECT study_instance_uid FROM instance WHERE {{where}} GROUP BY 1
+            SELECT study_instance_uid FROM instance i WHERE {{where}} GROUP BY 1
             ORDER BY max(facts ->> 'study_date') DESC NULLS LAST, 1 LIMIT %s OFFSET %s
         )
         SELECT (array_agg(facts ORDER BY origin DESC, received_at, sop_instance_uid))[1], modalities, series, instances
-        FROM instance JOIN hit USING (study_instance_uid)
-        JOIN LATERAL (SELECT {_COUNTS} FROM instance s WHERE s.study_instance_uid = hit.study_instance_uid) c ON true
+        FROM instance i JOIN hit USING (study_instance_uid) JOIN LATERAL ({_COUNTS}) c ON true
+        WHERE {{seen}}
         GROUP BY study_instance_uid, modalities, series, instances
         ORDER BY max(facts ->> 'study_date') DESC NULLS LAST, study_instance_uid
     """,
     "series": f"""
         WITH hit AS (
-            SELECT study_instance_uid, series_instance_uid FROM instance WHERE {{where}} GROUP BY 1, 2
+            SELECT study_instance_uid, series_instance_uid FROM instance i WHERE {{where}} GROUP BY 1, 2
             ORDER BY study_instance_uid, min((facts ->> 'series_number')::bigint) NULLS LAST, 2 LIMIT %s OFFSET %s
         )
         SELECT (array_agg(facts ORDER BY received_at, sop_instance_uid))[1], modalities, series, count(*)
-        FROM instance JOIN hit USING (study_instance_uid, series_instance_uid)
-        JOIN LATERAL (SELECT {_COUNTS} FROM instance s WHERE s.study_instance_uid = hit.study_instance_uid) c ON true
+        FROM instance i JOIN hit USING (study_instance_uid, series_instance_uid) JOIN LATERAL ({_COUNTS}) c ON true
+        WHERE {{seen}}
         GROUP BY study_instance_uid, series_instance_uid, modalities, series
         ORDER BY study_instance_uid, min((facts ->> 'series_number')::bigint) NULLS LAST, series_instance_uid
     """,
     "instance": """
-        SELECT facts, ARRAY[facts ->> 'modality'], 0, 0 FROM instance WHERE {where}
+        SELECT facts, ARRAY[facts ->> 'modality'], 0, 0 FROM instance i WHERE {where}
         ORDER BY study_instance_uid, (facts ->> 'series_number')::bigint NULLS LAST, series_instance_uid,
                  (facts ->> 'instance_number')::bigint NULLS LAST, sop_instance_uid
         LIMIT %s OFFSET %s
@@ -227,7 +238,8 @@ async def blobs_of(
 
     `part` is as for `find`.
     """
-    where, values = _within(reader, part)
+    seen = _within(reader, part)
+    where, values = [f"({seen.sql})"], list(seen.args)
     where.append("study_instance_uid = %s")
     values.append(study_instance_uid)
     for column, uid in (("series_instance_uid", series_instance_uid), ("sop_instance_uid", sop_instance_uid)):
@@ -235,7 +247,7 @@ async def blobs_of(
             where.append(f"{column} = %s")
             values.append(uid)
     rows = await conn.execute(
-        f"""SELECT sop_instance_uid, transfer_syntax_uid, blob_key FROM instance WHERE {" AND ".join(where)}
+        f"""SELECT sop_instance_uid, transfer_syntax_uid, blob_key FROM instance i WHERE {" AND ".join(where)}
             ORDER BY (facts ->> 'series_number')::bigint NULLS LAST, series_instance_uid,
                      (facts ->> 'instance_number')::bigint NULLS LAST, sop_instance_uid""",
         values,
@@ -243,9 +255,8 @@ async def blobs_of(
     return tuple(Blob(*row) for row in await rows.fetchall())
 
 
-def _within(reader: Reader, part: Part | None) -> tuple[list[str], list[Any]]:
-    """The first of the conditions, with its arguments. Raises Forbidden."""
+def _within(reader: Reader, part: Part | None) -> Part:
+    """Raises Forbidden."""
     if part is None:
         reader.require("r", "ImagingStudy")
-        return ["true"], []
-    return [f"study_instance_uid IN ({part.sql})"], list(part.args)
+    return part or _ALL

@@ -233,7 +233,7 @@ class Report:
     async def _write_objects(self, conn: Connection, material: _Material, documents: _Documents) -> None:
         for name, content in documents.objects.items():
             facts = dicom.facts(content)
-            await instances.store_produced(conn, self.blobs, facts, content)
+            await instances.store_produced(conn, self.blobs, facts, content, material.run.id)
             key = f"outbox/{facts.sop_instance_uid}.dcm"
             for destination in self.destinations:
                 if name in destination.sends:

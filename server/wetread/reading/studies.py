@@ -113,8 +113,9 @@ def open_to(reader: Reader, letters: str) -> Part | None:
         reader.require_some(letter, "ImagingStudy")
     seen = all_of([visible(reader, "ImagingStudy", letter) for letter in letters])
     sql: LiteralString = (
-        "SELECT s.study_instance_uid FROM study s JOIN resource r ON r.resource_type = 'ImagingStudy' AND r.id = s.id"
-        " WHERE NOT r.deleted AND (" + seen.sql + ")"
+        "i.study_instance_uid IN (SELECT s.study_instance_uid FROM study s"
+        " JOIN resource r ON r.resource_type = 'ImagingStudy' AND r.id = s.id"
+        " WHERE NOT r.deleted AND (" + seen.sql + "))"
     )
     return Part(sql, seen.args)
 

@@ -166,7 +166,7 @@ async def test_what_wetread_made_is_there_and_is_no_arrival(
 ) -> None:
     async def produce(data: bytes) -> None:
         async with database.transaction() as conn:
-            await instances.store_produced(conn, blobs, facts(data), data)
+            await instances.store_produced(conn, blobs, facts(data), data, "run-1")
 
     data = instance()
     await produce(data)

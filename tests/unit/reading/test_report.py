@@ -87,6 +87,21 @@ async def test_what_is_critical_goes_ahead_once_and_is_taken_back_with_its_model
     assert (critical, bool(reason), left) == (marked, marked, states)
 
 
+async def test_what_is_made_of_a_run_is_known_to_be_of_it(
+    database: Database, sync_database: SyncDatabase, blobs: LocalBlobs
+) -> None:
+    put = ReadStudies(database, sync_database, blobs)
+    run_id = await put.run(await put.study(PHANTOM), PHANTOM, BLEED, state="done")
+    await (await _report(database, blobs))({"run_id": run_id})
+    async with database.transaction() as conn:
+        rows = await conn.execute(
+            "SELECT facts ->> 'modality', run_id FROM instance WHERE origin = 'produced' ORDER BY 1"
+        )
+        assert await rows.fetchall() == [("SEG", run_id), ("SR", run_id)]
+        received = await conn.execute("SELECT FROM instance WHERE origin = 'received' AND run_id IS NOT NULL")
+        assert received.rowcount == 0
+
+
 async def test_a_mark_goes_with_its_revision_where_no_model_reads_the_next(
     database: Database, sync_database: SyncDatabase, blobs: LocalBlobs
 ) -> None:
