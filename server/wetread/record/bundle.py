@@ -25,10 +25,10 @@ from wetread.record.bundle_entry import METHODS, Entry
 from wetread.record.compartment import patients_named
 from wetread.record.cursors import OF_THIS_PROCESS, Cursors
 from wetread.record.links import conditional_references, rewritten
-from wetread.record.resources import Accepted, Version
 from wetread.record.search import search
 from wetread.record.splice import instant
 from wetread.record.validation import validate
+from wetread.record.versions import Accepted, Version
 from wetread.store.database import Connection
 
 _LETTERS = {"POST": "c", "PUT": "u", "PATCH": "u", "DELETE": "d"}

@@ -9,7 +9,7 @@ from wetread.errors import Conflict, InvalidInput
 from wetread.record import resources
 from wetread.record.compartment import visible
 from wetread.record.condition import TRUE
-from wetread.record.resources import Accepted, Resource, Version
+from wetread.record.versions import Accepted, Resource, Version
 from wetread.store.database import Connection
 
 

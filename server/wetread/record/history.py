@@ -26,11 +26,11 @@ from wetread.record.condition import TRUE, Condition, all_of
 from wetread.record.cursors import CURSOR, OF_THIS_PROCESS, Cursors
 from wetread.record.lossless import dump, parse
 from wetread.record.page import PAGE_BYTES, cut
-from wetread.record.resources import require_identity
 from wetread.record.search.index import date_range
 from wetread.record.search.parameters import resource_types
 from wetread.record.shape import shaped
 from wetread.record.splice import instant
+from wetread.record.versions import require_identity
 from wetread.store.database import Connection
 
 _DEFAULT_COUNT = 50

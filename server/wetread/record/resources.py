@@ -6,54 +6,37 @@ Content is not validated here: faces call `validate.check` before they open a tr
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, LiteralString, TypeAlias
-from urllib.parse import parse_qsl
-
-from psycopg.rows import class_row
+from typing import Any, LiteralString
 
 from wetread.domain.reader import SYSTEM, Reader
-from wetread.errors import Forbidden, Gone, InvalidInput, MethodNotAllowed, NotFound, PreconditionFailed, Unsupported
-from wetread.record import former, lossless, splice
+from wetread.errors import Forbidden, InvalidInput, MethodNotAllowed, PreconditionFailed
+from wetread.record import lossless, splice
 from wetread.record.aside import aside
-from wetread.record.compartment import visible, visible_or_gone
-from wetread.record.condition import TRUE, Condition, all_of, any_of
-from wetread.record.search import index, query
-from wetread.record.search.parameters import resource_types
+from wetread.record.compartment import visible
+from wetread.record.condition import TRUE, Condition, any_of
+from wetread.record.matches import conditions as conditions
+from wetread.record.matches import held_match as held_match
+from wetread.record.matches import match as match
+from wetread.record.matches import only_match as only_match
+from wetread.record.reads import current as current
+from wetread.record.reads import find as find
+from wetread.record.reads import locked
+from wetread.record.reads import read as read
+from wetread.record.reads import read_of_patients as read_of_patients
+from wetread.record.reads import vread as vread
+from wetread.record.search import index
+from wetread.record.versions import Accepted as Accepted
+from wetread.record.versions import Resource as Resource
+from wetread.record.versions import Version as Version
+from wetread.record.versions import accept as accept
+from wetread.record.versions import is_id, present, require_stored, says
+from wetread.record.versions import require_identity as require_identity
+from wetread.record.versions import require_version as require_version
 from wetread.store.database import Connection
-
-_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of one resource. `body` is its JSON text; empty for a deletion."""
-
-    resource_type: str
-    id: str
-    version_id: int
-    last_updated: datetime
-    body: str
-    deleted: bool
-
-    def resource(self) -> dict[str, Any]:
-        """The body parsed without loss: decimals are `Decimal`."""
-        return lossless.parse(self.body)
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A resource's text, with what it says: for whoever has parsed it already."""
-
-    text: str
-    content: dict[str, Any]
-
-
-Resource: TypeAlias = Mapping[str, Any] | str | Accepted
 
 
 async def put(conn: Connection, resource: Resource, *, if_match: int | None = None) -> Version:
@@ -87,7 +70,7 @@ async def update(
     """
     accepted = accept(resource)
     resource_type, resource_id = accepted.content["resourceType"], accepted.content.get("id")
-    if not isinstance(resource_id, str) or not _ID.fullmatch(resource_id):
+    if not is_id(resource_id):
         raise InvalidInput("a resource needs an id of 1 to 64 letters, digits, - or .", location=f"{resource_type}.id")
     limit = visible(reader, resource_type, "u")
     current = await _held(conn, reader, "u", resource_type, resource_id)
@@ -97,12 +80,12 @@ async def update(
         created = await _insert(conn, accepted, resource_id, "PUT")
         if created is not None:
             return created, True
-        current = await _locked(conn, resource_type, resource_id)  # someone else created it meanwhile
+        current = await locked(conn, resource_type, resource_id)  # someone else created it meanwhile
     require_version(current, if_match)
     assert current is not None  # noqa: S101
     if only_new and not current.deleted:
         raise PreconditionFailed("the resource is there already", location="http.If-None-Match")
-    if not current.deleted and await aside(len(current.body), lambda: _says(current, accepted.content)):
+    if not current.deleted and await aside(len(current.body), lambda: says(current, accepted.content)):
         return current, False
     version = await _replace(conn, current, accepted, "PUT")
     if is_judged:
@@ -126,11 +109,11 @@ async def patch(
     Forbidden where the result is outside of what the reader may update, and what `change` raises.
     """
     require_identity(resource_type, resource_id)
-    current = _present(await _held(conn, reader, "u", resource_type, resource_id), resource_type)
+    current = present(await _held(conn, reader, "u", resource_type, resource_id), resource_type)
     require_version(current, if_match)
     size = len(current.body)
     after = await change(await aside(size, current.resource))
-    if await aside(size, lambda: _says(current, after)):
+    if await aside(size, lambda: says(current, after)):
         return current
     text = await aside(size, lambda: lossless.dump(after))
     version = await _replace(conn, current, Accepted(text, after), "PUT")
@@ -173,7 +156,7 @@ def new(accepted: Accepted, resource_id: str, bases: Sequence[str]) -> New:
 
     Raises InvalidInput, Unsupported.
     """
-    _require_stored(accepted.content.get("resourceType"))
+    require_stored(accepted.content.get("resourceType"))
     return New(_first(accepted, resource_id), index.extract(accepted.content, bases))
 
 
@@ -195,41 +178,6 @@ async def require_within(conn: Connection, reader: Reader, letter: str, version:
     limit = visible(reader, version.resource_type, letter)
     if limit != TRUE and not await _is_seen(conn, version.resource_type, version.id, limit):
         raise Forbidden(f"the token's scopes do not allow a {version.resource_type} with this content")
-
-
-async def only_match(conn: Connection, reader: Reader, resource_type: str, condition: str) -> Version | None:
-    """The one resource that a query string matches, None where none does; PreconditionFailed where several do.
-
-    Until the transaction ends nobody else gets an answer for the same condition: who finds nothing may create.
-    """
-    params = conditions(condition)
-    await _wait_turn(conn, resource_type, *(f"{name}={value}" for name, value in params))
-    return await match(conn, reader, resource_type, condition)
-
-
-async def match(conn: Connection, reader: Reader, resource_type: str, condition: str) -> Version | None:
-    """`only_match` for who will not write what the condition names, and so need not wait."""
-    matches = await find(conn, reader, resource_type, conditions(condition), most=2)
-    if len(matches) > 1:
-        raise PreconditionFailed("the condition matches more than one resource; make it more specific")
-    return matches[0] if matches else None
-
-
-async def held_match(conn: Connection, reader: Reader, resource_type: str, condition: str) -> Version | None:
-    """`only_match`, and until the transaction ends nobody changes the match, so that it goes on matching."""
-    while (found := await only_match(conn, reader, resource_type, condition)) is not None:
-        current = await _locked(conn, resource_type, found.id)
-        if current is not None and current.version_id == found.version_id:
-            return current
-    return None
-
-
-def conditions(condition: str) -> list[tuple[str, str]]:
-    """The search parameters of a conditional interaction, in an order of their own. Raises InvalidInput on none."""
-    params = sorted(parse_qsl(condition.removeprefix("?"), keep_blank_values=True))
-    if not params:
-        raise InvalidInput("a conditional interaction needs at least one search parameter")
-    return params
 
 
 async def lock(conn: Connection, identities: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -257,108 +205,10 @@ async def delete(
     return await _replace(conn, current, None, "DELETE")
 
 
-def require_version(current: Version | None, if_match: int | None) -> None:
-    """Raises PreconditionFailed where If-Match is given and names another version than the current one."""
-    if if_match is not None and (current is None or current.version_id != if_match):
-        raise PreconditionFailed("the resource has another current version than If-Match names; read it again")
-
-
-async def read(conn: Connection, reader: Reader, resource_type: str, resource_id: str) -> Version:
-    """The current version. Raises Forbidden, NotFound, Gone: NotFound alike for what is not there and what the reader
-    may not see."""
-    reader.require_some("r", resource_type)
-    require_identity(resource_type, resource_id)
-    seen = visible_or_gone(reader, resource_type, "r")
-    version = await _one(conn, _SELECT + " AND (" + seen.sql + ")", (resource_type, resource_id, *seen.args))
-    return _present(version, resource_type)
-
-
-async def read_of_patients(
-    conn: Connection, reader: Reader, resource_type: str, resource_id: str
-) -> tuple[Version, tuple[str, ...]]:
-    """`read`, and the patients whom the resource is about by its index: its text need not be parsed for that."""
-    reader.require_some("r", resource_type)
-    require_identity(resource_type, resource_id)
-    seen = visible_or_gone(reader, resource_type, "r")
-    rows = await conn.execute(_SELECT_READ + seen.sql + ")", (resource_type, resource_id, *seen.args))
-    row = await rows.fetchone()
-    version = _present(Version(*row[:6]) if row is not None else None, resource_type)
-    assert row is not None  # noqa: S101
-    return version, (resource_id,) if resource_type == "Patient" else tuple(row[6])
-
-
-async def current(
-    conn: Connection, reader: Reader, letter: str, resource_type: str, resource_id: str
-) -> Version | None:
-    """The current version, a deletion too; None where there never was one that the reader's scopes open to the
-    interaction. For who is about to write."""
-    seen = visible_or_gone(reader, resource_type, letter)
-    return await _one(conn, _SELECT + " AND (" + seen.sql + ")", (resource_type, resource_id, *seen.args))
-
-
-async def vread(conn: Connection, reader: Reader, resource_type: str, resource_id: str, version_id: int) -> Version:
-    """One version. Raises Forbidden, NotFound, and Gone for the version that is a deletion.
-
-    A reader of a part of the type sees a version where both its content and the current one are of that part.
-    """
-    reader.require_some("r", resource_type)
-    require_identity(resource_type, resource_id)
-    seen = visible_or_gone(reader, resource_type, "r")
-    version = await _one(conn, _SELECT_VERSION + seen.sql + ")", (resource_type, resource_id, version_id, *seen.args))
-    if version is not None and seen != TRUE:
-        [is_seen] = await former.seen(conn, reader, "r", [version])
-        version = version if is_seen else None
-    return _present(version, resource_type)
-
-
-async def find(
-    conn: Connection,
-    reader: Reader,
-    resource_type: str,
-    params: Sequence[tuple[str, str]],
-    *,
-    most: int | None = None,
-) -> list[Version]:
-    """The current resources that the reader may search and that match every parameter, oldest first: all of them, or
-    the first `most`.
-
-    Raises Forbidden, and InvalidInput for a parameter that the type has not.
-    """
-    reader.require_some("s", resource_type)
-    _require_stored(resource_type)
-    asked = await query.matching(conn, reader, resource_type, params)
-    where = all_of([visible(reader, resource_type, "s"), asked])
-    async with conn.cursor(row_factory=class_row(Version)) as cursor:
-        await cursor.execute(
-            _FIND + "(" + where.sql + ") ORDER BY r.key LIMIT %s", (resource_type, *where.args, most), prepare=False
-        )
-        return await cursor.fetchall()
-
-
-_SELECT: LiteralString = """
-    SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted
-    FROM resource r WHERE r.resource_type = %s AND r.id = %s
-"""
-_SELECT_READ: LiteralString = """
-    SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted, ARRAY (
-        SELECT DISTINCT i.target_id FROM index_reference i
-        WHERE i.resource_key = r.key AND i.param IN ('patient', 'subject') AND i.target_type = 'Patient'
-            AND i.target_id <> '' AND i.url = '')
-    FROM resource r WHERE r.resource_type = %s AND r.id = %s AND (
-"""
-_SELECT_VERSION: LiteralString = """
-    SELECT v.resource_type, v.id, v.version_id, v.last_updated, v.body, v.deleted FROM resource_version v
-    JOIN resource r ON r.resource_type = v.resource_type AND r.id = v.id
-    WHERE v.resource_type = %s AND v.id = %s AND v.version_id = %s AND (
-"""
 _LOCK = """
     SELECT resource_type, id, version_id FROM resource
     WHERE (resource_type, id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
     ORDER BY resource_type, id FOR UPDATE
-"""
-_FIND = """
-    SELECT r.resource_type, r.id, r.version_id, r.last_updated, r.body, r.deleted FROM resource r
-    WHERE r.resource_type = %s AND NOT r.deleted AND
 """
 _INSERT = """
     WITH made AS (
@@ -400,72 +250,13 @@ _OF_NEW = ("resource_type", "id", "last_updated", "body")
 _CREATED = {"kind": "create", "method": "POST"}
 
 
-def accept(resource: Resource) -> Accepted:
-    """The resource as what can be stored. Raises InvalidInput, and Unsupported for a type not stored here."""
-    match resource:
-        case Accepted():
-            accepted = resource
-        case str():
-            accepted = Accepted(resource, lossless.parse(resource))
-        case _:
-            text = lossless.dump(resource)
-            accepted = Accepted(text, lossless.parse(text))
-    content = accepted.content
-    _require_stored(content.get("resourceType"))
-    if not isinstance(content.get("meta", {}), dict):
-        raise InvalidInput("meta is an object", location=f"{content['resourceType']}.meta")
-    return accepted
-
-
-def _require_stored(resource_type: Any) -> None:
-    if not isinstance(resource_type, str) or resource_type not in resource_types():
-        raise Unsupported("this server stores no resource of that type; see GET metadata", location="resourceType")
-
-
-def require_identity(resource_type: str, resource_id: str) -> None:
-    """Raises NotFound for a type, or an id, that no resource here can have."""
-    if resource_type not in resource_types():
-        raise NotFound("no such resource type here; see GET metadata")
-    if not _ID.fullmatch(resource_id):
-        raise NotFound(f"no such {resource_type}")
-
-
-def _present(version: Version | None, resource_type: str) -> Version:
-    if version is None:
-        raise NotFound(f"no such {resource_type}")
-    if version.deleted:
-        raise Gone(f"this {resource_type} was deleted; its history is still there")
-    return version
-
-
-def _essence(content: Mapping[str, Any]) -> str:
-    """What a version says, apart from what the server adds to it."""
-    meta = {k: v for k, v in content.get("meta", {}).items() if k not in ("versionId", "lastUpdated")}
-    rest = {k: v for k, v in content.items() if k not in ("meta", "id")}
-    return lossless.canonical({**rest, "meta": meta} if meta else rest)
-
-
-def _says(version: Version, content: Mapping[str, Any]) -> bool:
-    return _essence(version.resource()) == _essence(content)
-
-
-async def _one(conn: Connection, sql: LiteralString, args: tuple[Any, ...]) -> Version | None:
-    async with conn.cursor(row_factory=class_row(Version)) as cursor:
-        await cursor.execute(sql, args)
-        return await cursor.fetchone()
-
-
-async def _locked(conn: Connection, resource_type: str, resource_id: str) -> Version | None:
-    return await _one(conn, _SELECT + " FOR UPDATE", (resource_type, resource_id))
-
-
 async def _held(conn: Connection, reader: Reader, letter: str, resource_type: str, resource_id: str) -> Version | None:
     """The current version, held until the transaction ends; None where the reader has no scope on it.
 
     That is asked by statements of their own, which see the index rows of whoever was waited for. Raises Forbidden where
     the reader may see the resource, but not do this.
     """
-    found = await _locked(conn, resource_type, resource_id)
+    found = await locked(conn, resource_type, resource_id)
     limit = visible(reader, resource_type, letter)
     if found is None or limit == TRUE or await _is_seen(conn, resource_type, resource_id, limit):
         return found
@@ -479,11 +270,6 @@ async def _is_seen(conn: Connection, resource_type: str, resource_id: str, limit
     sql: LiteralString = "SELECT FROM resource r WHERE r.resource_type = %s AND r.id = %s AND NOT r.deleted AND ("
     rows = await conn.execute(sql + limit.sql + ")", (resource_type, resource_id, *limit.args))
     return await rows.fetchone() is not None
-
-
-async def _wait_turn(conn: Connection, *condition: str) -> None:
-    """Holds, until the transaction ends, the one turn at creating under this condition."""
-    await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 3))", ("\x1f".join(condition),))
 
 
 def _first(accepted: Accepted, resource_id: str) -> Version:

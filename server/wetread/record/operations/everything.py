@@ -23,10 +23,10 @@ from wetread.record.condition import TRUE, Condition, all_of, any_of, none_of
 from wetread.record.cursors import OF_THIS_PROCESS, Cursors
 from wetread.record.operations.input import Given
 from wetread.record.operations.pages import Page, bundle
-from wetread.record.resources import Version
 from wetread.record.search.index import date_range
 from wetread.record.search.parameters import parameters_of, resource_types
 from wetread.record.search.searchset import entry
+from wetread.record.versions import Version
 from wetread.store.database import Connection
 
 MOST = 2000

@@ -17,10 +17,10 @@ from wetread.record.cursors import OF_THIS_PROCESS, Cursors
 from wetread.record.operations.input import Given
 from wetread.record.operations.pages import Page, bundle
 from wetread.record.page import PAGE_BYTES, cut
-from wetread.record.resources import Version
 from wetread.record.search.plan import MOST_COUNT
 from wetread.record.search.query import matching
 from wetread.record.search.searchset import entry
+from wetread.record.versions import Version
 from wetread.store.database import Connection
 
 MOST_OF_A_CODE = 1000

@@ -8,8 +8,8 @@ from typing import Any
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput
 from wetread.record import lossless, resources
-from wetread.record.resources import Version
 from wetread.record.validation import validate
+from wetread.record.versions import Version
 from wetread.store.database import Connection
 
 _PARTS = ("profile", "security", "tag")

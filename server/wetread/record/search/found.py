@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
-from wetread.record.resources import Version
+from wetread.record.versions import Version
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from wetread.errors import InvalidInput
 from wetread.record.compartment import visible_of
 from wetread.record.condition import FALSE, TRUE, Condition, all_of
 from wetread.record.page import cut
-from wetread.record.resources import Version
 from wetread.record.search import found
 from wetread.record.search.found import Found
 from wetread.record.search.parameters import parameters_of, resource_types
+from wetread.record.versions import Version
 from wetread.store.database import Connection
 
 MOST_INCLUDED = 5000

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from wetread.record.lossless import dump
-from wetread.record.resources import Version
 from wetread.record.shape import shaped
 from wetread.record.splice import instant
+from wetread.record.versions import Version
 
 
 def entry(version: Version, base_url: str, mode: str, summary: str = "", elements: Sequence[str] = ()) -> str:
