@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from wetread.errors import InvalidInput, PeerUnavailable, Refused
 from wetread.wire.hl7 import Message, parse
 from wetread.wire.hl7_ack import recover_control_id
 from wetread.wire.mllp import Deframer, Frame, Junk, Oversize, frame
 from wetread.wire.tls import Contexts
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Dial: TypeAlias = Callable[[], Awaitable[Streams]]
+"""Opens a connection, TLS included. Raises OSError and PeerUnavailable."""
 
 _REPLY_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
@@ -48,16 +56,24 @@ class MllpConnection:
     the next message's.
     """
 
-    def __init__(self, host: str, port: int, *, tls: Contexts | None = None) -> None:
+    def __init__(self, host: str, port: int, *, tls: Contexts | None = None, dial: Dial | None = None) -> None:
         self.host = host
         self.port = port
         self._tls = tls
+        self._dial = dial or self._connect
         self._lock = asyncio.Lock()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     @property
     def name(self) -> str:
         return f"{self.host}:{self.port}"
+
+    async def open(self, *, timeout_s: float) -> None:
+        """Connects, TLS included, where the connection is not open; sends nothing. Raises PeerUnavailable."""
+        async with self._in_turn(timeout_s):
+            if not self._is_open():
+                self._abandon()
+                self._streams = await self._dial()
 
     async def exchange(self, message: bytes, *, timeout_s: float) -> Ack:
         """Send and wait for the answer, connecting included, at most `timeout_s`.
@@ -69,21 +85,9 @@ class MllpConnection:
         if not expected:
             raise InvalidInput("A message to send needs a control id.", location="MSH^1^10")
         framed = frame(message)
-        async with self._lock:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    reply = await self._round_trip(framed)
-                ack, detail = self._understand(reply, expected)
-            except TimeoutError:
-                self._abandon()
-                raise PeerUnavailable(f"{self.name} did not answer within {timeout_s:g} s.") from None
-            except OSError as error:
-                self._abandon()
-                reason = error.strerror or type(error).__name__
-                raise PeerUnavailable(f"{self.name} cannot be reached: {reason}.") from None
-            except BaseException:
-                self._abandon()
-                raise
+        async with self._in_turn(timeout_s):
+            reply = await self._round_trip(framed)
+            ack, detail = self._understand(reply, expected)
         if ack.code in _REFUSED:
             raise RefusedByPeer(f"{self.name} answered {ack.code}{detail}.", ack)
         return ack
@@ -99,20 +103,50 @@ class MllpConnection:
         except (OSError, TimeoutError):
             streams[1].transport.abort()
 
-    async def _round_trip(self, framed: bytes) -> bytes:
+    @contextlib.asynccontextmanager
+    async def _in_turn(self, timeout_s: float) -> AsyncIterator[None]:
+        """Alone on the connection, which is given up where anything goes wrong. Waiting for the turn takes no more than
+        `timeout_s` either."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise PeerUnavailable(f"{self.name} is busy with other messages.") from None
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError:
+            self._abandon()
+            raise PeerUnavailable(f"{self.name} did not answer within {timeout_s:g} s.") from None
+        except OSError as error:
+            self._abandon()
+            raise PeerUnavailable(f"{self.name} cannot be reached: {_reason(error)}.") from None
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
+            self._lock.release()
+
+    def _is_open(self) -> bool:
         kept = self._streams
-        if kept is not None and not kept[0].at_eof() and not kept[1].is_closing():
+        return kept is not None and not kept[0].at_eof() and not kept[1].is_closing()
+
+    async def _connect(self) -> Streams:
+        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self._tls() if self._tls else None)
+        sock: socket.socket = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return reader, writer
+
+    async def _round_trip(self, framed: bytes) -> bytes:
+        if self._streams is not None and self._is_open():
             try:
-                return await self._ask(*kept, framed)
+                return await self._ask(*self._streams, framed)
             except ConnectionError:
                 # The peer gave up the idle connection as we wrote; nothing tells that this message is at fault.
                 pass
         self._abandon()
-        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self._tls() if self._tls else None)
-        sock: socket.socket = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._streams = (reader, writer)
-        return await self._ask(reader, writer, framed)
+        self._streams = await self._dial()
+        return await self._ask(*self._streams, framed)
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, framed: bytes) -> bytes:
         writer.write(framed)
@@ -169,6 +203,12 @@ async def send(
         return await once.exchange(message, timeout_s=timeout_s)
     finally:
         await once.close()
+
+
+def _reason(error: OSError) -> str:
+    """What the system says; of a certificate, OpenSSL's own words."""
+    told = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+    return told or type(error).__name__
 
 
 def _text(message: Message) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from wetread.record.subscriptions import channel
 
 B = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/backport-"
 ALLOWED = AllowedEndpoints.parse(("127.0.0.0/8", "10.1.0.0/16", "engine.example.org"))
+PLAIN = replace(ALLOWED, plain=True)
 MLLP = {"system": "https://wetread.org/fhir/CodeSystem/wetread", "code": "mllp"}
 
 
@@ -37,15 +39,15 @@ HOOK: dict[str, Any] = {
 SOCKET: dict[str, Any] = {"type": "websocket", "payload": "application/fhir+json", "_payload": content("full-resource")}
 ENGINE: dict[str, Any] = {
     "_type": custom(MLLP),
-    "endpoint": "mllp://10.1.2.3:2575",
+    "endpoint": "mllps://10.1.2.3:2575",
     "payload": "x-application/hl7-v2+er7",
     "_payload": content("full-resource"),
 }
 
 
-def refused(asked: dict[str, Any], **how: Any) -> str:
+def refused(asked: dict[str, Any], allowed: AllowedEndpoints = ALLOWED, **how: Any) -> str:
     with pytest.raises(Unsupported) as refusal:
-        channel.read(asked, ALLOWED, **how)
+        channel.read(asked, allowed, **how)
     assert refusal.value.http_status == 422
     return str(refusal.value.location)
 
@@ -69,7 +71,7 @@ def test_a_websocket_has_a_payload_and_no_endpoint() -> None:
 
 def test_mllp_is_a_custom_channel_named_by_a_coding() -> None:
     found = channel.read(ENGINE, ALLOWED)
-    assert (found.kind, found.endpoint, found.content_type) == ("mllp", "mllp://10.1.2.3:2575", ENGINE["payload"])
+    assert (found.kind, found.endpoint, found.content_type) == ("mllp", "mllps://10.1.2.3:2575", ENGINE["payload"])
     beside = channel.read({**ENGINE, "type": "message", "endpoint": "mllps://engine.example.org:6661/"}, ALLOWED)
     assert beside.kind == "mllp"  # type is 1..1 in R4, and the extension decides
 
@@ -83,7 +85,32 @@ def test_mllp_is_a_custom_channel_named_by_a_coding() -> None:
     ],
 )
 def test_mllp_goes_to_a_port_of_a_listed_host(endpoint: str) -> None:
-    assert refused({**ENGINE, "endpoint": endpoint}) == "Subscription.channel.endpoint"
+    assert refused({**ENGINE, "endpoint": endpoint}, PLAIN) == "Subscription.channel.endpoint"
+
+
+def test_mllp_goes_without_tls_only_where_the_operator_lets_it() -> None:
+    clear = {**ENGINE, "endpoint": "mllp://10.1.2.3:2575"}
+    assert refused(clear) == "Subscription.channel.endpoint"
+    assert channel.read(clear, PLAIN).endpoint == "mllp://10.1.2.3:2575"
+    assert channel.read({**ENGINE, "endpoint": "mllp://127.0.0.1:2575"}, ALLOWED).kind == "mllp"
+
+
+def test_mllp_is_addressed_by_msh_5_and_msh_6() -> None:
+    found = channel.read({**ENGINE, "header": ["MSH-5: EHR", "MSH-6: HOSP"]}, ALLOWED)
+    assert found.headers == (("MSH-5", "EHR"), ("MSH-6", "HOSP"))
+    for line in ("MSH-3: ME", "Authorization: x", "MSH-5"):
+        assert refused({**ENGINE, "header": [line]}) == "Subscription.channel.header"
+
+
+def test_mllp_sends_one_message_for_each_event_in_the_one_version_that_is_written() -> None:
+    assert refused({**ENGINE, "extension": [asks("max-count", 2)]}) == "Subscription.channel.extension"
+    assert channel.read({**ENGINE, "payload": "x-application/hl7-v2+er7; version=2.5.1"}, ALLOWED).kind == "mllp"
+    assert refused({**ENGINE, "payload": "x-application/hl7-v2+er7; version=2.3"}) == "Subscription.channel.payload"
+
+
+@pytest.mark.parametrize("name", ["webhook-signature", "Webhook-Id", "webhook-timestamp"])
+def test_no_client_writes_a_signature_of_ours(name: str) -> None:
+    assert refused({**HOOK, "header": [f"{name}: v1,forged"]}) == "Subscription.channel.header"
 
 
 @pytest.mark.parametrize("payload", ["application/fhir+json", "", "text/plain"])

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from wetread.domain.codes import WETREAD
-from wetread.domain.endpoint import AllowedEndpoints
+from wetread.domain.endpoint import AllowedEndpoints, is_loopback_host
 from wetread.errors import Unsupported
 from wetread.record.subscriptions.extensions import extensions
 
@@ -35,14 +35,16 @@ _LONGEST_HEARTBEAT_S = 24 * 3600
 _WHERE = "Subscription.channel"
 _HEADER = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[^\x00-\x1f\x7f]*)")
 _HOP_HEADERS = {"connection", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
-_OUR_HEADERS = _HOP_HEADERS | {"content-length", "content-type", "idempotency-key"}
+_SIGNATURE = {"webhook-id", "webhook-timestamp", "webhook-signature"}
+_OUR_HEADERS = _HOP_HEADERS | _SIGNATURE | {"content-length", "content-type", "idempotency-key"}
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
     """`kind` is rest-hook, websocket or the name of another way out. `content` is empty, id-only or full-resource; of a
-    criteria-based subscription ping (no payload) or resource. `headers` go out as they stand. Of one notification,
-    `max_count` events at most; after `heartbeat_s` seconds of silence a heartbeat, with 0 none."""
+    criteria-based subscription ping (no payload) or resource. `headers` go out as they stand; those of mllp are MSH-5
+    and MSH-6. Of one notification, `max_count` events at most; after `heartbeat_s` seconds of silence a heartbeat, with
+    0 none."""
 
     kind: str
     endpoint: str
@@ -63,6 +65,7 @@ def read(channel: Mapping[str, Any], allowed: AllowedEndpoints, *, by_criteria: 
     """`by_criteria` says that it is of a criteria-based Subscription (FHIR R4 subscription.html), which has none of the
     Backport's payloads. Raises Unsupported, with the element at fault and what to do."""
     kind = _kind(channel)
+    most = 1 if kind == MLLP else 2**31 - 1
     known = {"timeout"} if by_criteria else {"timeout", "max-count", "heartbeat-period"}
     extensions(channel, known, _WHERE)
     content_type, content = _bare_payload(channel, kind) if by_criteria else _payload(channel, kind)
@@ -73,7 +76,7 @@ def read(channel: Mapping[str, Any], allowed: AllowedEndpoints, *, by_criteria: 
         content,
         _headers(channel, kind),
         _number(channel, "timeout", "valueUnsignedInt", 1, LONGEST_TIMEOUT_S) or _DEFAULT_TIMEOUT_S,
-        min(_number(channel, "max-count", "valuePositiveInt", 1, 2**31 - 1) or 1, MOST_EVENTS),
+        min(_number(channel, "max-count", "valuePositiveInt", 1, most) or 1, MOST_EVENTS),
         _number(channel, "heartbeat-period", "valueUnsignedInt", LEAST_HEARTBEAT_S, _LONGEST_HEARTBEAT_S) or 0,
     )
 
@@ -124,14 +127,26 @@ def _check_mllp(endpoint: str, allowed: AllowedEndpoints) -> None:
     if not is_whole or parts.scheme not in ("mllp", "mllps") or parts.path not in ("", "/"):
         raise Unsupported("the endpoint of this channel is written mllp://host:port, or mllps://host:port for TLS")
     allowed.check_listed(host)
+    if parts.scheme == "mllp" and not allowed.plain and not is_loopback_host(host):
+        raise Unsupported("beyond loopback the endpoint must be mllps; the operator can allow more by outbound.plain")
 
 
 def _headers(channel: Mapping[str, Any], kind: str) -> tuple[tuple[str, str], ...]:
     where = f"{_WHERE}.header"
     lines = channel.get("header", ())
+    if kind == MLLP:
+        return tuple(_receiver(str(line), where) for line in lines)
     if lines and kind != REST_HOOK:
         raise Unsupported("headers go with a rest-hook only; leave them out", location=where)
     return tuple(_header(str(line), where) for line in lines)
+
+
+def _receiver(line: str, where: str) -> tuple[str, str]:
+    """To whom a message is addressed: the receiving application and facility (v2.5.1 2.14.9.5, 2.14.9.6)."""
+    found = _HEADER.fullmatch(line)
+    if not found or found["name"] not in ("MSH-5", "MSH-6"):
+        raise Unsupported("a header of this channel is `MSH-5: application` or `MSH-6: facility`", location=where)
+    return found["name"], found["value"].rstrip()
 
 
 def _header(line: str, where: str) -> tuple[str, str]:
@@ -179,7 +194,10 @@ def _content_type(text: str, served: tuple[str, ...], where: str) -> str:
             raise Unsupported("this server speaks FHIR R4; fhirVersion must be 4.0", location=where)
         if name.lower() == "charset" and value.strip('"').lower() != "utf-8":
             raise Unsupported("this server writes UTF-8; leave the charset out", location=where)
-        if name.lower() not in ("fhirversion", "charset"):
+        if name.lower() == "version" and mime.lower() == HL7V2:
+            if value.strip('"') != "2.5.1":
+                raise Unsupported("this server writes HL7 v2.5.1; leave the version out", location=where)
+        elif name.lower() not in ("fhirversion", "charset"):
             raise Unsupported("of the parameters of a payload this server has fhirVersion and charset", location=where)
     return text
 
