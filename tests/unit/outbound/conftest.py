@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+HANG = -1
+
 
 @dataclass
 class Received:
@@ -18,10 +20,11 @@ class Received:
 
 @dataclass
 class Sink:
-    """`answer` gives the status for each request; 0 closes the connection without one."""
+    """`answer` gives the status for each request; 0 closes the connection without one, HANG never answers, and bytes go
+    out as they stand before it closes."""
 
     port: int = 0
-    answer: Callable[[Received], int] = lambda received: 200
+    answer: Callable[[Received], int | bytes] = lambda received: 200
     received: list[Received] = field(default_factory=list)
 
     @property
@@ -37,12 +40,17 @@ class Sink:
                 received = Received(request.split()[1], headers, body)
                 self.received.append(received)
                 status = self.answer(received)
+                if isinstance(status, bytes):
+                    writer.write(status)
+                    break
+                if status == HANG:
+                    await asyncio.sleep(3600)
                 if not status:
                     break
                 location = f"Location: {self.url}\r\n" if 300 <= status < 400 else ""
                 writer.write(f"HTTP/1.1 {status} X\r\n{location}Content-Length: 0\r\n\r\n".encode())
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
