@@ -46,7 +46,7 @@ from wetread.access.people.totp import Seeds
 from wetread.access.tokens import Tokens, signing_key
 from wetread.api import credentials, fhir, problem
 from wetread.api.smart import discovery, endpoints
-from wetread.api.smart.cors import Cors
+from wetread.api.smart.cors import Cors, Preflights
 from wetread.console import pages
 from wetread.console.sign_in import People
 from wetread.domain.endpoint import AllowedEndpoints
@@ -87,6 +87,7 @@ async def smart_site(database: Database, key_folder: Path, base: str = BASE) -> 
         frozenset(),
     )
     app = FastAPI()
+    app.add_middleware(Preflights, database=database)
     app.add_middleware(Cors, database=database)
     app.include_router(discovery.router(authority))
     app.include_router(endpoints.router(authority, authenticate))

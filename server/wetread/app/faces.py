@@ -31,7 +31,7 @@ from wetread.api.forwarded import Forwarded
 from wetread.api.limits import Limits, Rates
 from wetread.api.security_headers import SecurityHeaders
 from wetread.api.smart import discovery, endpoints
-from wetread.api.smart.cors import Cors
+from wetread.api.smart.cors import Cors, Preflights
 from wetread.api.turned_away import TurnedAway
 from wetread.app.keys import audit_keys, cursors
 from wetread.app.people import identity_providers, people
@@ -73,7 +73,7 @@ def front(built: House) -> Front:
     turned_away = TurnedAway(built.database)
     limits = Limits(web_app(built), rates, turned_away, _UNRECORDED)
     forwarded = Forwarded(limits, networks(http.trusted_proxies), networks(http.allow), turned_away)
-    return Front(SecurityHeaders(forwarded), turned_away.run)
+    return Front(SecurityHeaders(Cors(forwarded, built.database)), turned_away.run)
 
 
 def web_app(built: House) -> FastAPI:
@@ -152,7 +152,7 @@ def web_app(built: House) -> FastAPI:
     async def on_error(request: Request, error: WetreadError) -> Response:
         return problem.problem(error)
 
-    web.add_middleware(Cors, database=built.database)
+    web.add_middleware(Preflights, database=built.database)
     # The last to be added stands around all others.
     web.add_middleware(every_request.EveryRequest, database=built.database, unrecorded=_UNRECORDED)
     return web

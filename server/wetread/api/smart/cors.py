@@ -38,24 +38,18 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Cors:
+    """ASGI, around all that may refuse a request: a page must be able to read why, and when to come again."""
+
     def __init__(self, app: ASGIApp, database: Database) -> None:
         self._app = app
         self._origins = Origins(database)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        origin = _asking(scope)
+        if not origin:
             await self._app(scope, receive, send)
             return
-        headers, path = Headers(scope=scope), scope["path"]
-        origin = headers.get("origin", "")
-        is_ours = path in _PUBLIC or path in _REGISTERED or path == "/fhir" or path.startswith("/fhir/")
-        if not origin or not is_ours:
-            await self._app(scope, receive, send)
-            return
-        allowed = "*" if path in _PUBLIC else origin if await self._origins.knows(origin) else ""
-        if allowed and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-            await _preflight(send, allowed)
-            return
+        allowed = await self._origins.allowed(scope["path"], origin)
 
         async def shared(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -69,6 +63,34 @@ class Cors:
         await self._app(scope, receive, shared)
 
 
+class Preflights:
+    """ASGI. Answers what a browser asks before it sends a page's request (WHATWG Fetch 4.8), behind what may refuse the
+    request itself."""
+
+    def __init__(self, app: ASGIApp, database: Database) -> None:
+        self._app = app
+        self._origins = Origins(database)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origin = _asking(scope)
+        is_preflight = origin and scope["method"] == "OPTIONS"
+        if is_preflight and "access-control-request-method" in Headers(scope=scope):
+            allowed = await self._origins.allowed(scope["path"], origin)
+            if allowed:
+                await _preflight(send, allowed)
+                return
+        await self._app(scope, receive, send)
+
+
+def _asking(scope: Scope) -> str:
+    """The origin of the page that asks, where an answer of this path may be for pages of other origins; else empty."""
+    if scope["type"] != "http":
+        return ""
+    path = scope["path"]
+    is_ours = path in _PUBLIC or path in _REGISTERED or path == "/fhir" or path.startswith("/fhir/")
+    return Headers(scope=scope).get("origin", "") if is_ours else ""
+
+
 class Origins:
     """The origins of the redirect URIs of all open clients, known for some seconds."""
 
@@ -76,6 +98,10 @@ class Origins:
         self._database = database
         self._known: frozenset[str] = frozenset()
         self._until = 0.0
+
+    async def allowed(self, path: str, origin: str) -> str:
+        """What Access-Control-Allow-Origin says; empty where it says nothing."""
+        return "*" if path in _PUBLIC else origin if await self.knows(origin) else ""
 
     async def knows(self, origin: str) -> bool:
         """Also where the database is away: then of nobody."""
