@@ -350,8 +350,10 @@ async def test_the_bundles_that_the_fhir_face_answers(database: Database) -> Non
         await resources.delete(conn, SYSTEM, "Task", "t1")
         request = await bundle_entry.read(lossless.dump(wanted))
         done = await bundle.transact(conn, SYSTEM, request.entries, bundle.Manner(BASE))
-        found = await search.search(conn, SYSTEM, "Task", [("_count", "1"), ("no-such", "1")], BASE)
-        none = await search.search(conn, SYSTEM, "Task", [("_id", "none")], BASE)
+        found = await search.search(
+            conn, SYSTEM, search.SearchRequest("Task", [("_count", "1"), ("no-such", "1")], BASE)
+        )
+        none = await search.search(conn, SYSTEM, search.SearchRequest("Task", [("_id", "none")], BASE))
         lived = await history.of_resource(conn, SYSTEM, "Task", "t1", [], BASE)
     texts = [one.text for one in done]
     without_error({

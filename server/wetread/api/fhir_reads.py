@@ -21,7 +21,6 @@ from wetread.record import events, history, resources
 from wetread.record.audit import audit as audit_record
 from wetread.record.search import search
 from wetread.record.time_limit import time_limit
-from wetread.store.database import Connection
 
 _ADVICE = "ask for a resource, or since a moment"
 
@@ -114,20 +113,16 @@ class Reads:
     async def _search(
         self, request: Request, one: Visit, reader: Reader, resource_type: str, compartment: tuple[str, str] | None
     ) -> Response:
-        params, base_url, cursors = await self._parameters(request, one), self.face.base_url, self.face.cursors
-        strict = http.prefers(request, "handling") == "strict"
-
-        async def find(conn: Connection) -> search.SearchSet:
-            if not resource_type:
-                return await search.search_system(
-                    conn, reader, params, base_url, compartment=compartment, strict=strict, cursors=cursors
-                )
-            return await search.search(
-                conn, reader, resource_type, params, base_url, compartment=compartment, strict=strict, cursors=cursors
-            )
-
+        asked = search.SearchRequest(
+            resource_type,
+            await self._parameters(request, one),
+            self.face.base_url,
+            compartment=compartment,
+            strict=http.prefers(request, "handling") == "strict",
+            cursors=self.face.cursors,
+        )
         async with self.face.database.statements() as conn:
-            found = await find(conn)
+            found = await search.search(conn, reader, asked)
         await self._recorded(one, found.patient_ids)
         return Response(found.body, media_type=MEDIA_TYPE)
 

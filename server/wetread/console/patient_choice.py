@@ -66,7 +66,9 @@ async def require_visit(conn: Connection, reader: Reader, patient_id: str, visit
 async def _search(
     conn: Connection, reader: Reader, resource_type: str, params: list[tuple[str, str]], fhir_base: str
 ) -> list[dict[str, Any]]:
-    page = await search.search(conn, reader, resource_type, [*params, ("_count", str(_MOST))], fhir_base)
+    page = await search.search(
+        conn, reader, search.SearchRequest(resource_type, [*params, ("_count", str(_MOST))], fhir_base)
+    )
     entries = json.loads(page.body).get("entry", [])
     return [each["resource"] for each in entries if each["resource"]["resourceType"] == resource_type]
 

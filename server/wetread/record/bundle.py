@@ -314,21 +314,11 @@ async def _get(conn: Connection, reader: Reader, entry: Entry, manner: Manner) -
             found = await history.of_type(conn, reader, type_, params, base, cursors=manner.cursors)
         case "history-system":
             found = await history.of_system(conn, reader, params, base, cursors=manner.cursors)
-        case _ if not type_:
-            found = await search.search_system(
-                conn, reader, params, base, compartment=entry.compartment, strict=manner.strict, cursors=manner.cursors
-            )
         case _:
-            found = await search.search(
-                conn,
-                reader,
-                type_,
-                params,
-                base,
-                compartment=entry.compartment,
-                strict=manner.strict,
-                cursors=manner.cursors,
+            asked = search.SearchRequest(
+                type_, params, base, compartment=entry.compartment, strict=manner.strict, cursors=manner.cursors
             )
+            found = await search.search(conn, reader, asked)
     return Done(entry, f'{{"resource":{found.body},"response":{{"status":"200 OK"}}}}', "", found.patient_ids)
 
 

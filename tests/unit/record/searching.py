@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.record import resources
-from wetread.record.search.search import SearchSet, search
+from wetread.record.search.search import SearchRequest, SearchSet, search
 from wetread.store.database import Connection
 
 BASE = "https://wetread.example/fhir"
@@ -30,12 +30,14 @@ async def found(conn: Connection, query: str, reader: Reader = SYSTEM) -> list[s
     """The ids that `Type?parameters` matches, in their order."""
     resource_type, _, rest = query.partition("?")
     params = parse_qsl(rest, keep_blank_values=True)
-    return entries(await search(conn, reader, resource_type, params, BASE, strict=True), "match")
+    return entries(await search(conn, reader, SearchRequest(resource_type, params, BASE, strict=True)), "match")
 
 
 async def included(conn: Connection, query: str, reader: Reader = SYSTEM) -> set[str]:
     resource_type, _, rest = query.partition("?")
-    return set(entries(await search(conn, reader, resource_type, parse_qsl(rest), BASE, strict=True), "include"))
+    return set(
+        entries(await search(conn, reader, SearchRequest(resource_type, parse_qsl(rest), BASE, strict=True)), "include")
+    )
 
 
 def next_page(page: SearchSet) -> list[tuple[str, str]] | None:

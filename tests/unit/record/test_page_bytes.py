@@ -15,7 +15,7 @@ from wetread.domain.reader import SYSTEM
 from wetread.errors import TooCostly
 from wetread.record import events, history
 from wetread.record.page import MOST_BYTES, PAGE_BYTES
-from wetread.record.search.search import search
+from wetread.record.search.search import SearchRequest, search
 from wetread.store.database import Connection, Database
 
 MEGABYTE = base64.b64encode(os.urandom(786_432)).decode()
@@ -47,7 +47,7 @@ async def walk(conn: Connection, resource_type: str, params: list[tuple[str, str
     asked: list[tuple[str, str]] | None = params
     pages = []
     while asked is not None:
-        page = await search(conn, SYSTEM, resource_type, asked, BASE, strict=True)
+        page = await search(conn, SYSTEM, SearchRequest(resource_type, asked, BASE, strict=True))
         assert len(page.body) < PAGE_BYTES + len(MEGABYTE) + 10_000
         pages.append((entries(page, "match"), set(entries(page, "include"))))
         asked = next_page(page)
@@ -77,12 +77,12 @@ async def test_one_match_may_include_more_than_a_page_but_not_without_end(
     async with long.transaction() as conn:
         await put(conn, document(9, *range(11)))
         asked = [("_id", "d9"), ("_include", "DocumentReference:related")]
-        whole = await search(conn, SYSTEM, "DocumentReference", asked, BASE)
+        whole = await search(conn, SYSTEM, SearchRequest("DocumentReference", asked, BASE))
         assert PAGE_BYTES < len(whole.body) < MOST_BYTES
         assert len(entries(whole, "include")) == 11
         monkeypatch.setattr("wetread.record.search.search.MOST_BYTES", 8 * 1024 * 1024)
         with pytest.raises(TooCostly):
-            await search(conn, SYSTEM, "DocumentReference", asked, BASE)
+            await search(conn, SYSTEM, SearchRequest("DocumentReference", asked, BASE))
         await conn.execute("DELETE FROM resource WHERE id = 'd9'")
 
 
@@ -90,7 +90,7 @@ async def test_pages_that_hold_still_are_cut_where_what_was_changed_is_long(data
     async with database.transaction() as conn:
         await put(conn, *(scan(number) for number in range(9)))
     async with database.transaction() as conn:
-        first = await search(conn, SYSTEM, "Binary", [("_sort", "_lastUpdated"), ("_count", "3")], BASE)
+        first = await search(conn, SYSTEM, SearchRequest("Binary", [("_sort", "_lastUpdated"), ("_count", "3")], BASE))
     seen = entries(first, "match")
     async with database.transaction() as conn:
         await put(conn, *(scan(number, meta={"tag": [{"code": "new"}]}) for number in (8, 3, 5, 0)))
@@ -98,7 +98,7 @@ async def test_pages_that_hold_still_are_cut_where_what_was_changed_is_long(data
     async with database.transaction() as conn:
         while asked is not None:
             asked = [("_count", "100") if name == "_count" else (name, value) for name, value in asked]
-            page = await search(conn, SYSTEM, "Binary", asked, BASE)
+            page = await search(conn, SYSTEM, SearchRequest("Binary", asked, BASE))
             assert len(page.body) < PAGE_BYTES + len(MEGABYTE) + 10_000
             seen += entries(page, "match")
             asked = next_page(page)

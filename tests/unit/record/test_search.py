@@ -11,7 +11,7 @@ from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Forbidden, InvalidInput, NotFound
 from wetread.record import resources
 from wetread.record.search.parameters import parameters_of
-from wetread.record.search.search import SearchSet, search, search_system
+from wetread.record.search.search import SearchRequest, SearchSet, search
 from wetread.store.database import Connection, Database
 
 BASE = "https://wetread.example/fhir"
@@ -29,7 +29,9 @@ def observation(number: int, **more: Any) -> dict[str, Any]:
 
 
 async def ids(conn: Connection, query: str, resource_type: str = "Observation") -> list[str]:
-    found = await search(conn, SYSTEM, resource_type, parse_qsl(query, keep_blank_values=True), BASE, strict=True)
+    found = await search(
+        conn, SYSTEM, SearchRequest(resource_type, parse_qsl(query, keep_blank_values=True), BASE, strict=True)
+    )
     return [e["resource"]["id"] for e in bundle(found).get("entry", [])]
 
 
@@ -177,7 +179,9 @@ async def test_a_search_that_cannot_be_understood_is_refused(shelf: Database, qu
 
 async def test_an_unknown_parameter_is_ignored_and_told_of_when_handling_is_lenient(shelf: Database) -> None:
     async with shelf.transaction() as conn:
-        found = bundle(await search(conn, SYSTEM, "Observation", [("bogus", "1"), ("status", "final")], BASE))
+        found = bundle(
+            await search(conn, SYSTEM, SearchRequest("Observation", [("bogus", "1"), ("status", "final")], BASE))
+        )
     assert found["link"] == [{"relation": "self", "url": f"{BASE}/Observation?status=final"}]
     match, outcome = found["entry"]
     assert (match["search"], outcome["search"]) == ({"mode": "match"}, {"mode": "outcome"})
@@ -192,9 +196,11 @@ async def test_a_slip_of_what_narrows_a_search_is_refused_however_lenient(shelf:
     name, _, value = slip.partition("=")
     async with shelf.transaction() as conn:
         with pytest.raises(InvalidInput, match="meant"):
-            await search(conn, SYSTEM, "Observation", [(name, value)], BASE)
+            await search(conn, SYSTEM, SearchRequest("Observation", [(name, value)], BASE))
         with pytest.raises(InvalidInput, match="meant"):
-            await search_system(conn, SYSTEM, [("_type", "Observation,Organization"), ("patient", "p0")], BASE)
+            await search(
+                conn, SYSTEM, SearchRequest("", [("_type", "Observation,Organization"), ("patient", "p0")], BASE)
+            )
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +219,7 @@ async def test_the_union_of_the_pages_is_the_unpaged_set(fifteen: Database, sort
         params: list[tuple[str, str]] | None = [("_count", str(count)), *([("_sort", sort)] if sort else [])]
         seen: list[str] = []
         while params is not None:
-            page = await search(conn, SYSTEM, "Task", params, BASE, strict=True)
+            page = await search(conn, SYSTEM, SearchRequest("Task", params, BASE, strict=True))
             entries = bundle(page)["entry"]
             assert len(entries) <= count
             seen += [e["resource"]["id"] for e in entries]
@@ -227,13 +233,13 @@ async def test_pages_hold_still_while_others_write(database: Database) -> None:
     async with database.transaction() as conn:
         for number in range(10):
             await resources.put(conn, observation(number))
-        first = await search(conn, SYSTEM, "Observation", [("_count", "4")], BASE)
+        first = await search(conn, SYSTEM, SearchRequest("Observation", [("_count", "4")], BASE))
         await resources.put(conn, observation(1, status="final"))
         await resources.put(conn, observation(8, status="final"))
         await resources.put(conn, observation(99))
         params, seen = next_link(first), [e["resource"]["id"] for e in bundle(first)["entry"]]
         while params is not None:
-            page = await search(conn, SYSTEM, "Observation", params, BASE)
+            page = await search(conn, SYSTEM, SearchRequest("Observation", params, BASE))
             seen += [e["resource"]["id"] for e in bundle(page)["entry"]]
             params = next_link(page)
     assert seen == [f"o{n}" for n in [*range(10), 99]]
@@ -242,54 +248,58 @@ async def test_pages_hold_still_while_others_write(database: Database) -> None:
 async def test_the_total_counts_matches_only_and_on_every_page(shelf: Database) -> None:
     params = [("_count", "2"), ("_total", "accurate"), ("_include", "Observation:subject")]
     async with shelf.transaction() as conn:
-        first = await search(conn, SYSTEM, "Observation", params, BASE)
-        second = await search(conn, SYSTEM, "Observation", next_link(first) or [], BASE)
-        counted = await search(conn, SYSTEM, "Observation", [("_summary", "count")], BASE)
+        first = await search(conn, SYSTEM, SearchRequest("Observation", params, BASE))
+        second = await search(conn, SYSTEM, SearchRequest("Observation", next_link(first) or [], BASE))
+        counted = await search(conn, SYSTEM, SearchRequest("Observation", [("_summary", "count")], BASE))
     assert [bundle(found)["total"] for found in (first, second, counted)] == [5, 5, 5]
     assert "entry" not in bundle(counted)
 
 
 async def test_includes_come_once_and_marked(shelf: Database) -> None:
     async with shelf.transaction() as conn:
-        found = await search(conn, SYSTEM, "Observation", [("_include", "Observation:subject:Patient")], BASE)
+        found = await search(
+            conn, SYSTEM, SearchRequest("Observation", [("_include", "Observation:subject:Patient")], BASE)
+        )
         modes = [(e["resource"]["id"], e["search"]["mode"]) for e in bundle(found)["entry"]]
         assert modes[5:] == [("p0", "include"), ("p1", "include")]
-        back = await search(conn, SYSTEM, "Patient", [("_id", "p1"), ("_revinclude", "Observation:subject")], BASE)
+        back = await search(
+            conn, SYSTEM, SearchRequest("Patient", [("_id", "p1"), ("_revinclude", "Observation:subject")], BASE)
+        )
         assert [e["resource"]["id"] for e in bundle(back)["entry"]] == ["p1", "o1"]
         chain = [
             ("_id", "p0"),
             ("_revinclude", "Observation:subject"),
             ("_revinclude:iterate", "Observation:derived-from"),
         ]
-        further = await search(conn, SYSTEM, "Patient", chain, BASE)
+        further = await search(conn, SYSTEM, SearchRequest("Patient", chain, BASE))
         assert [e["resource"]["id"] for e in bundle(further)["entry"]] == ["p0", "o0", "o2", "o4"]
 
 
 async def test_includes_never_show_a_type_that_the_reader_may_not_read(shelf: Database) -> None:
     reader = Reader("x", (Scope("system", "Observation", frozenset("rs")),))
     async with shelf.transaction() as conn:
-        found = await search(conn, reader, "Observation", [("_include", "Observation:subject")], BASE)
+        found = await search(conn, reader, SearchRequest("Observation", [("_include", "Observation:subject")], BASE))
         assert {e["resource"]["resourceType"] for e in bundle(found)["entry"]} == {"Observation"}
         with pytest.raises(Forbidden):
-            await search(conn, reader, "Patient", [("_revinclude", "Observation:subject")], BASE)
+            await search(conn, reader, SearchRequest("Patient", [("_revinclude", "Observation:subject")], BASE))
 
 
 async def test_a_patient_scope_opens_nothing_without_a_patient(shelf: Database) -> None:
     reader = Reader("x", (Scope("patient", "*", frozenset("rs")),))
     async with shelf.transaction() as conn:
         with pytest.raises(Forbidden):
-            await search(conn, reader, "Observation", [], BASE)
+            await search(conn, reader, SearchRequest("Observation", [], BASE))
 
 
 async def test_the_patients_whom_a_page_is_about_are_told_for_the_audit(shelf: Database) -> None:
     async with shelf.transaction() as conn:
-        assert (await search(conn, SYSTEM, "Observation", [], BASE)).patient_ids == ("p0", "p1")
-        assert (await search(conn, SYSTEM, "Patient", [("_id", "p1")], BASE)).patient_ids == ("p1",)
-        assert (await search(conn, SYSTEM, "Observation", [("status", "final")], BASE)).patient_ids == ()
+        assert (await search(conn, SYSTEM, SearchRequest("Observation", [], BASE))).patient_ids == ("p0", "p1")
+        assert (await search(conn, SYSTEM, SearchRequest("Patient", [("_id", "p1")], BASE))).patient_ids == ("p1",)
+        assert (await search(conn, SYSTEM, SearchRequest("Observation", [("status", "final")], BASE))).patient_ids == ()
         await resources.put(conn, {"resourceType": "Device", "id": "d"})
         await resources.put(conn, observation(7, device={"reference": "Device/d"}))
         behind = [("_id", "d"), ("_revinclude", "Observation:device")]
-        assert (await search(conn, SYSTEM, "Device", behind, BASE)).patient_ids == ("p1",)
+        assert (await search(conn, SYSTEM, SearchRequest("Device", behind, BASE))).patient_ids == ("p1",)
         await resources.delete(conn, SYSTEM, "Observation", "o7")
 
 
@@ -297,7 +307,7 @@ async def test_a_type_that_is_not_served_is_not_found(database: Database) -> Non
     async with database.transaction() as conn:
         for resource_type in ("Nonsense", "AuditEvent"):
             with pytest.raises(NotFound):
-                await search(conn, SYSTEM, resource_type, [], BASE)
+                await search(conn, SYSTEM, SearchRequest(resource_type, [], BASE))
 
 
 async def test_values_too_long_for_an_index_are_stored_and_found(database: Database) -> None:
@@ -346,7 +356,7 @@ async def test_no_search_is_a_fault_of_ours_however_odd(shelf: Database) -> None
             value = "".join(chance.choices(pieces, k=chance.randint(0, 4)))
             try:
                 async with conn.transaction():
-                    await search(conn, SYSTEM, "Observation", [(name, value)], BASE)
+                    await search(conn, SYSTEM, SearchRequest("Observation", [(name, value)], BASE))
             except InvalidInput:
                 refused += 1
     assert 200 < refused < 750

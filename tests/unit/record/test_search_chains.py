@@ -8,7 +8,7 @@ from tests.unit.record.searching import BASE, found, included, observation, put,
 from wetread.domain.reader import SYSTEM
 from wetread.errors import Forbidden, InvalidInput, Refused, TooCostly
 from wetread.record.search import includes
-from wetread.record.search.search import search
+from wetread.record.search.search import SearchRequest, search
 from wetread.store.database import Database
 
 
@@ -156,4 +156,6 @@ async def test_a_page_that_would_include_too_much_has_fewer_matches_and_the_next
     async with ward.transaction() as conn:
         assert await found(conn, "Observation?_id=a1,b1&_include=Observation:subject") == ["a1"]
         with pytest.raises(TooCostly):
-            await search(conn, SYSTEM, "Observation", [("_id", "a1"), ("_include", "Observation:*")], BASE)
+            await search(
+                conn, SYSTEM, SearchRequest("Observation", [("_id", "a1"), ("_include", "Observation:*")], BASE)
+            )

@@ -26,7 +26,7 @@ from wetread.record import resources
 from wetread.record.search.filter_syntax import Both, Comparison, Either, Not, parse
 from wetread.record.search.filters import ALL_OPERATORS
 from wetread.record.search.parameters import parameters_of
-from wetread.record.search.search import search
+from wetread.record.search.search import SearchRequest, search
 from wetread.store.database import Database
 
 OBSERVATION_STATUS = "http://hl7.org/fhir/ValueSet/observation-status"
@@ -140,7 +140,7 @@ async def test_what_is_no_filter_here_is_refused_by_name(
 ) -> None:
     async with shelf.transaction() as conn:
         with pytest.raises(error) as caught:
-            await search(conn, SYSTEM, "Patient", [("_filter", query)], BASE)
+            await search(conn, SYSTEM, SearchRequest("Patient", [("_filter", query)], BASE))
     assert told in caught.value.message
     assert type(caught.value) is error
 
@@ -211,7 +211,7 @@ async def test_no_filter_is_a_fault_of_ours(shelf: Database, text: str, resource
     async with shelf.transaction() as conn:
         try:
             async with conn.transaction():
-                await search(conn, SYSTEM, resource_type, [("_filter", text)], BASE)
+                await search(conn, SYSTEM, SearchRequest(resource_type, [("_filter", text)], BASE))
         except Refused as refusal:
             if refusal.http_status >= 500:
                 raise

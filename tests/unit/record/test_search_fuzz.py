@@ -11,7 +11,7 @@ from wetread.domain.reader import SYSTEM
 from wetread.errors import Refused
 from wetread.record.search.parameters import parameters_of
 from wetread.record.search.query import MODIFIERS
-from wetread.record.search.search import search, search_system
+from wetread.record.search.search import SearchRequest, search
 from wetread.store.database import Database
 
 TYPES = ("Observation", "Patient", "DiagnosticReport", "Location", "MolecularSequence", "ValueSet", "Group")
@@ -59,9 +59,11 @@ async def test_no_search_is_a_fault_of_ours(
         try:
             async with conn.transaction():
                 if whole:
-                    await search_system(conn, SYSTEM, [("_type", f"{resource_type},Patient"), *params], BASE)
+                    await search(
+                        conn, SYSTEM, SearchRequest("", [("_type", f"{resource_type},Patient"), *params], BASE)
+                    )
                 else:
-                    await search(conn, SYSTEM, resource_type, params, BASE, strict=strict)
+                    await search(conn, SYSTEM, SearchRequest(resource_type, params, BASE, strict=strict))
         except Refused as refusal:
             if refusal.http_status >= 500:
                 raise

@@ -25,7 +25,7 @@ from wetread.domain.reader import SYSTEM
 from wetread.errors import Forbidden, InvalidInput, NotFound, TooCostly
 from wetread.record import resources
 from wetread.record.search import search as search_module
-from wetread.record.search.search import search, search_system
+from wetread.record.search.search import SearchRequest, search
 from wetread.store.database import Connection, Database
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-02T10:00:00Z", None)
@@ -68,7 +68,7 @@ async def walk(
     asked: list[tuple[str, str]] | None = params
     seen: list[str] = []
     while asked is not None:
-        page = await search(conn, SYSTEM, "Observation", asked, BASE, strict=True)
+        page = await search(conn, SYSTEM, SearchRequest("Observation", asked, BASE, strict=True))
         seen += entries(page, "match")
         asked = next_page(page)
         if between:
@@ -160,7 +160,9 @@ async def test_a_span_of_dates_finds_what_reaches_into_it(
 
 async def test_the_last_update_is_an_instant_of_a_millisecond(shelf: Database) -> None:
     async with shelf.transaction() as conn:
-        first = bundle(await search(conn, SYSTEM, "Observation", [("_id", "o7")], BASE))["entry"][0]["resource"]
+        first = bundle(await search(conn, SYSTEM, SearchRequest("Observation", [("_id", "o7")], BASE)))["entry"][0][
+            "resource"
+        ]
         at = first["meta"]["lastUpdated"]
         for prefix, is_found in (
             ("eq", True),
@@ -175,13 +177,13 @@ async def test_the_last_update_is_an_instant_of_a_millisecond(shelf: Database) -
         ):
             assert ("o7" in await found(conn, f"Observation?_id=o7&_lastUpdated={prefix}{at}")) is is_found, prefix
             assert ("o7" in await found(conn, f"Observation?_lastUpdated={prefix}{at[:16]}Z")) is is_found, prefix
-        page = bundle(await search(conn, SYSTEM, "Observation", [("_count", "5000")], BASE))
+        page = bundle(await search(conn, SYSTEM, SearchRequest("Observation", [("_count", "5000")], BASE)))
     assert page["link"][0]["url"] == f"{BASE}/Observation?_count=1000"
 
 
 async def test_totals_on_request(shelf: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async def total(*params: tuple[str, str]) -> int | None:
-        answer = bundle(await search(conn, SYSTEM, "Observation", [("_count", "5"), *params], BASE))
+        answer = bundle(await search(conn, SYSTEM, SearchRequest("Observation", [("_count", "5"), *params], BASE)))
         return answer.get("total")
 
     async with shelf.transaction() as conn:
@@ -198,7 +200,7 @@ async def test_totals_on_request(shelf: Database, monkeypatch: pytest.MonkeyPatc
 
 async def test_a_search_of_the_system_takes_the_types_that_it_names(shelf: Database) -> None:
     async def ids(*params: tuple[str, str], **more: Any) -> list[str]:
-        return entries(await search_system(conn, more.pop("reader", SYSTEM), params, BASE, **more), "match")
+        return entries(await search(conn, more.pop("reader", SYSTEM), SearchRequest("", params, BASE, **more)), "match")
 
     async with shelf.transaction() as conn:
         assert await ids(("_type", "Device,Encounter")) == ["e", "d"]
@@ -212,25 +214,29 @@ async def test_a_search_of_the_system_takes_the_types_that_it_names(shelf: Datab
             await ids(("_type", "Nonsense"))
         with pytest.raises(InvalidInput):
             await ids(("_type", "Device,Encounter"), ("status", "x"), ("class", "AMB"), strict=True)
-        page = await search_system(conn, SYSTEM, [("_type", "Device,Encounter"), ("_count", "1")], BASE)
+        page = await search(conn, SYSTEM, SearchRequest("", [("_type", "Device,Encounter"), ("_count", "1")], BASE))
         assert bundle(page)["link"][0]["url"] == f"{BASE}?_type=Device%2CEncounter&_count=1"
-        assert entries(await search_system(conn, SYSTEM, next_page(page) or [], BASE), "match") == ["d"]
+        assert entries(await search(conn, SYSTEM, SearchRequest("", next_page(page) or [], BASE)), "match") == ["d"]
 
 
 async def test_a_search_of_a_compartment_stays_within(shelf: Database) -> None:
     async with shelf.transaction() as conn:
-        mine = await search(conn, SYSTEM, "Observation", [("code", "1-0")], BASE, compartment=("Patient", "p0"))
+        mine = await search(
+            conn, SYSTEM, SearchRequest("Observation", [("code", "1-0")], BASE, compartment=("Patient", "p0"))
+        )
         assert entries(mine, "match") == ["o4", "o10", "o16", "o22"]
         assert bundle(mine)["link"][0]["url"] == f"{BASE}/Patient/p0/Observation?code=1-0"
-        all_ = await search_system(conn, SYSTEM, [("_type", "Patient,Encounter,ServiceRequest")], BASE,
-                                   compartment=("Patient", "p0"))  # fmt: skip
+        all_ = await search(conn, SYSTEM, SearchRequest("", [("_type", "Patient,Encounter,ServiceRequest")], BASE,
+                                   compartment=("Patient", "p0")))  # fmt: skip
         assert entries(all_, "match") == ["p0", "e"]
-        everything = await search_system(conn, SYSTEM, [("_summary", "count")], BASE, compartment=("Patient", "p0"))
+        everything = await search(
+            conn, SYSTEM, SearchRequest("", [("_summary", "count")], BASE, compartment=("Patient", "p0"))
+        )
         assert bundle(everything)["total"] == 12 + len(["p0", "e", "r", "i"])
-        outside = await search(conn, SYSTEM, "Organization", [], BASE, compartment=("Patient", "p0"))
+        outside = await search(conn, SYSTEM, SearchRequest("Organization", [], BASE, compartment=("Patient", "p0")))
         assert entries(outside, "match") == []
         with pytest.raises(NotFound):
-            await search(conn, SYSTEM, "Observation", [], BASE, compartment=("Organization", "x"))
+            await search(conn, SYSTEM, SearchRequest("Observation", [], BASE, compartment=("Organization", "x")))
 
 
 async def test_a_report_is_found_by_its_imaging_study(shelf: Database) -> None:
@@ -241,7 +247,9 @@ async def test_a_report_is_found_by_its_imaging_study(shelf: Database) -> None:
 
 async def test_a_result_of_parts_tells_that_it_is_so(shelf: Database) -> None:
     async def resources_of(*params: tuple[str, str]) -> list[dict[str, Any]]:
-        answer = bundle(await search(conn, SYSTEM, "Observation", [("_id", "o1"), *params], BASE, strict=True))
+        answer = bundle(
+            await search(conn, SYSTEM, SearchRequest("Observation", [("_id", "o1"), *params], BASE, strict=True))
+        )
         return [e["resource"] for e in answer["entry"]]
 
     subsetted = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED"}
@@ -270,7 +278,7 @@ async def test_a_search_that_takes_too_long_is_stopped_in_the_database(database:
     params = [("author:missing", "true"), ("_sort", "author")]
     with pytest.raises(TooCostly):
         async with database.transaction() as conn:
-            await search(conn, SYSTEM, "Basic", params, BASE, time_limit_s=0.005)
+            await search(conn, SYSTEM, SearchRequest("Basic", params, BASE, time_limit_s=0.005))
     async with database.transaction() as conn:
         running = await conn.execute(
             """SELECT count(*) FROM pg_stat_activity
@@ -284,7 +292,7 @@ async def test_a_search_is_planned_for_its_own_values_however_often_it_is_asked(
     params = [("patient.family", "a"), ("code", "1-0"), ("_include", "Observation:patient"), ("_total", "accurate")]
     async with shelf.transaction() as conn:
         for _ in range(12):
-            await search(conn, SYSTEM, "Observation", params, BASE)
+            await search(conn, SYSTEM, SearchRequest("Observation", params, BASE))
             await resources.find(conn, SYSTEM, "Observation", [("code", "1-0")])
         kept = await conn.execute(
             "SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%FROM resource r%IN (%'"
@@ -295,11 +303,11 @@ async def test_a_search_is_planned_for_its_own_values_however_often_it_is_asked(
 async def test_what_is_unknown_is_told_when_lenient(shelf: Database) -> None:
     params = [("bogus", "1"), ("_sort", "bogus"), ("code", ""), ("_count", "1")]
     async with shelf.transaction() as conn:
-        answer = bundle(await search(conn, SYSTEM, "Observation", params, BASE))
+        answer = bundle(await search(conn, SYSTEM, SearchRequest("Observation", params, BASE)))
         told = answer["entry"][-1]["resource"]["issue"]
         assert [i["expression"] for i in told] == [["http.bogus"], ["http._sort"], ["http.code"]]
         assert answer["link"][0]["url"] == f"{BASE}/Observation?_count=1"
         for name, value in params[:3]:
             with pytest.raises(InvalidInput):
-                await search(conn, SYSTEM, "Observation", [(name, value)], BASE, strict=True)
+                await search(conn, SYSTEM, SearchRequest("Observation", [(name, value)], BASE, strict=True))
         await resources.find(conn, SYSTEM, "Observation", [("patient._id", "p0")], most=1)

@@ -204,7 +204,7 @@ async def _rows(
         way: LiteralString = "max" if key.descending else "min"
         joins.append(
             " LEFT JOIN LATERAL (SELECT " + way + "(i." + _COLUMNS[key.kind][0] + ") AS v FROM " + TABLES[key.kind]
-            + " i WHERE i.resource_key = r.key AND i.param = %s) " + name + " ON TRUE"
+            + " i WHERE i.resource_key = r.key AND i.param = %s" + _has_value(key) + ") " + name + " ON TRUE"
         )  # fmt: skip
         args.append(key.code)
         columns.append(name + ".v")
@@ -235,7 +235,7 @@ async def _walked(
     sign: LiteralString = ">" if key.descending else "<"
     way: LiteralString = "DESC" if key.descending else "ASC"
     value: LiteralString = "i." + column
-    has_value: LiteralString = " AND i.target_id <> ''" if key.kind == "reference" else ""
+    has_value = _has_value(key)
     rows: list[Row] = []
     more = False
     if cursor is None or cursor.values[0] is not None:
@@ -267,6 +267,11 @@ async def _walked(
         others, more = await _read(conn, tail, (*where.args, beyond_key, key.code, most - len(rows)), left)
         rows += others
     return rows, more
+
+
+def _has_value(key: Key) -> LiteralString:
+    """A reference to elsewhere, or by identifier alone, has nothing to sort by."""
+    return " AND i.target_id <> ''" if key.kind == "reference" else ""
 
 
 async def _read(
@@ -345,13 +350,18 @@ async def _moved(conn: Connection, where: Condition, sort: Sequence[Key], cursor
 
     def then_sorted() -> list[Row]:
         found = [(row, then, at) for *row, then, at, _, _ in changed if then]
-        return [Row(Found.of(row), _as_sorted(lossless.parse(then), at, row[2], sort)) for row, then, at in found]
+        return [
+            Row(Found.of(row), _as_sorted(lossless.parse(then), at, row[2], sort, conn.bases))
+            for row, then, at in found
+        ]
 
     return await aside(sum(len(row[-4] or "") for row in changed), then_sorted)
 
 
-def _as_sorted(resource: dict[str, Any], last_updated: datetime, id_: str, sort: Sequence[Key]) -> Values:
-    entries = index.extract(resource)
+def _as_sorted(
+    resource: dict[str, Any], last_updated: datetime, id_: str, sort: Sequence[Key], bases: Sequence[str]
+) -> Values:
+    entries = index.extract(resource, bases)
     return tuple(
         id_ if k.code == "_id" else last_updated if k.code == "_lastUpdated" else _extreme(entries, k) for k in sort
     )
@@ -360,5 +370,5 @@ def _as_sorted(resource: dict[str, Any], last_updated: datetime, id_: str, sort:
 def _extreme(entries: index.Entries, key: Key) -> Any:
     place = _COLUMNS[key.kind][1]
     table: Iterable[index.Row] = getattr(entries, TABLES[key.kind].removeprefix("index_"))
-    values = [row[place] for row in table if row[0] == key.code]
+    values = [row[place] for row in table if row[0] == key.code and (row[place] != "" or key.kind != "reference")]
     return (max if key.descending else min)(values, default=None)

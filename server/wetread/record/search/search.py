@@ -37,48 +37,47 @@ class SearchSet:
     patient_ids: tuple[str, ...]
 
 
-async def search(
-    conn: Connection,
-    reader: Reader,
-    resource_type: str,
-    params: Sequence[tuple[str, str]],
-    base_url: str,
-    *,
-    compartment: tuple[str, str] | None = None,
-    strict: bool = False,
-    time_limit_s: float = TIME_LIMIT_S,
-    cursors: Cursors = OF_THIS_PROCESS,
-) -> SearchSet:
-    """One page, of a compartment (its type and id) where one is given.
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What is searched for: `resource_type` is empty for a search over several types, those of `_type` or else all that
+    the reader may search. `base_url` is that of the FHIR face, `compartment` a type and an id."""
 
-    Raises Forbidden, NotFound for an unknown type, InvalidInput for a bad value or modifier, Unsupported, TooCostly; a
-    parameter that the type has not is an error when `strict`, else ignored and told of (FHIR R4 3.1.1.3.1).
+    resource_type: str
+    params: Sequence[tuple[str, str]]
+    base_url: str
+    compartment: tuple[str, str] | None = None
+    strict: bool = False
+    """Whether a parameter that the type has not is an error, rather than ignored and told of (FHIR R4 3.1.1.3.1)."""
+    time_limit_s: float = TIME_LIMIT_S
+    cursors: Cursors = OF_THIS_PROCESS
+
+    @property
+    def url(self) -> str:
+        """Where it is asked."""
+        path = (*(self.compartment or ()), self.resource_type or ("*" if self.compartment else ""))
+        return "/".join((self.base_url, *(part for part in path if part)))
+
+
+async def search(conn: Connection, reader: Reader, request: SearchRequest) -> SearchSet:
+    """One page.
+
+    Raises Forbidden, also where the reader may search nothing, NotFound for an unknown type, InvalidInput for a bad
+    value or modifier, or when `strict` an unknown parameter, Unsupported, TooCostly.
     """
-    if resource_type not in resource_types():
+    types = (_named if request.resource_type else _several)(reader, request)
+    async with time_limit(request.time_limit_s, "search", _ADVICE):
+        return await _search(query.Question(conn, reader, request.base_url), types, request)
+
+
+def _named(reader: Reader, request: SearchRequest) -> tuple[str, ...]:
+    if request.resource_type not in resource_types():
         raise NotFound("no such resource type here; see GET metadata")
-    reader.require_some("s", resource_type)
-    path = "/".join((*compartment, resource_type) if compartment else (resource_type,))
-    question = query.Question(conn, reader, base_url)
-    async with time_limit(time_limit_s, "search", _ADVICE):
-        return await _search(question, (resource_type,), params, path, compartment, cursors, strict=strict)
+    reader.require_some("s", request.resource_type)
+    return (request.resource_type,)
 
 
-async def search_system(
-    conn: Connection,
-    reader: Reader,
-    params: Sequence[tuple[str, str]],
-    base_url: str,
-    *,
-    compartment: tuple[str, str] | None = None,
-    strict: bool = False,
-    time_limit_s: float = TIME_LIMIT_S,
-    cursors: Cursors = OF_THIS_PROCESS,
-) -> SearchSet:
-    """One page over several types: those of `_type`, else every type that the reader may search.
-
-    Raises as `search` does; Forbidden where the reader may search none.
-    """
-    named = [t for name, value in params if name == "_type" for t in value.split(",") if t]
+def _several(reader: Reader, request: SearchRequest) -> tuple[str, ...]:
+    named = [t for name, value in request.params if name == "_type" for t in value.split(",") if t]
     if unknown := [t for t in named if t not in resource_types()]:
         raise InvalidInput(f"{unknown[0][:64]!r} is no type that is searched here", location="http._type")
     for resource_type in named:
@@ -86,28 +85,15 @@ async def search_system(
     types = tuple(dict.fromkeys(named)) or tuple(t for t in sorted(resource_types()) if reader.may_some("s", t))
     if not types:
         reader.require_some("s", "Patient")
-    path = "/".join((*compartment, "*")) if compartment else ""
-    question = query.Question(conn, reader, base_url)
-    async with time_limit(time_limit_s, "search", _ADVICE):
-        return await _search(question, types, params, path, compartment, cursors, strict=strict)
+    return types
 
 
-async def _search(
-    question: query.Question,
-    types: tuple[str, ...],
-    params: Sequence[tuple[str, str]],
-    path: str,
-    compartment: tuple[str, str] | None,
-    cursors: Cursors,
-    *,
-    strict: bool,
-) -> SearchSet:
-    conn, reader, base_url = question.conn, question.reader, question.base_url
-    plan = await planned(question, types, params, strict=strict)
-    inside = member(*compartment, types) if compartment else TRUE
+async def _search(question: query.Question, types: tuple[str, ...], request: SearchRequest) -> SearchSet:
+    conn, reader, base_url, url = question.conn, question.reader, request.base_url, request.url
+    plan = await planned(question, types, request.params, strict=request.strict)
+    inside = member(*request.compartment, types) if request.compartment else TRUE
     seen = visible_of(reader, types, "s")
     where = all_of([Condition("NOT r.deleted"), seen, inside, *plan.conditions])
-    url = f"{base_url}/{path}" if path else base_url
     if plan.only_count:
         counted = await _total(conn, where)
         return SearchSet(searchset.bundle(_told(plan), counted, [plan.link("self", url, "")]), ())
@@ -115,8 +101,8 @@ async def _search(
     began = datetime.now(UTC)
     cursor = None
     if plan.cursor_text:
-        cursor = paging.placed(cursors.opened(reader, url, plan.applied, plan.cursor_text), plan.sort)
-    is_broad = plan.is_broad and compartment is None and seen == query.of_types("r", types)
+        cursor = paging.placed(request.cursors.opened(reader, url, plan.applied, plan.cursor_text), plan.sort)
+    is_broad = plan.is_broad and request.compartment is None and seen == query.of_types("r", types)
     rows, more = await paging.page(conn, types, where, plan.sort, cursor, plan.count, is_broad=is_broad)
     page, included = await _with_includes(conn, reader, rows, plan)
     more = more or len(page) < len(rows)
@@ -125,7 +111,7 @@ async def _search(
     links = [plan.link("self", url, plan.cursor_text)]
     if more:
         place = paging.place(await _next(conn, page[-1], plan, cursor, began))
-        links.append(plan.link("next", url, cursors.sealed(reader, url, plan.applied, place)))
+        links.append(plan.link("next", url, request.cursors.sealed(reader, url, plan.applied, place)))
     qualified = _qualified(plan.elements)
     entries = await aside(
         sum(len(each.version.body) for each in (*matches, *included)),
