@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from wetread.errors import PeerUnavailable, Refused, StoreUnavailable, WetreadError
-from wetread.outbound import notification_audit
 from wetread.outbound.http import PeerGone
 from wetread.outbound.sender import Sender
 from wetread.record.audit import audit
 from wetread.record.events import Hint
-from wetread.record.subscriptions import claims
+from wetread.record.subscriptions import claims, notification_audit
 from wetread.record.subscriptions.claims import Failure, Patience
 from wetread.record.subscriptions.delivery import Delivery
 from wetread.record.subscriptions.due import Slice
