@@ -54,12 +54,14 @@ class TestTheExampleFile:
         touch(file.parent / "tls", "wetread.pem", "wetread.key", "clients.pem", "hospital-ca.pem")
         (file.parent / "secrets").mkdir(exist_ok=True)
         (file.parent / "secrets" / "keycloak").write_text("s3cret\n")
+        (file.parent / "secrets" / "ehr-hooks").write_text("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3\n")
         file.write_text(uncommented(EXAMPLE.read_text()))
         settings = load(file)
         assert settings.mllp.tls is not None
         assert settings.mllp.tls.client_ca is not None
         assert settings.outbound.destinations[0].ae_title == "PACS"
         assert settings.access.providers[0].client_secret.get_secret_value() == "s3cret"
+        assert settings.outbound.endpoints[0].key == b"0123456789abcdef01234567"
 
     def test_names_every_key_and_no_other(self) -> None:
         assert keys_of_file(tomllib.loads(uncommented(EXAMPLE.read_text())), Settings) == set(keys_of_model(Settings))

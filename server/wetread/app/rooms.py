@@ -18,6 +18,7 @@ from wetread.app.models import infer, model_packages
 from wetread.app.notifying import Notifying
 from wetread.app.peers import destinations, peer_tls, sender
 from wetread.app.people import authority
+from wetread.app.ways import carried, hl7_messages
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.phase import Phase
 from wetread.domain.study import CompletenessRule
@@ -110,9 +111,12 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
     endpoints = AllowedEndpoints.parse(settings.outbound.allow)
     known_topics = topics.load(shipped / "conformance" / "topics")
     notified = AllowedEndpoints.parse(settings.outbound.allow, plain=settings.outbound.plain)
-    subscriptions = Subscriptions(known_topics, notified, settings.fhir_base, owner_now=reader_now)
+    messages = hl7_messages(settings, shipped / "mappings", loaded, site)
+    subscriptions = Subscriptions(
+        known_topics, notified, settings.fhir_base, owner_now=reader_now, carried=carried(messages)
+    )
     fetch = Fetch(endpoints, trusted(settings.outbound.authority, settings.outbound.minimum_version))
-    notifying = Notifying(settings, database, subscriptions)
+    notifying = Notifying(settings, database, subscriptions, messages)
     lets_in = authority(settings, database, fetch)
     built = House(
         settings, database, work, blobs, site, loaded, packages, joining, subscriptions, notifying, fetch, lets_in

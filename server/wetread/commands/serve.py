@@ -25,6 +25,7 @@ from wetread.commands.options import Config, DataDir, database_url, duration, op
 from wetread.commands.weaknesses import weaknesses
 from wetread.errors import InvalidInput, Misconfigured, StoreUnavailable, WetreadError
 from wetread.mapping import maps
+from wetread.mapping.messages import load as messages
 from wetread.processes import Child, stop_on_signals, stop_with_parent, supervise
 from wetread.reading import routing
 from wetread.record.audit import audit
@@ -120,6 +121,7 @@ def check_config(
     settings = settings_of(config, data_dir)
     shipped = share_dir() / "mappings"
     maps.load(shipped, settings.overlay_dir)
+    messages.load(shipped, settings.overlay_dir)
     require_certificates(settings)
     composition.peer_tls(settings)
     packages = composition.model_packages(settings)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, SecretStr
 
 from wetread.domain.networks import Network, networks
 from wetread.settings import Settings, Tls, is_loopback, read
+from wetread.settings.sending import PeerTls
 from wetread.wire.tls import expiry
 
 _SOON = timedelta(days=30)
@@ -58,9 +59,8 @@ def _listeners(settings: Settings) -> Iterator[str]:
 def _minimum_versions(settings: Settings) -> Iterator[tuple[str, str]]:
     for key, tls in _server_tls(settings):
         yield key, tls.minimum_version
-    for destination in settings.outbound.destinations:
-        if destination.tls is not None:
-            yield f"outbound.destinations.{destination.name}.tls", destination.tls.minimum_version
+    for key, peer in _peer_tls(settings):
+        yield key, peer.minimum_version
     for repository in settings.audit.syslog:
         yield f"audit.syslog.{repository.name}.tls", repository.tls.minimum_version
     yield "outbound", settings.outbound.minimum_version
@@ -132,6 +132,15 @@ def _server_tls(settings: Settings) -> Iterator[tuple[str, Tls]]:
             yield f"{name}.tls", tls
 
 
+def _peer_tls(settings: Settings) -> Iterator[tuple[str, PeerTls]]:
+    for destination in settings.outbound.destinations:
+        if destination.tls is not None:
+            yield f"outbound.destinations.{destination.name}.tls", destination.tls
+    for endpoint in settings.outbound.endpoints:
+        if endpoint.tls is not None:
+            yield f"outbound.endpoints.{endpoint.url}.tls", endpoint.tls
+
+
 def _certificates(settings: Settings) -> Iterator[str]:
     now = datetime.now(UTC)
     for key, file in _certificate_files(settings):
@@ -149,11 +158,10 @@ def _certificate_files(settings: Settings) -> Iterator[tuple[str, Path]]:
         yield f"{key}.certificate", tls.certificate
         if tls.client_ca is not None:
             yield f"{key}.client_ca", tls.client_ca
-    for destination in settings.outbound.destinations:
-        for name in ("certificate", "authority"):
-            file = getattr(destination.tls, name, None)
+    for key, peer in _peer_tls(settings):
+        for name, file in (("certificate", peer.certificate), ("authority", peer.authority)):
             if file is not None:
-                yield f"outbound.destinations.{destination.name}.tls.{name}", file
+                yield f"{key}.{name}", file
 
 
 def _files(settings: Settings, file: Path | None) -> Iterator[str]:
@@ -175,9 +183,12 @@ def _files(settings: Settings, file: Path | None) -> Iterator[str]:
 def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     for key, tls in _server_tls(settings):
         yield f"{key}.key", tls.key
-    for destination in settings.outbound.destinations:
-        if destination.tls is not None and destination.tls.key is not None:
-            yield f"outbound.destinations.{destination.name}.tls.key", destination.tls.key
+    for key, peer in _peer_tls(settings):
+        if peer.key is not None:
+            yield f"{key}.key", peer.key
+    for endpoint in settings.outbound.endpoints:
+        if endpoint.hmac_secret_file is not None:
+            yield f"outbound.endpoints.{endpoint.url}.hmac_secret_file", endpoint.hmac_secret_file
     if settings.database_url_file is not None:
         yield "database_url_file", settings.database_url_file
     for provider in settings.access.providers:

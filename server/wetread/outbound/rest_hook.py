@@ -3,13 +3,13 @@ without a payload gets an empty POST (FHIR R4 subscription.html#rest-hook)."""
 
 from __future__ import annotations
 
-from wetread.outbound.http import HttpPoster
+from wetread.outbound.endpoints import Poster
 from wetread.record.subscriptions.delivery import Delivery
 from wetread.record.subscriptions.notifications import notification
 
 
 class RestHook:
-    def __init__(self, poster: HttpPoster, base_url: str) -> None:
+    def __init__(self, poster: Poster, base_url: str) -> None:
         self._poster = poster
         self._base_url = base_url
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from wetread.settings.section import MinimumVersion, Port, Section, require_file
+
+_LEAST_KEY_BYTES = 24
+"""Standard Webhooks 1.0: 24 to 64 bytes."""
 
 
 class PeerTls(Section):
@@ -59,9 +65,54 @@ class Destination(Section):
         return self
 
 
+class Endpoint(Section):
+    """What holds for notifications to addresses that begin so."""
+
+    url: str
+    hmac_secret: SecretStr | None = None
+    """Signs each body (Standard Webhooks); `whsec_` and base64, or text."""
+    hmac_secret_file: Path | None = None
+    tls: PeerTls | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_prefix(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("https", "http", "mllps") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"{value!r}: expected e.g. https://ehr.example/hooks or mllps://engine.example:2575")
+        return value
+
+    @model_validator(mode="after")
+    def _is_of_use(self) -> Endpoint:
+        secret = self.hmac_secret.get_secret_value() if self.hmac_secret is not None else ""
+        if secret and self.url.startswith("mllps:"):
+            raise ValueError("hmac_secret: HL7v2 messages are not signed; use tls")
+        if secret and len(_key(secret)) < _LEAST_KEY_BYTES:
+            raise ValueError(f"hmac_secret: a key has at least {_LEAST_KEY_BYTES} bytes")
+        if self.tls is not None and self.url.startswith("http:"):
+            raise ValueError("tls: the url must begin with https: or mllps:")
+        return self
+
+    @property
+    def key(self) -> bytes:
+        """Of the signature; empty where nothing is signed."""
+        return _key(self.hmac_secret.get_secret_value()) if self.hmac_secret is not None else b""
+
+
+def _key(secret: str) -> bytes:
+    """Standard Webhooks 1.0 writes a key as `whsec_` and base64. Raises ValueError."""
+    if not secret.startswith("whsec_"):
+        return secret.encode()
+    try:
+        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error as error:
+        raise ValueError("hmac_secret: what follows whsec_ is not base64") from error
+
+
 class Outbound(Section):
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """Hosts and networks that notifications may be posted to."""
+    endpoints: tuple[Endpoint, ...] = ()
     plain: bool = True
     """Whether notifications may go to them without TLS (http, mllp) beyond this machine."""
     authority: Path | None = None
@@ -72,6 +123,10 @@ class Outbound(Section):
 
     @model_validator(mode="after")
     def _unique(self) -> Outbound:
+        urls = [endpoint.url for endpoint in self.endpoints]
+        for url in urls:
+            if urls.count(url) > 1:
+                raise ValueError(f"endpoints: {url} stands there twice")
         names = [destination.name for destination in self.destinations]
         for name in names:
             if names.count(name) > 1:

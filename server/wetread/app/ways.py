@@ -1,0 +1,93 @@
+"""The ways out for notifications, as the operator has set them."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wetread.access.owners import reader_now
+from wetread.domain.endpoint import AllowedEndpoints
+from wetread.mapping.messages import datatypes
+from wetread.mapping.messages.load import load
+from wetread.mapping.model import Maps
+from wetread.mapping.site import Site
+from wetread.outbound.endpoints import Endpoint, EndpointPoster, Endpoints
+from wetread.outbound.http import HttpPoster
+from wetread.outbound.mllp_channel import Messages, MllpChannel
+from wetread.outbound.rest_hook import RestHook
+from wetread.outbound.sender import Sender
+from wetread.record.subscriptions.channel import MLLP, REST_HOOK
+from wetread.settings import Settings
+from wetread.settings.sending import PeerTls
+from wetread.store.database import Database
+from wetread.wire.fetch import Fetch, Keeping, trusted
+from wetread.wire.tls import ClientTls, Contexts, client_contexts
+
+
+def hl7_messages(settings: Settings, shipped: Path, maps: Maps, site: Site) -> Messages:
+    """How resources become messages. Raises Misconfigured for a site's map that is wrong."""
+    return Messages(
+        load(shipped, settings.overlay_dir),
+        datatypes.names(site.authorities, maps.codes["coding-system"].codes),
+        (settings.site.application, settings.site.facility),
+        settings.site.processing_id,
+        settings.fhir_base,
+    )
+
+
+def carried(messages: Messages) -> Mapping[str, frozenset[str]]:
+    """The resource types of the channels that do not carry all."""
+    return {MLLP: frozenset(messages.forms)}
+
+
+class Ways:
+    """A sender for each kind of channel, and the connections that they keep. Close it when done."""
+
+    def __init__(self, settings: Settings, database: Database, messages: Messages) -> None:
+        outbound = settings.outbound
+        self._allowed = AllowedEndpoints.parse(outbound.allow, plain=outbound.plain)
+        # Not the connections of others, and as many as there are turns: peers that hang hold them.
+        self._keeping = Keeping(most_open=None, most_idle=4 * settings.subscriptions.concurrency, idle_s=30.0)
+        usual = trusted(outbound.authority, outbound.minimum_version)
+        self._fetches = [Fetch(self._allowed, usual, keeping=self._keeping)]
+        endpoints = Endpoints(
+            [Endpoint(e.url, e.key, _contexts(e.tls) if e.tls is not None else None) for e in outbound.endpoints]
+        )
+        poster = EndpointPoster(HttpPoster(self._fetches[0]), endpoints, self._over, lambda: datetime.now(UTC))
+        self._mllp = MllpChannel(database, reader_now, messages, self._allowed, lambda: usual, endpoints)
+        self.senders: Mapping[str, Sender] = {REST_HOOK: RestHook(poster, settings.fhir_base), MLLP: self._mllp}
+
+    async def close(self) -> None:
+        await self._mllp.close()
+        for fetch in self._fetches:
+            await fetch.close()
+
+    def _over(self, contexts: Contexts) -> _Renewed:
+        return _Renewed(contexts, self._open)
+
+    def _open(self, context: ssl.SSLContext) -> Fetch:
+        self._fetches.append(Fetch(self._allowed, context, keeping=self._keeping))
+        return self._fetches[-1]
+
+
+@dataclass
+class _Renewed:
+    """Posts over TLS whose files may be replaced: new connections then show the new certificate."""
+
+    contexts: Contexts
+    open: Callable[[ssl.SSLContext], Fetch]
+    _context: ssl.SSLContext | None = None
+    _poster: HttpPoster | None = None
+
+    async def post(self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float) -> None:
+        context = self.contexts()
+        if self._poster is None or context is not self._context:
+            self._context, self._poster = context, HttpPoster(self.open(context))
+        await self._poster.post(url, body, headers, timeout_s)
+
+
+def _contexts(tls: PeerTls) -> Contexts:
+    return client_contexts(ClientTls(tls.authority, tls.certificate, tls.key, tls.minimum_version))
