@@ -8,9 +8,11 @@ import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import ip_network
 
 from wetread.access import upkeep
+from wetread.api.turned_away import TurnedAway
 from wetread.app import Front, House, audit_keeper, audit_streams, front, house
 from wetread.archive.sweep import sweep
 from wetread.domain.networks import Networks, networks
@@ -56,14 +58,17 @@ async def run_roles(
             group.create_task(Sequencer(built.database).run(stop))
             group.create_task(built.notifying.run(stop))
             await _keep_audit(built, group, stop)
+        turned_away = TurnedAway(built.database)
+        if {"mllp", "dicom", "http"} & set(roles):
+            group.create_task(turned_away.run(stop))
         if "mllp" in roles:
-            group.create_task(_serve_mllp(built, stop))
+            group.create_task(_serve_mllp(built, turned_away, stop))
         if "dicom" in roles:
-            group.create_task(_serve_dicom(settings, database_url, built.blobs, stop))
+            group.create_task(_serve_dicom(settings, database_url, built.blobs, turned_away, stop))
         if "http" in roles:
             faces = front(built)
             group.create_task(faces.run(stop))
-            group.create_task(_serve_http(faces, settings.http, stop))
+            group.create_task(_serve_http(faces, settings.http, turned_away, stop))
             group.create_task(upkeep.run(built.database, built.authority.tokens.revocations, stop))
         await stop.wait()
         await _audit_presence(built, "server-stopped", roles)
@@ -111,7 +116,7 @@ async def _sweep_blobs(database_url: str, blobs: LocalBlobs, stop: asyncio.Event
             logger.warning("the sweep for abandoned blobs will be tried again: %s", type(error).__name__)
 
 
-async def _serve_mllp(built: House, stop: asyncio.Event) -> None:
+async def _serve_mllp(built: House, turned_away: TurnedAway, stop: asyncio.Event) -> None:
     settings, intake = built.settings.mllp, built.intake
 
     async def handle(received: Received) -> bytes | None:
@@ -135,6 +140,7 @@ async def _serve_mllp(built: House, stop: asyncio.Event) -> None:
         max_connections=settings.max_connections,
         allow=networks(settings.allow),
         tls=_tls(settings.tls),
+        turned_away=partial(turned_away.at_listener, "mllp"),
     )
     await listener.start()
     logger.info("MLLP listens on %s:%d", settings.host, listener.port)
@@ -142,8 +148,16 @@ async def _serve_mllp(built: House, stop: asyncio.Event) -> None:
     await listener.close()
 
 
-async def _serve_dicom(settings: Settings, database_url: str, blobs: LocalBlobs, stop: asyncio.Event) -> None:
+async def _serve_dicom(
+    settings: Settings, database_url: str, blobs: LocalBlobs, turned_away: TurnedAway, stop: asyncio.Event
+) -> None:
     """The DIMSE threads have a pool of their own: a connection for each association that may store at once."""
+    loop = asyncio.get_running_loop()
+
+    def told(address: str, why: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended before the thread
+            loop.call_soon_threadsafe(turned_away.at_listener, "dicom", address, why)
+
     dicom = settings.dicom
     database = SyncDatabase(database_url, max_connections=min(dicom.max_associations, 16))
     await asyncio.to_thread(database.open)
@@ -158,6 +172,7 @@ async def _serve_dicom(settings: Settings, database_url: str, blobs: LocalBlobs,
         share_port=dicom.processes != 1,
         tls=_tls(dicom.tls),
         audit=_audit_dimse,
+        turned_away=told,
     )
     listener.start()
     logger.info("DICOM listens on %s:%d as %s", dicom.host, listener.port, dicom.ae_title)
@@ -176,7 +191,7 @@ def _allowed_peers(networks: Sequence[str], ae_titles: Sequence[str]) -> tuple[A
 
 
 def _audit_dimse(conn: SyncConnection, event: DimseEvent) -> None:
-    kind = {"received": "instance-stored", "refused": "instance-refused", "rejected": "access-denied"}[event.kind]
+    kind = {"received": "instance-stored", "refused": "instance-refused"}[event.kind]
     detail = {"calling-ae": event.calling_ae, "called-ae": event.called_ae, "reason": event.reason}
     audit.write_sync(
         conn,
@@ -213,7 +228,7 @@ def _tls(settings: Tls | None, *, protocols: Sequence[str] = ()) -> ssl.SSLConte
     return server_context(wanted, protocols=protocols)
 
 
-async def _serve_http(faces: Front, http: Http, stop: asyncio.Event) -> None:
+async def _serve_http(faces: Front, http: Http, turned_away: TurnedAway, stop: asyncio.Event) -> None:
     listener = HttpListener(
         faces.app,
         http.host,
@@ -221,6 +236,7 @@ async def _serve_http(faces: Front, http: Http, stop: asyncio.Event) -> None:
         allow=_http_peers(http),
         tls=_tls(http.tls, protocols=["http/1.1"]),
         bounds=Bounds(connections=http.max_connections),
+        turned_away=partial(turned_away.at_listener, "http"),
     )
     await listener.start()
     logger.info("HTTP%s listens on %s:%d", "S" if http.tls else "", http.host, listener.port)

@@ -26,9 +26,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wetread.api import fhir_outcome, problem
-from wetread.api.turned_away import TurnedAway
+from wetread.api.turned_away import TurnedAway, network
 from wetread.api.windows import Counts
-from wetread.domain.networks import address
 from wetread.domain.reader import Reader
 from wetread.record.export.jobs import Throttled
 
@@ -159,11 +158,7 @@ def _credential(scope: Scope) -> bytes | None:
 
 def _network(scope: Scope) -> str:
     client = scope.get("client")
-    text = client[0] if client else ""
-    found = address(text)
-    if found is not None and found.version == 6:
-        return str(found.exploded[:19]) + "::/64"
-    return text
+    return network(client[0] if client else "")
 
 
 async def _names(scope: Scope, receive: Receive) -> tuple[list[str], Receive]:

@@ -1,4 +1,4 @@
-"""Those who were turned away before any work, on record by count: one AuditEvent for each address and minute."""
+"""Those who were turned away before any work, on record by count: one AuditEvent for each address, door and minute."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+from wetread.domain.networks import address
 from wetread.errors import WetreadError
 from wetread.record.audit import audit
 from wetread.store.database import Database
 
 logger = logging.getLogger(__name__)
 
-_Key: TypeAlias = tuple[str, int, str]
+_Key: TypeAlias = tuple[str, int | str, str]
+"""Whence, the status or the listener, who."""
 _AFTER_S = 60.0
 _LOOKS_EVERY_S = 5.0
 _MOST_KEPT = 5_000
@@ -35,10 +37,16 @@ class TurnedAway:
 
     def count(self, where: str, status: int, principal: str = "anonymous") -> None:
         """`where` is an address or network, `status` what was answered."""
-        key = (where, status, principal)
+        self._add((where, status, principal), _WHY.get(status, ""))
+
+    def at_listener(self, listener: str, where: str, why: str) -> None:
+        """`where` is the address of who was not let in, `why` what is told of the first in a minute."""
+        self._add((network(where), listener, "anonymous"), why)
+
+    def _add(self, key: _Key, why: str) -> None:
         if key not in self._waiting and len(self._waiting) >= _MOST_KEPT:
-            key = (_ELSEWHERE, status, "anonymous")
-        self._waiting.setdefault(key, _Count(self._clock(), datetime.now(UTC))).number += 1
+            key = (_ELSEWHERE, key[1], "anonymous")
+        self._waiting.setdefault(key, _Count(self._clock(), datetime.now(UTC), why)).number += 1
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`, and then what is left."""
@@ -74,17 +82,31 @@ class TurnedAway:
 class _Count:
     began: float
     at: datetime
+    why: str
     number: int = 0
 
 
+def network(text: str) -> str:
+    """An address, of IPv6 the /64 network: what one machine has."""
+    found = address(text)
+    if found is not None and found.version == 6:
+        return str(found.exploded[:19]) + "::/64"
+    return str(found) if found is not None else text
+
+
 def _entry(key: _Key, told: _Count) -> audit.AuditEntry:
-    where, status, principal = key
+    where, what, principal = key
+    is_request = isinstance(what, int)
     return audit.AuditEntry(
-        kind="access-denied" if status == 403 else "request-refused",
+        kind="request-refused" if is_request and what != 403 else "access-denied",
         action="E",
         outcome="4",
-        outcome_text=_WHY.get(status, ""),
+        outcome_text=told.why,
         principal=principal,
         network=where,
-        detail={"status": str(status), "count": str(told.number), "since": told.at.isoformat(timespec="seconds")},
+        detail={
+            "status" if is_request else "listener": str(what),
+            "count": str(told.number),
+            "since": told.at.isoformat(timespec="seconds"),
+        },
     )

@@ -29,6 +29,7 @@ from wetread.errors import InvalidInput, Misconfigured, TooLarge, WetreadError
 from wetread.inbound.dicom_mpps import PerformedSteps
 from wetread.inbound.dicom_negotiation import VERIFICATION, AllowedPeer, granted, is_admitted
 from wetread.inbound.dicom_transport import attend
+from wetread.inbound.tls_server import TurnedAway, told, untold
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import SyncConnection, SyncDatabase
 from wetread.wire.dicom import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, facts, part10_header
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 _PDU_BYTES = 128 * 1024
 _LAST_INSTANCE_S = 30.0
 """How long an instance in hand may take to be stored when we stop; its sender may not hear of it and sends again."""
+_HANDSHAKE_S = 10.0
 _SUCCESS = 0x0000
 _PROCESSING_FAILURE = 0x0110
 _C_STORE_RQ = 0x0001
@@ -53,10 +55,10 @@ class _Mismatch(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class DimseEvent:
-    """What an auditor is told. `received`: the first instance of a study on an association; `rejected`: an association
-    turned away; `refused`: an instance that was not stored, with the error's code as the reason."""
+    """What an auditor is told. `received`: the first instance of a study on an association; `refused`: an instance that
+    was not stored, with the error's code as the reason."""
 
-    kind: Literal["received", "rejected", "refused"]
+    kind: Literal["received", "refused"]
     calling_ae: str
     called_ae: str
     address: str
@@ -74,10 +76,11 @@ _Event: TypeAlias = Any
 class DicomListener:
     """Listens on one address. `port` 0 takes a free one, which `port` then tells.
 
-    `allow` admits peers by network and AE title, empty admits all. Beyond `max_associations` a peer is told to come
-    back later. With `share_port` several processes of this user may listen on the same port. An association that says
-    nothing for `idle_timeout_s` is closed; an instance beyond `limit_bytes` closes it. The database's pool should
-    hold a connection for each association that may store at once.
+    `allow` admits peers by network and AE title, empty admits all; `turned_away` is told, from threads, of whom it does
+    not admit and of those whose TLS handshake failed. Beyond `max_associations` a peer is told to come back later. With
+    `share_port` several processes of this user may listen on the same port. An association that says nothing for
+    `idle_timeout_s` is closed; an instance beyond `limit_bytes` closes it. The database's pool should hold a connection
+    for each association that may store at once.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class DicomListener:
         limit_bytes: int = 1024 * 1024 * 1024,
         tls: ssl.SSLContext | None = None,
         audit: Audit | None = None,
+        turned_away: TurnedAway = untold,
     ) -> None:
         self.host = host
         self.port = port
@@ -105,6 +109,7 @@ class DicomListener:
         self._idle_timeout_s = idle_timeout_s
         self._tls = tls
         self._audit = audit
+        self._turned_away = turned_away
         self._steps = PerformedSteps(database)
         self._share_port = share_port
         self._ae = AE(ae_title)
@@ -165,6 +170,21 @@ class DicomListener:
 
     def _on_open(self, event: _Event) -> None:
         attend(event.assoc, self._idle_timeout_s)
+        connection = event.assoc.dul.socket.socket
+        if isinstance(connection, ssl.SSLSocket):
+            self._greet(event.assoc, connection)
+
+    def _greet(self, association: Any, connection: ssl.SSLSocket) -> None:
+        """The TLS handshake, in the association's own thread."""
+        try:
+            connection.settimeout(_HANDSHAKE_S)
+            connection.do_handshake()
+            connection.settimeout(self._idle_timeout_s)
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
+            _hang_up(association)  # as probes do that only look whether somebody listens
+        except OSError as error:
+            _hang_up(association)
+            self._turned_away(association.requestor.address, f"TLS handshake failed: {told(error)}")
 
     def _on_requested(self, event: _Event) -> None:
         association = event.assoc
@@ -173,7 +193,9 @@ class DicomListener:
             association.acceptor.supported_contexts = granted(request.presentation_context_definition_list)
             return
         association.acse.send_reject(0x01, 0x01, 0x03)
-        self._tell(DimseEvent("rejected", *_parties(association), reason="calling AE title or address not allowed"))
+        calling, _, address = _parties(association)
+        logger.warning("DICOM: turned %s at %s away, it is not in the allow-list", calling, address)
+        self._turned_away(address, "calling AE title or address not in the allow-list")
         association.kill()
 
     def _on_pdu(self, event: _Event) -> None:
@@ -259,12 +281,6 @@ class DicomListener:
                     self._audit(conn, DimseEvent("refused", *parties, reason=error.code))
         except WetreadError as another:
             logger.error("DICOM: refused an instance (%s) and could not keep it (%s)", error.code, another.code)
-
-    def _tell(self, event: DimseEvent) -> None:
-        if self._audit is None:
-            return
-        with suppress(WetreadError), self._database.transaction() as conn:
-            self._audit(conn, event)
 
 
 class _Server(ThreadedAssociationServer):

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +22,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from wetread.domain.networks import Networks, address, within
 from wetread.errors import Misconfigured
+from wetread.inbound.tls_server import TlsServer, TurnedAway, untold
+from wetread.inbound.websockets import WebsocketProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,8 @@ _HANDSHAKE_S = 10.0
 _GOODBYE_S = 2.0
 """How long a peer is waited for to close TLS in its turn; many never do."""
 _UNREAD_MS = 60_000
+_LONGEST_FRAME_BYTES = 8 * 1024
+"""From a client. What we send is as long as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Bounds:
     """What one peer may use up. Sizes in bytes, times in seconds."""
 
     connections: int = 1000
+    """Websockets not counted, of which the application lets in as many as it will."""
     head_bytes: int = 64 * 1024
     url_bytes: int = 32 * 1024
     head_s: float = 15.0
@@ -48,7 +54,8 @@ class Bounds:
 class HttpListener:
     """Listens on one address. `port` 0 takes a free one, which `port` then tells.
 
-    With `allow` peers outside these networks are turned away before they are read.
+    With `allow` peers outside these networks are turned away before they are read; `turned_away` is told of them, and
+    of those whose TLS handshake failed.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class HttpListener:
         allow: Networks = (),
         tls: ssl.SSLContext | None = None,
         bounds: Bounds = Bounds(),
+        turned_away: TurnedAway = untold,
     ) -> None:
         self.host = host
         self.port = port
@@ -67,6 +75,7 @@ class HttpListener:
         class Protocol(_Bounded):
             limits = bounds
             networks = allow
+            told = staticmethod(turned_away)
 
         config = uvicorn.Config(
             app,
@@ -80,14 +89,17 @@ class HttpListener:
             # Who believes what a proxy says is decided in one place, api.forwarded.
             proxy_headers=False,
             timeout_keep_alive=bounds.keep_alive_s,
-            ws_max_size=1024 * 1024,
+            ws=WebsocketProtocol,
+            ws_max_size=_LONGEST_FRAME_BYTES,
+            ws_per_message_deflate=False,  # it would keep 50 kB for each socket, busy or not
             ssl_context_factory=None if tls is None else lambda config, default: tls,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, turned_away)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Raises Misconfigured when the address cannot be had."""
+        _allow_many_files()
         self._serving = asyncio.create_task(self._server.serve())
         await asyncio.wait(
             {self._serving, begun := asyncio.create_task(self._server.begun.wait())},
@@ -116,11 +128,19 @@ class HttpListener:
             await self._serving
 
 
+def _allow_many_files() -> None:
+    """Each connection is an open file, and of those the system lets a process have few before it asks for more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to the process that runs the roles, and bounds the time of a TLS handshake."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, turned_away: TurnedAway) -> None:
         super().__init__(config)
+        self._turned_away = turned_away
         self.begun = asyncio.Event()
 
     @contextlib.contextmanager
@@ -134,15 +154,20 @@ class _Server(uvicorn.Server):
             made: Any = config.http_protocol_class
             return made(config=config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[no-any-return]
 
-        server = await asyncio.get_running_loop().create_server(
-            protocol,
-            host=config.host,
-            port=config.port,
-            ssl=config.ssl,
-            backlog=config.backlog,
-            ssl_handshake_timeout=_HANDSHAKE_S if config.ssl else None,
-            ssl_shutdown_timeout=_GOODBYE_S if config.ssl else None,
-        )
+        server: Any
+        if config.ssl:
+            server = TlsServer(
+                protocol,
+                config.ssl,
+                handshake_s=_HANDSHAKE_S,
+                goodbye_s=_GOODBYE_S,
+                turned_away=self._turned_away,
+            )
+            await server.start(config.host, config.port, backlog=config.backlog)
+        else:
+            server = await asyncio.get_running_loop().create_server(
+                protocol, host=config.host, port=config.port, backlog=config.backlog
+            )
         self.servers = [server]
         self.started = True
         self.begun.set()
@@ -155,6 +180,7 @@ class _Refused(Exception):
 class _Bounded(HttpToolsProtocol):
     limits: ClassVar[Bounds]
     networks: ClassVar[Networks]
+    told: Callable[[str, str], None]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -167,8 +193,9 @@ class _Bounded(HttpToolsProtocol):
         peer = self.client[0] if self.client else ""
         if not peer or (self.networks and not within(address(peer), self.networks)):
             logger.warning("HTTP: turned %s away, it is not in the allow-list", peer or "a peer without address")
+            self.told(peer, "not in the allow-list")
             transport.abort()
-        elif len(self.connections) > self.limits.connections and not self._make_room():
+        elif self._count_open() > self.limits.connections and not self._make_room():
             logger.warning("HTTP: turned %s away, every connection is at work", peer)
             transport.abort()
         else:
@@ -265,6 +292,12 @@ class _Bounded(HttpToolsProtocol):
     @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _count_open(self) -> int:
+        """Of HTTP; to count one by one is only done where there are many."""
+        if len(self.connections) <= self.limits.connections:
+            return len(self.connections)
+        return sum(isinstance(other, _Bounded) for other in self.connections)
 
     def _make_room(self) -> bool:
         """Drops the connection that has been quiet longest among those with no request in hand."""

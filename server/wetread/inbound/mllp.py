@@ -18,6 +18,7 @@ from typing import Any
 
 from wetread.domain.networks import Networks, address, within
 from wetread.errors import Misconfigured, Unreachable
+from wetread.inbound.tls_server import TlsServer, TurnedAway, untold
 from wetread.wire.mllp import Deframer, Event, Frame, Junk, Oversize, Truncated, frame
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class MllpListener:
 
     `limit_bytes` is the largest message handed over whole. A connection that says nothing for `idle_timeout_s` is
     closed. Beyond `max_connections` the one that has been quiet longest makes room. With `allow`, peers outside these
-    networks are turned away.
+    networks are turned away; `turned_away` is told of them, and of those whose TLS handshake failed.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class MllpListener:
         max_connections: int,
         allow: Networks = (),
         tls: ssl.SSLContext | None = None,
+        turned_away: TurnedAway = untold,
     ) -> None:
         self.host = host
         self.port = port
@@ -75,7 +77,8 @@ class MllpListener:
         self._max_connections = max_connections
         self._allow = allow
         self._tls = tls
-        self._server: asyncio.Server | None = None
+        self._turned_away = turned_away
+        self._server: asyncio.Server | TlsServer | None = None
         self._connections: set[_Connection] = set()
 
     @property
@@ -90,20 +93,26 @@ class MllpListener:
     async def start(self) -> None:
         """Raises Misconfigured when the address cannot be had."""
         try:
-            self._server = await asyncio.start_server(
-                self._accept,
-                self.host,
-                self.port,
-                ssl=self._tls,
-                ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None,
-                ssl_shutdown_timeout=_CLOSE_S if self._tls else None,
-            )
+            self._server = await self._listen()
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise Misconfigured(
                 f"MLLP cannot listen on {self.name}: {reason}. Choose another address or port."
             ) from None
         self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _listen(self) -> asyncio.Server | TlsServer:
+        if self._tls is None:
+            return await asyncio.start_server(self._accept, self.host, self.port)
+        server = TlsServer(
+            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._accept),
+            self._tls,
+            handshake_s=_HANDSHAKE_S,
+            goodbye_s=_CLOSE_S,
+            turned_away=self._turned_away,
+        )
+        await server.start(self.host, self.port)
+        return server
 
     async def close(self, *, grace_s: float = 10.0) -> None:
         """Take no more; let each message in hand be answered (at most `grace_s`), then close."""
@@ -127,6 +136,7 @@ class MllpListener:
             writer.transport.abort()  # gone already
         elif self._allow and not within(address(peer), self._allow):
             logger.warning("MLLP %s: turned %s away, it is not in the allow-list", self.name, peer)
+            self._turned_away(peer, "not in the allow-list")
             writer.transport.abort()
         elif len(self._connections) >= self._max_connections and not self._make_room():
             logger.warning("MLLP %s: turned %s away, every connection is at work", self.name, peer)

@@ -273,6 +273,24 @@ class TestTheRecord:
             "198.51.100.1": "7",
         }
 
+    async def test_tells_how_many_a_listener_did_not_let_in_and_why(self, database: Database) -> None:
+        server = House(database)
+        for number in range(1000):
+            server.turned_away.at_listener("mllp", f"2001:db8::{number:x}", "not in the allow-list")
+            server.turned_away.at_listener("dicom", "203.0.113.9", f"TLS handshake failed: {number}")
+        server.now += 60
+        await server.turned_away.record()
+        async with database.transaction() as conn:
+            rows = await conn.execute("SELECT body FROM audit_event WHERE kind = 'access-denied' ORDER BY position")
+            told = [json.loads(body) for (body,) in await rows.fetchall()]
+        assert [
+            (row["agent"][0]["network"]["address"], row["outcomeDesc"], _detail(row, "listener"), _detail(row, "count"))
+            for row in told
+        ] == [
+            ("2001:0db8:0000:0000::/64", "not in the allow-list", "mllp", "1000"),
+            ("203.0.113.9", "TLS handshake failed: 0", "dicom", "1000"),
+        ]
+
     async def test_keeps_its_count_while_the_database_is_away(self, database: Database, database_url: str) -> None:
         server = House(database)
         await server.statuses(5 + 3, "/fhir/Patient/1", "x")

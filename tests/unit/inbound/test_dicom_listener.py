@@ -315,14 +315,14 @@ def test_an_instance_beyond_the_limit_ends_its_association(listen: Listen, sync_
 
 
 def test_who_is_not_on_the_allow_list_is_rejected(listen: Listen) -> None:
-    heard: list[DimseEvent] = []
+    heard: list[tuple[str, str]] = []
     listener = listen(
         allow=[AllowedPeer(ip_network("127.0.0.0/8"), "MODALITY"), AllowedPeer(ip_network("10.0.0.0/8"))],
-        audit=lambda conn, event: heard.append(event),
+        turned_away=lambda *told: heard.append(told),
     )
     stranger = associate(listener, ae_title="STRANGER")
     assert stranger.is_rejected
-    assert [(one.kind, one.calling_ae) for one in heard] == [("rejected", "STRANGER")]
+    assert heard == [("127.0.0.1", "calling AE title or address not in the allow-list")]
     friend = associate(listener, ae_title="MODALITY")
     assert friend.is_established
     friend.release()
@@ -433,7 +433,11 @@ def test_dcmtk_needs_a_certificate_where_it_is_required_and_new_files_hold_for_n
 ) -> None:
     authority, clients = Authority(tmp_path), Authority(tmp_path, "clients")
     own, known, stranger = authority.issue("server"), clients.issue("known"), authority.issue("stranger")
-    listener = listen(tls=server_context(ServerTls(own.certificate, own.key, clients.certificate)))
+    heard: list[str] = []
+    listener = listen(
+        tls=server_context(ServerTls(own.certificate, own.key, clients.certificate)),
+        turned_away=lambda _, why: heard.append(why),
+    )
 
     def sent(*identity: str | Path, trusted: Authority = authority) -> bool:
         where = ("127.0.0.1", str(listener.port), DATA / "syntaxes/MR_small.dcm")
@@ -442,6 +446,10 @@ def test_dcmtk_needs_a_certificate_where_it_is_required_and_new_files_hold_for_n
     assert sent("+tls", known.key, known.certificate)
     assert not sent("+tla")
     assert not sent("+tls", stranger.key, stranger.certificate)
+    assert heard == [
+        "TLS handshake failed: peer did not return a certificate",
+        "TLS handshake failed: certificate verify failed",
+    ]
 
     later = Authority(tmp_path, "later")
     later.issue("server", into=own)

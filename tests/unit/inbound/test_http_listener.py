@@ -330,10 +330,15 @@ class TestTls:
         authority, clients = Authority(tmp_path), Authority(tmp_path, "clients")
         pair, known, stranger = authority.issue("server"), clients.issue("known"), authority.issue("stranger")
         mutual = server_context(ServerTls(pair.certificate, pair.key, clients.certificate))
-        async with listening(app, tls=mutual) as listener:
+        heard: list[str] = []
+        async with listening(app, tls=mutual, turned_away=lambda _, why: heard.append(why)) as listener:
             assert await asyncio.to_thread(curl, listener.port, authority, *shown(known))
             assert await asyncio.to_thread(curl, listener.port, authority) is None
             assert await asyncio.to_thread(curl, listener.port, authority, *shown(stranger)) is None
+        assert heard == [
+            "TLS handshake failed: peer did not return a certificate",
+            "TLS handshake failed: certificate verify failed",
+        ]
 
     async def test_a_certificate_that_is_replaced_holds_for_the_next_connection(
         self, app: Recorder, tmp_path: Path
@@ -349,8 +354,13 @@ class TestTls:
     async def test_plain_http_and_silence_do_not_hold_up_others(self, app: Recorder, tmp_path: Path) -> None:
         authority = Authority(tmp_path)
         pair = authority.issue("server")
-        async with listening(app, tls=server_context(ServerTls(pair.certificate, pair.key))) as listener:
+        heard: list[str] = []
+        context = server_context(ServerTls(pair.certificate, pair.key))
+        async with listening(app, tls=context, turned_away=lambda _, why: heard.append(why)) as listener:
             silent = await asyncio.open_connection("127.0.0.1", listener.port)
+            probe = await asyncio.open_connection("127.0.0.1", listener.port)
+            probe[1].close()
             assert statuses(await answers(listener, b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n")) == []
             assert await asyncio.to_thread(curl, listener.port, authority)
             silent[1].close()
+        assert heard == ["TLS handshake failed: http request"]

@@ -15,6 +15,7 @@ from tests.certificates import Authority
 
 from wetread.errors import Misconfigured, StoreUnavailable
 from wetread.inbound.mllp import Handle, MllpListener, Received
+from wetread.inbound.tls_server import TurnedAway, untold
 from wetread.wire.mllp import frame
 from wetread.wire.tls import ServerTls, server_context
 
@@ -46,6 +47,7 @@ async def listening(
     max_connections: int = 8,
     allow: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = (),
     tls: ssl.SSLContext | None = None,
+    turned_away: TurnedAway = untold,
 ) -> AsyncIterator[MllpListener]:
     listener = MllpListener(
         "127.0.0.1",
@@ -56,6 +58,7 @@ async def listening(
         max_connections=max_connections,
         allow=allow,
         tls=tls,
+        turned_away=turned_away,
     )
     await listener.start()
     try:
@@ -270,10 +273,13 @@ async def test_with_every_connection_at_work_a_new_one_is_turned_away() -> None:
 
 async def test_peers_outside_the_allow_list_are_turned_away() -> None:
     office = Office()
-    async with listening(office, allow=(ipaddress.ip_network("10.0.0.0/8"),)) as listener:
+    heard: list[tuple[str, str]] = []
+    elsewhere = (ipaddress.ip_network("10.0.0.0/8"),)
+    async with listening(office, allow=elsewhere, turned_away=lambda *told: heard.append(told)) as listener:
         peer = await connect(listener)
         assert await hung_up(peer)
         assert office.received == []
+        assert heard == [("127.0.0.1", "not in the allow-list")]
     async with listening(office, allow=LOCAL) as listener:
         peer = await connect(listener)
         await say(peer, frame(MESSAGE))
@@ -383,7 +389,10 @@ async def test_openssl_needs_a_certificate_where_it_is_required_and_new_files_ho
         return done.stdout
 
     context = server_context(ServerTls(own.certificate, own.key, clients.certificate))
-    async with listening(office, tls=context, idle_timeout_s=0.5) as listener:
+    heard: list[str] = []
+    async with listening(
+        office, tls=context, idle_timeout_s=0.5, turned_away=lambda _, why: heard.append(why)
+    ) as listener:
         identity = ("-cert", known.certificate, "-key", known.key)
         assert await asyncio.to_thread(said, listener.port, *identity) == frame(ACK)
         assert await asyncio.to_thread(said, listener.port) == b""
@@ -391,6 +400,11 @@ async def test_openssl_needs_a_certificate_where_it_is_required_and_new_files_ho
         assert await asyncio.to_thread(said, listener.port, *wrong) == b""
         assert await asyncio.to_thread(said, listener.port, *identity, "-tls1_2") == b""
         assert len(office.received) == 1
+        assert heard == [
+            "TLS handshake failed: peer did not return a certificate",
+            "TLS handshake failed: certificate verify failed",
+            "TLS handshake failed: unsupported protocol",
+        ]
 
         later = Authority(tmp_path, "later")
         later.issue("server", into=own)
