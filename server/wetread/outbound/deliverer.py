@@ -186,7 +186,8 @@ class Deliverer:
             logger.exception("subscription %s cannot be served", subscription_id)
             await self._put_off_for_a_fault_of_ours(turn.state, worker, error)
         finally:
-            del self._turns[subscription_id]
+            if self._turns.get(subscription_id) is turn:  # released, it may have been claimed again meanwhile
+                del self._turns[subscription_id]
             if self._is_full:
                 self._wake.set()
 
