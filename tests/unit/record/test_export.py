@@ -47,6 +47,7 @@ READERS = {
     "other": Reader("other", scopes("system/*.rs")),
     "observations": Reader("observer", scopes("system/Observation.rs")),
     "narrowed": Reader("warehouse", scopes("system/Patient.rs")),
+    "of a type": Reader("fetcher", scopes("system/Patient.rs system/Group.rs?name=x")),
     "user": Reader("person", scopes("user/*.cruds")),
 }
 
@@ -430,6 +431,13 @@ class TestGroups:
         await world.put(group("narrow", member("Patient/p1"), member("Patient/p3"), modifierExtension=rules[:1]))
         assert await world.exported("/Group/cohort/$export", _type="Patient") == {"Patient/p2"}
         assert await world.exported("/Group/narrow/$export", _type="Patient") == {"Patient/p3"}
+
+    async def test_its_members_are_for_who_may_read_the_group_and_the_refusal_says_so(self, world: World) -> None:
+        await world.put(group("few"))
+        url = f"{world.base}/Group/few/$export?_type=Patient"
+        refused = await world.client.get(url, headers={**ASYNC, **bearer("of a type")})
+        assert refused.status_code == 403
+        assert refused.json()["issue"][0]["diagnostics"].endswith(": system/Group.rs")
 
     async def test_a_group_that_cannot_be_understood_is_refused(self, world: World) -> None:
         await world.put(group("traits", actual=False), group("other", modifierExtension=[{"url": "http://x.org/y"}]))

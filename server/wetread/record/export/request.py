@@ -32,6 +32,7 @@ PARAMETERS = (
 _NARROWING = ("_since", "_until", "_type", "_typeFilter", "_elements")
 """Where one of these is given and says nothing, less was meant than everything. So it is with `patient`."""
 ASSOCIATED = ("LatestProvenanceResources", "RelevantProvenanceResources")
+_MOST_NAMED = 10
 MOST_FILTERS = 100
 """`_typeFilter`s of one export."""
 OUTPUT_FORMATS = ("application/fhir+ndjson", "application/ndjson", "ndjson")
@@ -111,8 +112,10 @@ def may_export(reader: Reader, resource_type: str) -> bool:
 
 def require_export(reader: Reader, types: Iterable[str]) -> None:
     """Raises Forbidden unless the reader may, now, export every one of these types."""
-    if not all(may_export(reader, resource_type) for resource_type in types):
-        raise Forbidden("an export needs system/ scopes that read and search each of its types, e.g. system/*.rs")
+    lacking = [f"system/{resource_type}.rs" for resource_type in types if not may_export(reader, resource_type)]
+    if lacking:
+        named = " ".join(lacking) if len(lacking) <= _MOST_NAMED else "system/*.rs"
+        raise Forbidden(f"this export needs scopes that the token has not, or only with search parameters: {named}")
 
 
 @cache
