@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from tests.hl7_servers import SERVERS, hearing
 
 from conformance import supply
 from wetread.domain.codes import SCT, Coded
@@ -48,7 +45,6 @@ TAKEN = [
 ]
 REFUSED = SAMPLES / "oru-r01-24.hl7"
 CLIENTS = ("node-hl7-client", "@medplum/hl7", "simple-hl7")
-SERVERS = ("node-hl7-server", "@medplum/hl7", "simple-hl7")
 
 
 @pytest.fixture(scope="module")
@@ -133,40 +129,6 @@ async def test_a_resend_gets_the_same_answer_and_is_stored_once(
 
 
 # Alerts, to their servers.
-
-
-class Hearing:
-    """A foreign server and what it has read so far."""
-
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
-        self._process = process
-        self.port = port
-
-    async def next(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        async with asyncio.timeout(20):
-            line = await self._process.stdout.readline()
-        heard: dict[str, Any] = json.loads(line)
-        return heard
-
-
-@asynccontextmanager
-async def hearing(peers: Path, server: str, code: str = "AA") -> AsyncIterator[Hearing]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    process = await asyncio.create_subprocess_exec(
-        supply.program("node", "nodejs"), "receive.js", server, str(port), code,
-        cwd=peers, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        heard = Hearing(process, port)
-        assert await heard.next() == {"listening": port}
-        yield heard
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGTERM)
-        await process.wait()
 
 
 def critical_alert(control_id: str) -> bytes:
