@@ -84,6 +84,68 @@ def test_every_form_of_a_filter_means_the_same(text: str) -> None:
     assert not passes("p2")
 
 
+def test_a_filter_without_a_type_narrows_every_type_of_the_topic() -> None:
+    both = topics.topic_of(
+        {
+            "resourceType": "SubscriptionTopic",
+            "url": TOPIC,
+            "status": "active",
+            "resourceTrigger": [{"resource": "Observation"}, {"resource": "Task"}],
+            "canFilterBy": [{"filterParameter": "patient"}, {"resource": "Task", "filterParameter": "focus"}],
+        }
+    )
+
+    def read(text: str) -> subscription_form.Request:
+        return subscription_form.read(_filter(text), {TOPIC: both}, ALLOWED, BASE)
+
+    assert read("patient=p1").filters == (("Observation", "patient=p1"), ("Task", "patient=p1"))
+    assert read("Task?focus=ImagingStudy/i").filters == (("Task", "focus=ImagingStudy/i"),)
+    with pytest.raises(Unsupported):
+        read("focus=ImagingStudy/i")
+
+
+def test_a_canonical_may_name_the_version_that_is_served() -> None:
+    served = topics.load(FOLDER)[TOPIC].version
+    assert _read(_with("criteria", f"{TOPIC}|{served}")).topic.url == TOPIC
+    with pytest.raises(Unsupported):
+        _read(_with("criteria", f"{TOPIC}|{served}.1"))
+
+
+def _by_criteria(text: str, payload: str | None = "application/fhir+json") -> dict[str, Any]:
+    channel = {
+        "type": "rest-hook",
+        "endpoint": FORM["channel"]["endpoint"],
+        **({"payload": payload} if payload else {}),
+    }
+    return {"resourceType": "Subscription", "status": "requested", "reason": "r", "criteria": text, "channel": channel}
+
+
+@pytest.mark.parametrize(("payload", "content"), [("application/fhir+json", "resource"), (None, "ping")])
+def test_criteria_that_are_a_search_make_a_subscription_of_r4(payload: str | None, content: str) -> None:
+    request = _read(_by_criteria("Observation?category=imaging&patient=Patient/p1", payload))
+    assert request.criteria == "Observation?category=imaging&patient=Patient/p1"
+    assert (request.topic.url, request.topic.resource_types) == ("", {"Observation"})
+    assert [test.param for test in subscription_form.tests(request.filters, BASE)] == ["category", "patient"]
+    assert (request.channel.content, request.channel.max_count) == (content, 1)
+    assert subscription_form.topic_of("", request.criteria, {}) == request.topic
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        _by_criteria("Observation?patient.name=Ann"),
+        _by_criteria("Observation?colour=red"),
+        _by_criteria("Observations?code=x"),
+        _by_criteria("AuditEvent?date=2026"),
+        {**_by_criteria("Observation?code=x"), "_criteria": FORM["_criteria"]},
+    ],
+)
+def test_a_search_that_cannot_be_kept_is_refused_at_its_place(form: dict[str, Any]) -> None:
+    with pytest.raises(Unsupported) as refusal:
+        _read(form)
+    assert (refusal.value.location or "").startswith("Subscription.criteria")
+
+
 def test_filters_by_token_know_systems_and_not() -> None:
     coded = {"resourceType": "Observation", "code": {"coding": [{"system": "http://snomed.info/sct", "code": "50"}]}}
     entries = index.extract(coded)
@@ -138,7 +200,7 @@ def test_what_cannot_be_kept_is_refused(path: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["patient", "", "Patient?patient=p1", "colour=red", "patient:identifier=x|y", "date=2024", "patient="]
+    "text", ["patient", "", "Patient?patient=p1", "colour=red", "patient.name=Ann", "issued=2024", "patient="]
 )
 def test_a_filter_that_would_not_be_applied_is_refused(text: str) -> None:
     with pytest.raises(Unsupported):

@@ -130,6 +130,58 @@ Usage: #definition
 * modifier[+] = #type
 * modifier[+] = #identifier
 
+Instance: Observation-interpretation
+InstanceOf: SearchParameter
+Usage: #definition
+* url = "https://wetread.org/fhir/SearchParameter/Observation-interpretation"
+* version = "0.1.0"
+* name = "ObservationInterpretation"
+* status = #active
+* experimental = false
+* publisher = "Wetread"
+* description = "The observations of an interpretation, such as positive (POS) or critical (AA)."
+* code = #interpretation
+* base = #Observation
+* type = #token
+* expression = "Observation.interpretation"
+* xpath = "f:Observation/f:interpretation"
+* xpathUsage = #normal
+* multipleOr = true
+* multipleAnd = true
+* modifier[0] = #missing
+* modifier[+] = #text
+* modifier[+] = #not
+* modifier[+] = #in
+* modifier[+] = #not-in
+* modifier[+] = #above
+* modifier[+] = #below
+
+Instance: Observation-bodysite
+InstanceOf: SearchParameter
+Usage: #definition
+* url = "https://wetread.org/fhir/SearchParameter/Observation-bodysite"
+* version = "0.1.0"
+* name = "ObservationBodySite"
+* status = #active
+* experimental = false
+* publisher = "Wetread"
+* description = "The observations of a body site."
+* code = #bodysite
+* base = #Observation
+* type = #token
+* expression = "Observation.bodySite"
+* xpath = "f:Observation/f:bodySite"
+* xpathUsage = #normal
+* multipleOr = true
+* multipleAnd = true
+* modifier[0] = #missing
+* modifier[+] = #text
+* modifier[+] = #not
+* modifier[+] = #in
+* modifier[+] = #not-in
+* modifier[+] = #above
+* modifier[+] = #below
+
 Instance: Binary-securityContext
 InstanceOf: SearchParameter
 Usage: #definition

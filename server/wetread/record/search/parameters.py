@@ -53,6 +53,18 @@ _ADDED: dict[str, dict[str, Any]] = {
             "target": ["ImagingStudy"],
         }
     },
+    "Observation": {  # what R4 gives no parameters, and subscribers to findings ask for
+        "interpretation": {
+            "type": "token",
+            "expression": "Observation.interpretation",
+            "url": "https://wetread.org/fhir/SearchParameter/Observation-interpretation",
+        },
+        "bodysite": {
+            "type": "token",
+            "expression": "Observation.bodySite",
+            "url": "https://wetread.org/fhir/SearchParameter/Observation-bodysite",
+        },
+    },
     "Binary": {
         "securityContext": {  # which R4 gives no parameter, and by which it is decided who may see a Binary
             "type": "reference",

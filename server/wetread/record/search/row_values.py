@@ -38,6 +38,11 @@ def normal(value: str, modifier: str, parameter: SearchParameter) -> str:
     return unescape(value)
 
 
+def prefix_of(value: str) -> str:
+    """The prefix of a date, number or quantity: `eq` where none stands there."""
+    return _prefixed(value)[0]
+
+
 def _token(value: str, modifier: str, parameter: SearchParameter) -> Predicate:
     match modifier:
         case "text":

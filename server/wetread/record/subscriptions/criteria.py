@@ -7,7 +7,7 @@ modifiers that ask a terminology.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
@@ -16,7 +16,7 @@ from wetread.errors import InvalidInput, Unsupported
 from wetread.record.lossless import is_text
 from wetread.record.search import row_values
 from wetread.record.search.index import ON_OWN_COLUMN, Entries, date_range, extract
-from wetread.record.search.index_rows import READERS
+from wetread.record.search.index_rows import READERS, here
 from wetread.record.search.parameters import FULL_TEXT, SearchParameter, parameters_of, resource_types
 from wetread.record.search.query import MODIFIERS, MOST_PARAMETERS, MOST_VALUES
 from wetread.record.search.query_values import split
@@ -50,7 +50,7 @@ class Test:
         if len(values) > MOST_VALUES or not is_text(value):
             raise Unsupported(f"{name}: at most {MOST_VALUES} values, without control characters")
         if parameter.kind == "reference" and base_url:
-            values = [each.removeprefix(f"{base_url}/") for each in values]
+            values = [here(each, (base_url,)) for each in values]
         try:
             asked = _asked(resource_type, parameter, modifier, values)
         except InvalidInput as error:
@@ -63,9 +63,10 @@ class Test:
         return self._asked(entries)
 
 
-def entries_of(resource: Mapping[str, Any]) -> Entries:
-    """The index entries of a version, with those of `_id` and `_lastUpdated`, which the search has in columns."""
-    entries = extract(dict(resource))
+def entries_of(resource: Mapping[str, Any], bases: Sequence[str] = ()) -> Entries:
+    """The index entries of a version, with those of `_id` and `_lastUpdated`, which the search has in columns; `bases`
+    as in `extract`."""
+    entries = extract(dict(resource), bases)
     if own_id := resource.get("id"):
         entries.token.add(("_id", "", own_id, "", 0))
     if updated := resource.get("meta", {}).get("lastUpdated"):

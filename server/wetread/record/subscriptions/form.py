@@ -1,10 +1,12 @@
-"""What a client asks for: a Subscription of the R5 Backport IG 1.1.0 (R4), read and checked. What we cannot keep, we
-refuse (422) when it is created; nothing that is accepted is silently left out."""
+"""What a client asks for: a Subscription to a topic (R5 Backport IG 1.1.0) or by criteria (FHIR R4), read and checked.
+The form of `criteria` tells one from the other: a canonical, or a search such as `Observation?category=imaging`. What
+we cannot keep, we refuse (422) when it is created; nothing that is accepted is silently left out."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,9 +17,12 @@ from wetread.errors import Unsupported
 from wetread.record.search.index import date_range
 from wetread.record.subscriptions import channel
 from wetread.record.subscriptions.channel import Channel
+from wetread.record.subscriptions.criteria import Test, parsed
 from wetread.record.subscriptions.extensions import extensions
-from wetread.record.subscriptions.topics import Test, Topic
+from wetread.record.subscriptions.topics import Topic, of_criteria
 
+_WHERE = "Subscription.criteria"
+_SEARCH = re.compile(r"/?[A-Z][A-Za-z]+(\?.*)?", re.DOTALL)
 _TYPE_AND_PARAM = re.compile(r"(?P<type>[A-Z][A-Za-z]+)[.?](?P<rest>.+)", re.DOTALL)
 
 
@@ -36,45 +41,69 @@ class Request:
 
 def read(resource: Mapping[str, Any], topics: Mapping[str, Topic], allowed: AllowedEndpoints, base_url: str) -> Request:
     """Raises Unsupported, with the element at fault and what to do."""
-    topic = topics.get(resource.get("criteria", ""))
-    if topic is None:
-        message = "criteria must be the URL of a topic of this server; its CapabilityStatement lists them"
-        raise Unsupported(message, location="Subscription.criteria")
-    criteria = extensions(resource.get("_criteria"), {"filter-criteria"}, "Subscription.criteria")
-    filters = [_filter(str(e.get("valueString", "")), topic, base_url) for e in criteria]
+    text = str(resource.get("criteria", "")).strip()
     ends = resource.get("end")
-    return Request(
-        topic, tuple(filters), channel.read(resource["channel"], allowed), date_range(ends)[1] if ends else None
-    )
+    ends_at = date_range(ends)[1] if ends else None
+    if _SEARCH.fullmatch(text):
+        extensions(resource.get("_criteria"), set(), _WHERE)
+        with _at(_WHERE):
+            topic, filters = of_criteria(text)
+        asked = channel.read(resource["channel"], allowed, by_criteria=True)
+        return Request(topic, filters, asked, ends_at, criteria=text)
+    found = _served(text, topics)
+    if found is None:
+        message = (
+            "criteria must be the URL of a topic of this server, which its CapabilityStatement lists, or a search such"
+            " as Observation?category=imaging"
+        )
+        raise Unsupported(message, location=_WHERE)
+    criteria = extensions(resource.get("_criteria"), {"filter-criteria"}, _WHERE)
+    with _at(f"{_WHERE}.extension"):
+        narrowed = [each for e in criteria for each in _filters(str(e.get("valueString", "")), found, base_url)]
+    return Request(found, tuple(narrowed), channel.read(resource["channel"], allowed), ends_at)
 
 
 def topic_of(url: str, criteria: str, topics: Mapping[str, Topic]) -> Topic | None:
     """The topic that a subscription is to; None where it is no longer served."""
-    return topics.get(url)
+    if not criteria:
+        return topics.get(url)
+    try:
+        return of_criteria(criteria)[0]
+    except Unsupported:
+        return None
 
 
 def tests(filters: Iterable[Sequence[str]], base_url: str) -> list[Test]:
     """The filters of a Request as tests on a resource's index entries."""
-    return [
-        Test.parse(resource_type, name, value, base_url)
-        for resource_type, query in filters
-        for name, value in parse_qsl(query, keep_blank_values=True)
-    ]
+    return [test for resource_type, query in filters for test in parsed(resource_type, query, base_url)]
 
 
-def _filter(text: str, topic: Topic, base_url: str) -> tuple[str, str]:
-    """`Type?param=value`, `param=value`, `Type.param=value`, each with or without a modifier (Backport IG 1.1, 1.2)."""
-    where = "Subscription.criteria.extension"
+def _served(text: str, topics: Mapping[str, Topic]) -> Topic | None:
+    """The topic of a canonical, which may name the version."""
+    url, _, version = text.partition("|")
+    topic = topics.get(url)
+    return topic if topic is not None and version in ("", topic.version) else None
+
+
+def _filters(text: str, topic: Topic, base_url: str) -> list[tuple[str, str]]:
+    """`Type?param=value`, `Type.param=value` or `param=value`, each with or without a modifier (Backport IG 1.1, 1.2).
+    Without a type it narrows all that the topic tells of."""
     found = _TYPE_AND_PARAM.fullmatch(text)
-    resource_type, query = (found["type"], found["rest"]) if found else ("", text)
-    if not resource_type and len(topic.resource_types) == 1:
-        [resource_type] = topic.resource_types
-    known = topic.filters.get(resource_type, frozenset())
-    for name, value in (pairs := parse_qsl(query, keep_blank_values=True)):
-        if name.partition(":")[0] not in known:
-            allowed = ", ".join(f"{t}.{p}" for t, params in topic.filters.items() for p in sorted(params))
-            raise Unsupported(f"the topic cannot be filtered by {name!r}; it can by {allowed}", location=where)
-        Test.parse(resource_type, name, value, base_url)
+    query = found["rest"] if found else text
+    pairs = parse_qsl(query, keep_blank_values=True)
     if not pairs:
-        raise Unsupported("a filter is written Type?param=value, Type.param=value or param=value", location=where)
-    return resource_type, query
+        raise Unsupported("a filter is written Type?param=value, Type.param=value or param=value")
+    narrowed = [found["type"]] if found else sorted(topic.resource_types)
+    for resource_type in narrowed:
+        for name, value in pairs:
+            topic.filter(resource_type, name, value, base_url)
+    return [(resource_type, query) for resource_type in narrowed]
+
+
+@contextlib.contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Gives a refusal its place in the Subscription."""
+    try:
+        yield
+    except Unsupported as refusal:
+        raise Unsupported(refusal.message, location=where) from refusal
