@@ -25,7 +25,7 @@ class Bundles:
 
     async def process(self, request: Request) -> Response:
         async with self.face.visit(request, "batch") as (one, reader):
-            asked = await read(await http.resource_text(request, self.face.max_body_bytes))
+            asked = await read(await http.resource_text(request, self.face.max_body_bytes), self.face.database.bases)
             one.interaction = "transaction" if asked.is_transaction else "batch"
             manner = bundle.Manner(
                 self.face.base_url,

@@ -192,8 +192,9 @@ def _require_distinct(steps: Sequence[_Step]) -> None:
     seen: set[object] = set()
     for step in steps:
         keys: list[object] = [step.identity] if step.changes else []
-        if step.entry.method == "POST" and step.entry.condition:
-            keys.append(("POST", *_condition_key(step.entry)[:1], *_condition_key(step.entry)[1]))
+        if step.is_new and step.entry.condition:  # the second of its like would match what the first makes
+            resource_type, condition = _condition_key(step.entry)
+            keys.append((resource_type, *condition))
         if seen.intersection(keys):
             where = f"Bundle.entry[{step.entry.number}].request"
             raise InvalidInput("two entries of one transaction change the same resource", location=where)
@@ -201,14 +202,22 @@ def _require_distinct(steps: Sequence[_Step]) -> None:
 
 
 def _targets(steps: Sequence[_Step]) -> dict[str, str]:
-    """What a link may say, and the `Type/id` that it means (R4 bundle.html 2.36.4.1)."""
+    """What a link may say, and the `Type/id` that it means (R4 bundle.html 2.36.4.1). Raises InvalidInput where it may
+    mean two."""
     targets: dict[str, str] = {}
+    named: set[str] = set()
     for step in steps:
         entry = step.entry
         if entry.content is None:
             continue
         real = f"{entry.resource_type}/{entry.id}"
+        if entry.full_url in named:
+            where = f"Bundle.entry[{entry.number}].fullUrl"
+            raise InvalidInput(
+                "bdl-7: two entries have the same fullUrl; which of them is meant by it?", location=where
+            )
         if entry.full_url:
+            named.add(entry.full_url)
             targets[entry.full_url] = real
         if entry.full_url.startswith(("http:", "https:")):
             # Its sisters may name it relative to the server that it came from.

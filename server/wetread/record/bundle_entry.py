@@ -16,6 +16,7 @@ from wetread.errors import InvalidInput, NotFound, TooLarge, Unsupported, Wetrea
 from wetread.record import fhirpath_patch, lossless, patch
 from wetread.record.aside import aside
 from wetread.record.search.index import date_range
+from wetread.record.search.index_rows import here
 from wetread.record.search.parameters import resource_types
 from wetread.record.validation import validate
 
@@ -70,9 +71,10 @@ class Request:
     entries: tuple[Entry | WetreadError, ...]
 
 
-async def read(text: str) -> Request:
+async def read(text: str, bases: Sequence[str] = ()) -> Request:
     """Takes a Bundle apart. Raises InvalidInput and the like; in a batch a faulty entry stands for itself.
 
+    An entry's url may begin with one of the server's own addresses, `bases`, though R4 has it relative to them.
     Validation takes long, so it has a thread of its own.
     """
     bundle = await aside(len(text), lambda: lossless.parse(text))
@@ -83,14 +85,14 @@ async def read(text: str) -> Request:
         raise InvalidInput("a Bundle has a list of entries", location="Bundle.entry")
     if len(entries) > MOST_ENTRIES:
         raise TooLarge(f"a Bundle has at most {MOST_ENTRIES} entries here", location="Bundle.entry")
-    return await asyncio.to_thread(_taken_apart, entries, bundle["type"] == "transaction")
+    return await asyncio.to_thread(_taken_apart, entries, bases, bundle["type"] == "transaction")
 
 
-def _taken_apart(items: Sequence[Any], is_transaction: bool) -> Request:
+def _taken_apart(items: Sequence[Any], bases: Sequence[str], is_transaction: bool) -> Request:
     entries: list[Entry | WetreadError] = []
     for number, item in enumerate(items):
         try:
-            entries.append(_entry(number, item))
+            entries.append(_entry(number, item, bases))
         except WetreadError as error:
             if is_transaction:
                 raise
@@ -98,7 +100,7 @@ def _taken_apart(items: Sequence[Any], is_transaction: bool) -> Request:
     return Request(is_transaction, tuple(entries))
 
 
-def _entry(number: int, item: Any) -> Entry:
+def _entry(number: int, item: Any, bases: Sequence[str]) -> Entry:
     where = f"Bundle.entry[{number}]"
     request = item.get("request") if isinstance(item, dict) else None
     if not isinstance(request, dict) or not isinstance(request.get("url"), str):
@@ -108,7 +110,7 @@ def _entry(number: int, item: Any) -> Entry:
         raise Unsupported(
             "an entry's method is GET, POST, PUT, PATCH or DELETE here", location=f"{where}.request.method"
         )
-    path, _, query = request["url"].lstrip("/").partition("?")
+    path, _, query = here(request["url"], bases).lstrip("/").partition("?")
     steps = [unquote(step) for step in path.split("/")] if path else []
     if any(step.startswith("$") for step in steps):
         raise Unsupported("operations are not done inside a Bundle; call them alone", location=f"{where}.request.url")

@@ -206,3 +206,57 @@ async def test_too_many_entries_are_refused(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("kind", ["searchset", "history", "document", "", None, 7])
 async def test_other_bundles_are_refused(client: httpx.AsyncClient, kind: Any) -> None:
     assert (await send(client, kind)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        entry("POST", "Patient", patient("twice"), ifNoneExist="identifier=urn:test|twice"),
+        entry("PUT", "Patient?identifier=urn:test|twice", patient("twice")),
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_of_one_condition_a_transaction_makes_no_two_resources(
+    client: httpx.AsyncClient, method: str, second: dict[str, Any]
+) -> None:
+    """What the first makes, the second would match (FHIR R4 3.1.0.11.2: overlapping identities fail)."""
+    query = "identifier=urn:test|twice"
+    first = (
+        entry("POST", "Patient", patient("twice"), ifNoneExist=query)
+        if method == "POST"
+        else entry("PUT", f"Patient?{query}", patient("twice"))
+    )
+    answer = await send(client, "transaction", first, second)
+    assert answer.status_code == 400
+    assert answer.json()["issue"][0]["expression"] == ["Bundle.entry[1].request"]
+    assert (await client.get(f"Patient?{query}&_summary=count")).json()["total"] == 0
+
+
+async def test_two_entries_may_ask_for_the_same_that_is_there(client: httpx.AsyncClient) -> None:
+    value = uuid.uuid4().hex
+    await client.post("Patient", json=patient(value), headers=JSON)
+    create = entry("POST", "Patient", patient(value), ifNoneExist=f"identifier=urn:test|{value}")
+    assert statuses(await send(client, "transaction", create, create)) == ["200", "200"]
+
+
+async def test_two_entries_of_one_full_url_are_refused(client: httpx.AsyncClient) -> None:
+    urn, value = uuid.uuid4().urn, uuid.uuid4().hex
+    referring = {"resourceType": "Basic", "code": {"text": "x"}, "subject": {"reference": urn}}
+    answer = await send(
+        client,
+        "transaction",
+        entry("POST", "Patient", patient(value), urn),
+        entry("POST", "Patient", patient(value), urn),
+        entry("POST", "Basic", referring),
+    )
+    assert answer.status_code == 400
+    assert answer.json()["issue"][0]["expression"] == ["Bundle.entry[1].fullUrl"]
+    assert (await client.get(f"Patient?identifier={value}&_summary=count")).json()["total"] == 0
+
+
+async def test_an_entrys_url_may_be_by_the_address_of_this_server_and_no_other(client: httpx.AsyncClient) -> None:
+    id_ = uuid.uuid4().hex
+    ours, theirs = "http://wetread.example/fhir", "https://elsewhere.example/fhir"
+    put = entry("PUT", f"{ours}/Patient/{id_}", patient(id=id_))
+    get = [entry("GET", f"{base}/Patient/{id_}") for base in (ours, theirs)]
+    assert statuses(await send(client, "batch", put, *get)) == ["201", "200", "404"]
