@@ -6,6 +6,7 @@ from wetread.app.keys import TOKEN_AUDIENCE, audit_keys, signing_keys, tokens
 from wetread.app.models import model_packages
 from wetread.app.peers import peer_tls
 from wetread.app.rooms import House, house
+from wetread.app.topics import served_topics
 
 __all__ = [
     "TOKEN_AUDIENCE",
@@ -18,6 +19,7 @@ __all__ = [
     "house",
     "model_packages",
     "peer_tls",
+    "served_topics",
     "signing_keys",
     "tokens",
     "web_app",

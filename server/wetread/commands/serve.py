@@ -116,8 +116,8 @@ def check_config(
     data_dir: DataDir = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 where there is a warning.")] = False,
 ) -> None:
-    """Read settings, certificates, maps, routing rules and model packages, and say what is wrong and what is weak,
-    without starting anything."""
+    """Read settings, certificates, maps, routing rules, subscription topics and model packages, and say what is wrong
+    and what is weak, without starting anything."""
     settings = settings_of(config, data_dir)
     shipped = share_dir() / "mappings"
     maps.load(shipped, settings.overlay_dir)
@@ -126,7 +126,8 @@ def check_config(
     composition.peer_tls(settings)
     packages = composition.model_packages(settings)
     rules = routing.load(shipped, settings.overlay_dir, list(packages))
-    typer.echo(f"settings, {len(packages)} models and {len(rules)} routing rules are in order")
+    known = composition.served_topics(settings)
+    typer.echo(f"settings, {len(packages)} models, {len(rules)} routing rules and {len(known)} topics are in order")
     if not settings.outbound.destinations:
         typer.echo("note: no destination is named under outbound.destinations; results stay here")
     if not settings.site.default_authority:

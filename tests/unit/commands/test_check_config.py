@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,21 @@ def tls(tmp_path: Path) -> str:
 
 def test_the_defaults_need_no_warning(tmp_path: Path) -> None:
     assert "warning" not in _checked(tmp_path, "").output
+
+
+def test_a_topic_of_the_site_is_counted_and_a_wrong_one_is_told_by_name(tmp_path: Path) -> None:
+    topics = tmp_path / "site" / "topics"
+    topics.mkdir(parents=True)
+    topic = {"resourceType": "SubscriptionTopic", "url": "https://site.example/t", "status": "active"}
+    own = topics / "own.json"
+    own.write_text(json.dumps({**topic, "resourceTrigger": [{"resource": "Task"}]}), encoding="utf-8")
+    without, within = _checked(tmp_path, "").output, _checked(tmp_path, "overlay_dir = 'site'").output
+    counts = [int(re.findall(r"(\d+) topics", output)[0]) for output in (without, within)]
+    assert counts[1] == counts[0] + 1
+    own.write_text(json.dumps({**topic, "resourceTrigger": [{"resource": "Tasks"}]}), encoding="utf-8")
+    refused = _checked(tmp_path, "overlay_dir = 'site'")
+    assert refused.exit_code
+    assert "own.json" in str(refused.exception)
 
 
 def test_nor_does_a_careful_site(tmp_path: Path, tls: str) -> None:

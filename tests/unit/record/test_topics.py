@@ -392,3 +392,37 @@ def test_criteria_without_a_parameter_are_the_whole_type(text: str) -> None:
 def test_criteria_that_would_not_be_kept_are_refused(text: str) -> None:
     with pytest.raises(Unsupported):
         topics.of_criteria(text)
+
+
+PAGE = (FOLDER.parents[1] / "docs" / "topics.md").read_text(encoding="utf-8")
+
+
+def test_every_topic_is_documented_with_what_it_fires_at_its_includes_and_its_filters() -> None:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("| `")]
+    documented = {row[0].strip("`"): row[1:] for row in rows if len(row) == 5}
+    expected = {}
+    for file in FOLDER.glob("*.json"):
+        body = json.loads(file.read_text())
+        [shape] = body["notificationShape"]
+        along = ", ".join(f"`{each}`" for each in shape.get("include", []) + shape.get("revInclude", [])) or "–"
+        filters = ", ".join(f"`{p}`" for p in sorted(each["filterParameter"] for each in body["canFilterBy"]))
+        expected[file.stem] = [body["description"], shape["resource"], along, filters]
+    assert documented == expected
+
+
+def test_the_worked_example_is_a_topic_that_does_what_the_page_says(tmp_path: Path) -> None:
+    [example] = [part.partition("```")[0] for part in PAGE.split("```json")[1:]]
+    SubscriptionTopic.model_validate_json(example)
+    (tmp_path / "example.json").write_text(example)
+    [topic] = topics.load(tmp_path).values()
+    code = {"coding": [{"system": "https://wetread.org/fhir/CodeSystem/wetread", "code": "ai-reading"}]}
+    running = {"resourceType": "Task", "status": "in-progress", "code": code}
+    failed = {**running, "status": "failed", "statusReason": {"text": "no model reads this series"}}
+    assert topic.fires("Task", "update", failed, running)
+    assert not topic.fires("Task", "update", {**failed, "description": "again"}, failed)
+    assert not topic.fires("Task", "update", {**failed, "statusReason": {"text": "joined to its order"}}, running)
+    assert not topic.fires("Task", "update", {**failed, "code": {"text": "another"}}, running)
+    topic.filter("Task", "modified", "ge2026")
+    with pytest.raises(Unsupported):
+        topic.filter("Task", "modified", "gt2026")
+    assert [(each.reverse, each.param) for each in topic.shape["Task"]] == [(False, "based-on"), (True, "target")]

@@ -17,11 +17,12 @@ from psycopg.rows import class_row
 
 from wetread.domain.reader import Reader
 from wetread.record.events import Event
-from wetread.record.search import index
+from wetread.record.search.index import Entries
 from wetread.record.subscriptions import form, keys, rows
+from wetread.record.subscriptions.criteria import Test, entries_of
 from wetread.record.subscriptions.patients import patients_among
 from wetread.record.subscriptions.sight import may_see
-from wetread.record.subscriptions.topics import Test, Topic
+from wetread.record.subscriptions.topics import Topic
 from wetread.store.database import Connection
 
 DUE = "wetread_due"
@@ -51,19 +52,28 @@ class _Change:
     event: Event
     current: dict[str, Any] | None
     previous: dict[str, Any] | None
-    entries: index.Entries
+    entries: Entries
+    """Of the version that there is: the current, after a deletion the previous."""
+    bases: Sequence[str]
     topics: dict[str, bool] = field(default_factory=dict)
     """Whether those asked so far fire."""
     seen: dict[str, bool] = field(default_factory=dict)
     """Whether the owners asked so far may see it."""
+    former: Entries | None = None
+    """Of the previous version, once a topic asked for them."""
 
     def fires(self, name: str, topic: Topic) -> bool:
         if name not in self.topics:
             event = self.event
-            self.topics[name] = self.current is not None and topic.fires(
-                event.resource_type, event.kind, self.current, self.previous
-            )
+            self.topics[name] = topic.fires(event.resource_type, event.kind, self.current, self.previous, self._look)
         return self.topics[name]
+
+    def _look(self, version: Mapping[str, Any]) -> Entries:
+        if version is not self.previous or self.current is None:
+            return self.entries
+        if self.former is None:
+            self.former = entries_of(version, self.bases)
+        return self.former
 
 
 async def match(conn: Connection, topics: Mapping[str, Topic], base_url: str, found: Sequence[Event]) -> int:
@@ -98,7 +108,7 @@ async def _changes(conn: Connection, relevant: Sequence[Event]) -> list[_Change]
         current, previous = bodies.get((event, 0)), bodies.get((event, 1))
         subject = current if current is not None else previous
         if subject is not None:
-            changes.append(_Change(event, current, previous, index.extract(subject)))
+            changes.append(_Change(event, current, previous, entries_of(subject, conn.bases), conn.bases))
     return changes
 
 
@@ -154,7 +164,7 @@ def _tests(filters: str, base_url: str) -> tuple[Test, ...]:
     return tuple(form.tests(json.loads(filters), base_url))
 
 
-def passes(tests: Sequence[Test], resource_type: str, entries: index.Entries) -> bool:
+def passes(tests: Sequence[Test], resource_type: str, entries: Entries) -> bool:
     """A filter on another type of the topic does not narrow this one."""
     return all(test.passes(entries) for test in tests if test.resource_type == resource_type)
 

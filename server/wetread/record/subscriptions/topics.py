@@ -24,7 +24,7 @@ from wetread.record.subscriptions import criteria
 from wetread.record.subscriptions.criteria import Test as Test
 from wetread.record.subscriptions.triggers import Look, Resource, Trigger, trigger_of, type_of
 
-_REFUSED = ("derivedFrom", "eventTrigger", "modifierExtension")
+_REFUSED = ("derivedFrom", "eventTrigger", "effectivePeriod", "modifierExtension")
 _COMPARATORS = frozenset({"ne", "gt", "lt", "ge", "le", "sa", "eb", "ap"})
 _PLAIN = frozenset({"=", "eq"})
 _SAMPLES = {"date": "2026", "number": "1", "quantity": "1"}
