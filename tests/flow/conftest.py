@@ -114,7 +114,7 @@ class Hospital:
 
     def token(self, scope: str = "system/*.cruds", roles: tuple[str, ...] = ("administrator",)) -> str:
         tokens = Tokens(signing_key(self.server.data_dir / "token.key"), TOKEN_AUDIENCE)
-        return tokens.issue("test", scope, roles, timedelta(hours=1)).token
+        return tokens.issue("operator:test", scope, roles, timedelta(hours=1)).token
 
     def client(self, **kwargs: Any) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.token(**kwargs)}"}

@@ -230,8 +230,8 @@ def _audit(hospital: Hospital, roles: tuple[str, ...], patient_id: str) -> list[
     return sorted(
         " ".join(coding["code"] for coding in event["subtype"]) + event.get("outcomeDesc", "")
         for event in events
-        if not any(agent.get("who", {}).get("display") == "test" for agent in event["agent"])
-        and "test" not in json.dumps(event["agent"])
+        if not any(agent.get("who", {}).get("display") == "operator:test" for agent in event["agent"])
+        and "operator:test" not in json.dumps(event["agent"])
     )
 
 
