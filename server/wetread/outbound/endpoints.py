@@ -58,7 +58,9 @@ def signature(secret: bytes, message_id: str, at: datetime, body: bytes) -> tupl
 
 
 class Poster(Protocol):
-    async def post(self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float) -> None:
+    async def post(
+        self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float, method: str = "POST"
+    ) -> None:
         """As `HttpPoster.post`."""
 
 
@@ -78,13 +80,15 @@ class EndpointPoster:
         self._posters = {each.url: over(each.tls) for each in endpoints.known if each.tls is not None}
         self._now = now
 
-    async def post(self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float) -> None:
+    async def post(
+        self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float, method: str = "POST"
+    ) -> None:
         """Raises what `HttpPoster.post` raises."""
         endpoint = self._endpoints.of(url)
         if endpoint is None:
-            await self._usual.post(url, body, headers, timeout_s)
+            await self._usual.post(url, body, headers, timeout_s, method)
             return
         if endpoint.secret:
             keys = [value for name, value in headers if name == "Idempotency-Key"]
             headers = [*headers, *signature(endpoint.secret, keys[0] if keys else str(uuid.uuid4()), self._now(), body)]
-        await self._posters.get(endpoint.url, self._usual).post(url, body, headers, timeout_s)
+        await self._posters.get(endpoint.url, self._usual).post(url, body, headers, timeout_s, method)

@@ -28,14 +28,16 @@ class HttpPoster:
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
 
-    async def post(self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float) -> None:
+    async def post(
+        self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float, method: str = "POST"
+    ) -> None:
         """Returns when the peer answered 2xx.
 
         Raises PeerUnavailable (no answer in time, 408, 425, 429, 5xx) and RefusedByPeer (anything else, a
         410 as PeerGone); Unsupported where the address is not allowed.
         """
         answer = await self._fetch.send(
-            "POST", url, headers=headers, content=body, limit_bytes=None, timeout_s=timeout_s
+            method, url, headers=headers, content=body, limit_bytes=None, timeout_s=timeout_s
         )
         if 200 <= answer.status < 300:
             return

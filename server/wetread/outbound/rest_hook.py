@@ -1,11 +1,11 @@
 """The rest-hook: a notification Bundle, posted (Backport IG 1.1 channels.html#rest-hook). A criteria-based subscription
-without a payload gets an empty POST (FHIR R4 subscription.html#rest-hook)."""
+gets an empty POST, or with a payload the resource as an update (FHIR R4 valueset-subscription-channel-type.html)."""
 
 from __future__ import annotations
 
 from wetread.outbound.endpoints import Poster
 from wetread.record.subscriptions.delivery import Delivery
-from wetread.record.subscriptions.notifications import notification
+from wetread.record.subscriptions.notifications import BY_CRITERIA, notification, resource_requests
 
 
 class RestHook:
@@ -16,8 +16,16 @@ class RestHook:
     async def send(self, delivery: Delivery) -> None:
         """Raises PeerUnavailable, RefusedByPeer (PeerGone among it) and Unsupported."""
         channel = delivery.channel
-        headers = [*channel.headers, ("Content-Type", channel.content_type)]
+        if channel.content in BY_CRITERIA:
+            for request in resource_requests(channel.endpoint, channel.content, delivery.events):
+                await self._send(delivery, request.method, request.url, request.body)
+            return
+        body = notification(self._base_url, delivery.kind, delivery.status, delivery.at, delivery.events)
+        await self._send(delivery, "POST", channel.endpoint, body)
+
+    async def _send(self, delivery: Delivery, method: str, url: str, body: bytes) -> None:
+        channel = delivery.channel
+        headers = [*channel.headers, ("Content-Type", channel.content_type)] if body else [*channel.headers]
         if delivery.key:
             headers.append(("Idempotency-Key", delivery.key))
-        body = notification(self._base_url, delivery.kind, delivery.status, delivery.at, delivery.events)
-        await self._poster.post(channel.endpoint, body, headers, channel.timeout_s)
+        await self._poster.post(url, body, headers, channel.timeout_s, method)

@@ -16,6 +16,7 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Sink:
                 request, *lines = head.decode().rstrip().split("\r\n")
                 headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
                 body = await reader.readexactly(int(headers["content-length"]))
-                received = Received(request.split()[1], headers, body)
+                received = Received(request.split()[1], headers, body, request.split()[0])
                 self.received.append(received)
                 status = self.answer(received)
                 if isinstance(status, bytes):

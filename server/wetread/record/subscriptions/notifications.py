@@ -16,6 +16,8 @@ _PROFILE = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/"
 _NAMES = uuid.UUID("5a0d4c58-9b0b-5d0e-8a1c-0a0d6f2f6e55")
 _ERRORS = "http://terminology.hl7.org/CodeSystem/subscription-error"
 _FULL = "full-resource"
+BY_CRITERIA = frozenset({"ping", "resource"})
+"""What is sent of a criteria-based subscription (FHIR R4): no Bundle, and nothing without events."""
 
 
 @dataclass(frozen=True, slots=True)
