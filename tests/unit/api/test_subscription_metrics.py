@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -61,6 +63,14 @@ async def test_each_one_has_its_lag_and_its_failures(scrape: httpx.AsyncClient, 
     assert found['wetread_subscription_failures{subscription="slow"}'] == 3
     assert found['wetread_subscription_lag_seconds{subscription="slow"}'] == pytest.approx(60, abs=30)
     assert not any("ended" in name for name in found)
+
+
+async def test_the_documents_name_them_all(scrape: httpx.AsyncClient, database: Database) -> None:
+    await subscribed(database, Subscriber("slow", numbered=9, delivered=4))
+    page = (Path(__file__).parents[3] / "docs" / "subscriptions.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(wetread_subscription\w+)`", page)) == {
+        name.partition("{")[0] for name in await told(scrape)
+    }
 
 
 async def test_of_very_many_the_worst_have_series_of_their_own(

@@ -53,11 +53,12 @@ class Overview:
 
     @property
     def host(self) -> str:
-        """Where it goes to, without what may hold a secret: user, path and query."""
+        """Where it goes to, without what may hold a secret: user, path and query. Of mail the domain, of a broker the
+        subject."""
         if self.kind == "websocket":
             return ""
         parts = urlsplit(self.endpoint)
-        if parts.scheme == "mailto":
+        if parts.scheme in ("mailto", "nats"):
             return parts.path.rpartition("@")[2]
         try:
             return f"{parts.hostname or ''}:{parts.port}" if parts.port else parts.hostname or ""
