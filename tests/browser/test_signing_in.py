@@ -49,7 +49,8 @@ async def test_an_administrator_sets_up_the_second_factor_and_comes_back_with_it
         browser.find_element(By.LINK_TEXT, "Rosa Root").send_keys(Keys.ENTER)
         WebDriverWait(browser, 10).until(url_to_be(f"{address}/account"))
         assert "(this one)" in browser.find_element(By.TAG_NAME, "main").text
-        assert [cookie["httpOnly"] for cookie in browser.get_cookies()] == [True]
+        cookies = {cookie["name"]: cookie["httpOnly"] for cookie in browser.get_cookies()}
+        assert cookies == {"wetread_session": True, "wetread_device": True}
         browser.find_element(By.CSS_SELECTOR, "header button").click()
         WebDriverWait(browser, 10).until(url_to_be(f"{address}/login"))
         assert "wetread_session" not in {cookie["name"] for cookie in browser.get_cookies()}

@@ -11,7 +11,7 @@ from datetime import timedelta
 from wetread.access import revocation
 from wetread.access.clients import assertions
 from wetread.access.oauth import grants, launches
-from wetread.access.people import sessions
+from wetread.access.people import known_devices, sessions
 from wetread.access.revocation import Revocations
 from wetread.errors import Unreachable
 from wetread.store.database import Connection, Database
@@ -45,6 +45,7 @@ async def sweep(conn: Connection) -> None:
     """Removes what nobody can use, and nobody needs to know, any more."""
     await grants.sweep(conn, _KEPT)
     await sessions.sweep(conn, _KEPT)
+    await known_devices.sweep(conn)
     await launches.sweep(conn)
     await assertions.sweep(conn)
     await revocation.forget(conn)

@@ -3,7 +3,9 @@
 Counted in this process's memory, in windows of a minute that begin with the first request. A client is known by the
 credential that it was let in with; who shows none, or one that has not been seen yet, counts by address, of IPv6 by the
 /64 network, which is what one machine has. At the doors where secrets are tried (`/login`, `/oauth`) failures count, by
-address and by the name that is tried.
+address, and by the name that is tried from there: else anybody could shut a client out by its name. Who guesses from
+many addresses meets the lock-out of people's names (`access.people.attempts`); secrets of clients are too long to
+guess.
 
 A request beyond a limit is answered 429 here, before any work. It leaves no AuditEvent of its own: one for each address
 and minute tells how many there were, so that nobody can fill the record by being refused.
@@ -114,7 +116,7 @@ class Limits:
         if is_try:
             self._counts.add("guesses", self._rates.guesses, where)
             for name in names:
-                self._counts.add("guesses-of-name", self._rates.guesses_of_name, name)
+                self._counts.add("guesses-of-name", self._rates.guesses_of_name, f"{where} {name}")
         elif status == 401 and credential is not None:
             self._known.pop(credential, None)  # expired or taken back: from now on it counts as none
             self._counts.add("refused", self._rates.refused, where)
@@ -129,8 +131,8 @@ class Limits:
             if not tried or path.startswith(_PAGES):
                 counts.spend("doors", rates.anonymous, where)
             for name in tried:
-                counts.require("guesses-of-name", rates.guesses_of_name, name)
-                counts.spend("client", rates.client, f"tried:{name}")
+                counts.require("guesses-of-name", rates.guesses_of_name, f"{where} {name}")
+                counts.spend("client", rates.client, f"tried:{where} {name}")
         elif client is not None:
             counts.spend("client", rates.client, client)
         elif path in _PROBES:

@@ -96,7 +96,7 @@ def set_password(name: Name, config: Config = None, data_dir: DataDir = None) ->
         if (await accounts.named(conn, name)).issuer:
             raise InvalidInput("this person signs in at an identity provider and has no password here")
         await passwords.keep(conn, name, await rules.hashed(password))
-        await attempts.succeeded(conn, name)
+        await attempts.opened(conn, name)
         await sessions.end_all(conn, name)
         await _changed(conn, reader, name, "password")
 
@@ -123,7 +123,7 @@ def enable_user(name: Name, config: Config = None, data_dir: DataDir = None) -> 
 @user.command("unlock")
 def unlock_user(name: Name, config: Config = None, data_dir: DataDir = None) -> None:
     """Open a name that is closed after failed logins."""
-    within(config, data_dir, _changing_account(name, attempts.succeeded, "opened after failed logins"))
+    within(config, data_dir, _changing_account(name, attempts.opened, "opened after failed logins"))
 
 
 @user.command("totp-reset")

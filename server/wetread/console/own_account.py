@@ -93,7 +93,7 @@ def router(door: Door) -> APIRouter:
     async def set_password(request: Request, signed: Signed, given: _Fields) -> Response:
         """Ends the person's other sessions: who knew the old password may be in one of them."""
         name, wanted = signed.account.name, given.get("new", "")
-        await require_password(signed, given)
+        await require_password(request, signed, given)
         if wanted != given.get("again", ""):
             raise InvalidInput("the new password was not typed twice the same")
         people.passwords.require_good(name, wanted)
@@ -104,9 +104,10 @@ def router(door: Door) -> APIRouter:
             await audit.write(conn, entry(request, name, "account-changed", detail={"what": "password"}))
         return redirect("/account")
 
-    async def require_password(signed: Signed, given: _Fields) -> None:
+    async def require_password(request: Request, signed: Signed, given: _Fields) -> None:
         """That it is still the person who sits there. Raises Unauthorized; failures count as at the door."""
-        await proven(database, people, signed.account.name, given.get("password", ""))
+        device = request.cookies.get(cookies.device, "")
+        await proven(database, people, signed.account.name, given.get("password", ""), device)
 
     @routes.get("/account/second-factor")
     async def show_second_factor(request: Request) -> Response:
@@ -149,7 +150,7 @@ def router(door: Door) -> APIRouter:
 
     async def set_second_factor(request: Request, signed: Signed, given: _Fields) -> Response:
         name, seed = signed.account.name, opened(signed, given)
-        await require_password(signed, given)
+        await require_password(request, signed, given)
         step = totp.step_of(seed, given.get("code", ""))
         if step is None:
             raise InvalidInput("this code does not fit; look whether the clocks agree, and try the next one")

@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from wetread.access.people import accounts, attempts, passwords, pending_logins, sessions, totp
+from wetread.access.people import accounts, attempts, known_devices, passwords, pending_logins, sessions, totp
 from wetread.access.people.accounts import Account
 from wetread.access.people.attempts import Attempt, LockOut
 from wetread.access.people.passwords import Passwords
@@ -105,7 +105,7 @@ def router(door: Door) -> APIRouter:
             return login_page(request, goal, error)
 
     async def by_password(request: Request, name: str, password: str, goal: str) -> Response:
-        account = await proven(database, people, name, password)
+        account = await proven(database, people, name, password, request.cookies.get(cookies.device, ""))
         if account.has_totp:
             return await further(request, {"account": account.name, "next": goal})
         if account.roles & people.totp_roles:
@@ -127,12 +127,14 @@ def router(door: Door) -> APIRouter:
         before = await visitor.signed_in(conn, request, cookies)
         if before is not None:
             await sessions.end(conn, before.account.name, before.digest)
-        await attempts.succeeded(conn, name)
+        device = request.cookies.get(cookies.device, "")
+        await attempts.succeeded(conn, name, device)
         network = request.client.host if request.client else ""
         value = await sessions.begin(conn, name, people.lifetime, network)
         await audit.write(conn, entry(request, name, "login", detail={"by": how}))
         answer = onward(goal)
         cookies.put(answer, cookies.session, value)
+        cookies.remember(answer, await known_devices.remember(conn, name, device))
         cookies.drop(answer, cookies.login, cookies.operator)
         return answer
 
@@ -177,7 +179,7 @@ def router(door: Door) -> APIRouter:
             if state is None:
                 await audit.write(conn, entry(request, None, "login", error=Unauthorized("the login took too long")))
                 return redirect("/login")
-            right, attempt = await is_right(conn, state, given.get("code", ""))
+            right, attempt = await is_right(conn, state, given.get("code", ""), request.cookies.get(cookies.device, ""))
             if right and await pending_logins.take(conn, value) is not None:
                 return await enter(conn, request, state["account"], state["next"], "password and code")
             wrong = Unauthorized(_WRONG_CODE)
@@ -186,10 +188,12 @@ def router(door: Door) -> APIRouter:
                 await audit.write(conn, entry(request, state["account"], "account-locked"))
         return code_page(request, state, wrong)
 
-    async def is_right(conn: Connection, state: Mapping[str, Any], code: str) -> tuple[bool, Attempt | None]:
+    async def is_right(
+        conn: Connection, state: Mapping[str, Any], code: str, device: str
+    ) -> tuple[bool, Attempt | None]:
         """Whether the code is the person's; a seed that they have just been shown becomes theirs by it."""
         name = state["account"]
-        attempt = await attempts.begin(conn, name, people.rule)
+        attempt = await attempts.begin(conn, name, people.rule, device)
         if attempt is None:
             return False, None
         if "seed" not in state:
@@ -258,13 +262,14 @@ class NotProven(Unauthorized):
         self.closes = closes
 
 
-async def proven(database: Database, people: People, name: str, password: str) -> Account:
+async def proven(database: Database, people: People, name: str, password: str, device: str) -> Account:
     """The person, who has shown the password; what a failure counts is committed before the password is looked at.
+    `device` is the cookie of a browser that somebody has signed in with, empty where there is none.
 
     Raises Unauthorized. What was typed as a name is told to nobody unless it is one: it may be a password.
     """
     async with database.transaction() as conn:
-        attempt = await attempts.begin(conn, name, people.rule)
+        attempt = await attempts.begin(conn, name, people.rule, device)
     if not await people.passwords.match(attempt.password_hash if attempt else None, password) or attempt is None:
         raise NotProven(attempt.name if attempt else "anonymous", closes=attempt is not None and attempt.closes)
     renewed = await people.passwords.hashed(password) if people.passwords.outdated(attempt.password_hash) else None

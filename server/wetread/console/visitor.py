@@ -9,7 +9,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wetread.access.people import sessions
+from wetread.access.people import known_devices, sessions
 from wetread.access.people.sessions import Signed
 from wetread.console.rendering import keeps_its_opener, redirect
 from wetread.store.database import Connection
@@ -21,9 +21,9 @@ AUTHORIZE = "/oauth/authorize"
 
 @dataclass(frozen=True, slots=True)
 class Cookies:
-    """Names of our cookies: of a session, of a login under way here or at an identity provider, of the logout there,
-    and of the operator's token. With https they are bound to this host (`__Host-`, RFC 6265bis 4.1.3.2) and never sent
-    without it."""
+    """Names of our cookies: of a session, of a login under way here or at an identity provider, of the logout there, of
+    a browser that somebody has signed in with, and of the operator's token. With https they are bound to this host
+    (`__Host-`, RFC 6265bis 4.1.3.2) and never sent without it."""
 
     operator: str
     https: bool
@@ -44,6 +44,10 @@ class Cookies:
     def provider_logout(self) -> str:
         return "__Host-wetread_provider_logout" if self.https else "wetread_provider_logout"
 
+    @property
+    def device(self) -> str:
+        return "__Host-wetread_device" if self.https else "wetread_device"
+
     def value(self, request: Request) -> str:
         """What the browser is signed in by; empty where it is not."""
         return request.cookies.get(self.operator) or request.cookies.get(self.session, "")
@@ -55,6 +59,11 @@ class Cookies:
         answer.set_cookie(
             name, value, secure=self.https, httponly=True, samesite="strict" if strict else "lax", path="/"
         )
+
+    def remember(self, answer: Response, value: str) -> None:
+        """Of the browser, longer than it is open."""
+        most_s = int(known_devices.REMEMBERED.total_seconds())
+        answer.set_cookie(self.device, value, most_s, secure=self.https, httponly=True, samesite="strict", path="/")
 
     def drop(self, answer: Response, *names: str) -> None:
         for name in names:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from wetread.access.people import accounts, attempts, passwords
+from wetread.access.people import accounts, attempts, known_devices, passwords
 from wetread.access.people.attempts import LockOut
 from wetread.store.database import Database
 
@@ -22,9 +22,15 @@ async def hospital(database: Database) -> Database:
     return database
 
 
-async def _try(database: Database, name: str = "maria") -> attempts.Attempt | None:
+async def _try(database: Database, name: str = "maria", cookie: str = "") -> attempts.Attempt | None:
     async with database.transaction() as conn:
-        return await attempts.begin(conn, name, RULE)
+        return await attempts.begin(conn, name, RULE, cookie)
+
+
+async def _remembered(database: Database, name: str = "maria", cookie: str = "") -> str:
+    """The cookie of a browser that the person has signed in with."""
+    async with database.transaction() as conn:
+        return await known_devices.remember(conn, name, cookie)
 
 
 async def _closed_s(database: Database) -> float:
@@ -105,3 +111,73 @@ async def test_who_has_no_password_here_cannot_try(hospital: Database) -> None:
         await accounts.add(conn, "new", "New", [])
     for name in (eve.name, "new", "nobody", "", "\x00", "' OR 1=1 --"):
         assert await _try(hospital, name) is None
+
+
+async def test_a_browser_that_is_known_stays_open_while_a_stranger_closes_the_name(hospital: Database) -> None:
+    own = await _remembered(hospital)
+    for _ in range(3):
+        assert await _try(hospital) is not None
+    assert await _try(hospital) is None
+    attempt = await _try(hospital, cookie=own)
+    assert attempt is not None
+    assert (attempt.number, attempt.closes) == (1, False)
+    async with hospital.transaction() as conn:
+        await attempts.take_back(conn, attempt)
+        await attempts.succeeded(conn, "maria", own)
+    assert await _try(hospital) is None, "that the person came in gives a stranger no further guesses"
+    assert await _closed_s(hospital) > 0
+
+
+async def test_a_known_browser_closes_by_its_own_failures_and_closes_no_other(hospital: Database) -> None:
+    own, other = await _remembered(hospital), await _remembered(hospital)
+    tried = [await _try(hospital, cookie=own) for _ in range(4)]
+    assert [attempt and (attempt.number, attempt.closes) for attempt in tried] == [
+        (1, False),
+        (2, False),
+        (3, True),
+        None,
+    ]
+    for cookie in (other, ""):
+        attempt = await _try(hospital, cookie=cookie)
+        assert attempt is not None
+        assert attempt.number == 1
+    async with hospital.transaction() as conn:
+        await attempts.opened(conn, "maria")
+    again = await _try(hospital, cookie=own)
+    assert again is not None
+    assert again.number == 1
+
+
+async def test_many_at_once_from_a_known_browser_are_no_more_than_may(hospital: Database) -> None:
+    own = await _remembered(hospital)
+    begun = await asyncio.gather(*(_try(hospital, cookie=own) for _ in range(15)))
+    assert sorted(attempt.number for attempt in begun if attempt) == [1, 2, 3]
+
+
+async def test_a_browser_is_known_for_who_signed_in_with_it_and_by_its_newest_value_alone(hospital: Database) -> None:
+    async with hospital.transaction() as conn:
+        await accounts.add(conn, "jan", "Jan", ["radiologist"])
+        await passwords.keep(conn, "jan", "hash")
+    planted = await _remembered(hospital)
+    shared = await _remembered(hospital, "jan", planted)
+    for name, cookie, is_known in (
+        ("maria", planted, False),
+        ("maria", shared, True),
+        ("jan", shared, True),
+        ("jan", "guessed", False),
+        ("nobody", shared, False),
+    ):
+        async with hospital.transaction() as conn:
+            assert (await known_devices.digest_of(conn, name, cookie) is not None) == is_known, (name, is_known)
+    async with hospital.transaction() as conn:
+        await accounts.disable(conn, "jan")
+    assert await _try(hospital, "jan", shared) is None
+
+
+async def test_a_browser_is_forgotten_in_time(hospital: Database) -> None:
+    own = await _remembered(hospital)
+    async with hospital.transaction() as conn:
+        await conn.execute("UPDATE known_device SET expires_at = clock_timestamp()")
+    async with hospital.transaction() as conn:
+        assert await known_devices.digest_of(conn, "maria", own) is None
+        assert await known_devices.sweep(conn) == 1

@@ -228,6 +228,35 @@ def _code(ahead_s: int = 0) -> str:
     return pyotp.TOTP(SEED).at(int(time.time()) + ahead_s)
 
 
+async def test_strangers_who_guess_do_not_shut_out_who_has_been_here_before(
+    visitor: httpx.AsyncClient,
+    other_browser: httpx.AsyncClient,
+    console: Site,
+    hire: Hire,
+    sign_in: SignIn,
+    database: Database,
+) -> None:
+    await hire()
+    await _with_second_factor(console, database, "maria")
+    await sign_in(visitor)
+    first = await send(visitor, await visitor.get("/login/code"), "/login/code", code=_code())
+    [cookie] = [line for line in first.headers.get_list("set-cookie") if line.startswith("wetread_device=")]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "Max-Age=7776000" in cookie
+    visitor.cookies.delete("wetread_session")
+    for _ in range(4):
+        assert (await sign_in(other_browser, password=WRONG)).status_code == 401
+    assert (await sign_in(other_browser)).status_code == 401
+    again = await sign_in(visitor)
+    assert (again.status_code, again.headers["location"]) == (303, "/login/code")
+    page = await visitor.get("/login/code")
+    assert (await send(visitor, page, "/login/code", code=_code(30))).headers["location"] == "/worklist"
+    for _ in range(3):
+        assert (await sign_in(visitor, password=WRONG)).status_code == 401
+    assert (await sign_in(visitor)).status_code == 401, "a browser closes by its own failures"
+
+
 async def test_who_has_a_second_factor_shows_its_code_too(
     visitor: httpx.AsyncClient, console: Site, database: Database, hire: Hire, sign_in: SignIn
 ) -> None:
