@@ -171,7 +171,7 @@ async def _settled(conn: Connection, reader: Reader, entries: Sequence[Entry]) -
 
 
 def _condition_key(entry: Entry) -> tuple[str, list[tuple[str, str]]]:
-    return entry.resource_type, resources.conditions(entry.condition)
+    return entry.resource_type, resources.conditions(entry.resource_type, entry.condition)
 
 
 def _matched(entry: Entry, found: Version | None) -> _Step:

@@ -16,14 +16,14 @@ async def only_match(conn: Connection, reader: Reader, resource_type: str, condi
 
     Until the transaction ends nobody else gets an answer for the same condition: who finds nothing may create.
     """
-    params = conditions(condition)
+    params = conditions(resource_type, condition)
     await _wait_turn(conn, resource_type, *(f"{name}={value}" for name, value in params))
     return await match(conn, reader, resource_type, condition)
 
 
 async def match(conn: Connection, reader: Reader, resource_type: str, condition: str) -> Version | None:
     """`only_match` for who will not write what the condition names, and so need not wait."""
-    matches = await find(conn, reader, resource_type, conditions(condition), most=2)
+    matches = await find(conn, reader, resource_type, conditions(resource_type, condition), most=2)
     if len(matches) > 1:
         raise PreconditionFailed("the condition matches more than one resource; make it more specific")
     return matches[0] if matches else None
@@ -38,9 +38,11 @@ async def held_match(conn: Connection, reader: Reader, resource_type: str, condi
     return None
 
 
-def conditions(condition: str) -> list[tuple[str, str]]:
-    """The search parameters of a conditional interaction, in an order of their own. Raises InvalidInput on none."""
-    params = sorted(parse_qsl(condition.removeprefix("?"), keep_blank_values=True))
+def conditions(resource_type: str, condition: str) -> list[tuple[str, str]]:
+    """The search parameters of a conditional interaction, in an order of their own. Some clients send the type with
+    them, `Patient?identifier=x`. Raises InvalidInput on none."""
+    query = condition.removeprefix(f"{resource_type}?").removeprefix("?")
+    params = sorted(parse_qsl(query, keep_blank_values=True))
     if not params:
         raise InvalidInput("a conditional interaction needs at least one search parameter")
     return params

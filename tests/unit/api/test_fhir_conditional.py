@@ -125,6 +125,17 @@ async def test_a_conditional_update_without_a_match_keeps_a_free_id_and_takes_no
     assert problem(taken) == (409, "conflict")
 
 
+async def test_a_condition_may_begin_with_its_type_and_no_other(client: httpx.AsyncClient) -> None:
+    """As clients of other servers send it."""
+    value = uuid.uuid4().hex
+    headers = [
+        {**JSON, "If-None-Exist": f"{start}identifier=urn:test|{value}"} for start in ("Patient?", "?", "Basic?")
+    ]
+    answers = [await client.post("Patient", json=named(value), headers=each) for each in headers]
+    assert [answer.status_code for answer in answers] == [201, 200, 400]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+
+
 async def test_several_matches_refuse_every_conditional_write(client: httpx.AsyncClient) -> None:
     value = uuid.uuid4().hex
     for _ in range(2):

@@ -128,6 +128,24 @@ async def test_sorted_pages_hold_still_while_others_write(database: Database, so
         assert await walk(conn, [("_sort", sort), ("_count", "3")], change) == before
 
 
+@pytest.mark.parametrize("sort", ["patient", "-patient"])
+async def test_what_refers_by_identifier_alone_stands_last_also_when_it_is_changed_meanwhile(
+    database: Database, sort: str
+) -> None:
+    unknown = {"subject": {"identifier": {"system": "urn:test", "value": "x"}}}
+    async with database.transaction() as conn:
+        await put(conn, finding(0), finding(1), {**finding(2), **unknown}, {**finding(3), **unknown})
+        whole = await walk(conn, [("_sort", sort), ("_count", "1000")])
+        few = [("subject:missing", "false"), ("_sort", sort), ("_count", "1")]
+        assert whole[2:] == ["o2", "o3"]
+        assert await walk(conn, few) == whole
+
+        async def change(seen: int) -> None:
+            await put(conn, {**finding(3), **unknown, "note": [{"text": f"{seen}"}]})
+
+        assert await walk(conn, [("_sort", sort), ("_count", "1")], change) == whole
+
+
 @pytest.mark.parametrize(
     ("span", "expected"),
     [
