@@ -42,6 +42,10 @@ _SYSTEM_INTERACTIONS = ("batch", "transaction", "history-system", "search-system
 _BULK_DATA = "http://hl7.org/fhir/uv/bulkdata"
 _EXPORTS = {"": "export", "Patient": "patient-export", "Group": "group-export"}
 _BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport"
+_OF_OTHERS: Mapping[str, tuple[str, ...]] = {
+    "Subscription": (f"{_BACKPORT}/StructureDefinition/backport-subscription",),
+}
+"""Backport IG 1.1 conformance.html#profile-support-1."""
 _ANY_TYPE = 100
 """A reference parameter with as many targets may name a resource of any type."""
 _CORE = "http://hl7.org/fhir"
@@ -58,7 +62,11 @@ def capability_statement(
         "status": "active",
         "date": instant(at),
         "kind": "instance",
-        "instantiates": [CANONICAL, f"{_BULK_DATA}/CapabilityStatement/bulk-data"],
+        "instantiates": [
+            CANONICAL,
+            f"{_BULK_DATA}/CapabilityStatement/bulk-data",
+            f"{_BACKPORT}/CapabilityStatement/backport-subscription-server-r4",
+        ],
         "software": {"name": "Wetread", "version": __version__},
         "implementation": {"description": "Wetread, clinical integration server for imaging AI", "url": base_url},
         **_served(update_create, topics, base_url),
@@ -164,7 +172,8 @@ def _documentation() -> str:
 
 def _resource(resource_type: str, update_create: bool, topics: Sequence[str]) -> dict[str, Any]:
     parameters = _searched(resource_type)
-    profiles = SUPPORTED_PROFILES.get(resource_type, ())
+    ours = [f"{PROFILES}/{name}" for name in SUPPORTED_PROFILES.get(resource_type, ())]
+    profiles = [*ours, *_OF_OTHERS.get(resource_type, ())]
     includes = [f"{resource_type}:{p.code}" for p in parameters if p.kind == "reference"]
     reverse = _reverse_includes().get(resource_type, ())
     found = list(_operations(resource_type))
@@ -172,7 +181,7 @@ def _resource(resource_type: str, update_create: bool, topics: Sequence[str]) ->
         **({"extension": _topics(topics)} if topics and resource_type == "Subscription" else {}),
         "type": resource_type,
         "profile": f"{_CORE}/StructureDefinition/{resource_type}",
-        **({"supportedProfile": [f"{PROFILES}/{name}" for name in profiles]} if profiles else {}),
+        **({"supportedProfile": profiles} if profiles else {}),
         "interaction": [{"code": code} for code in _INTERACTIONS],
         "versioning": "versioned-update",
         "readHistory": True,
