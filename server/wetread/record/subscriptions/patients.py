@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from wetread.record import lossless
 from wetread.record.search import index
 from wetread.record.search.index import Entries
@@ -14,7 +16,7 @@ def patients_among(resource_type: str, resource_id: str, entries: Entries) -> tu
     return tuple(sorted({row[2] for row in entries.reference if row[1] == "Patient" and row[2] and not row[3]}))
 
 
-def patients_of(resource_type: str, resource_id: str, body: str) -> tuple[str, ...]:
-    """The same, from the text of a version."""
-    entries = index.extract(lossless.parse(body)) if body else index.Entries()
+def patients_of(resource_type: str, resource_id: str, body: str, bases: Sequence[str]) -> tuple[str, ...]:
+    """The same, from the text of a version; `bases` as in `Connection`."""
+    entries = index.extract(lossless.parse(body), bases) if body else index.Entries()
     return patients_among(resource_type, resource_id, entries)

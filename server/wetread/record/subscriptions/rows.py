@@ -169,11 +169,11 @@ async def numbered(
         """,
         (with_bodies, subscription_id, since, until, limit),
     )
-    return [_numbered(row) for row in await found.fetchall()]
+    return [_numbered(row, conn.bases) for row in await found.fetchall()]
 
 
-def _numbered(row: Sequence[Any]) -> tuple[NotifiedEvent, tuple[str, ...]]:
+def _numbered(row: Sequence[Any], bases: Sequence[str]) -> tuple[NotifiedEvent, tuple[str, ...]]:
     event, patient_ids = NotifiedEvent(*row[:-1]), row[-1]
     if patient_ids is None:  # numbered before they were written down
-        return event, patients_of(event.resource_type, event.resource_id, event.body)
+        return event, patients_of(event.resource_type, event.resource_id, event.body, bases)
     return event, tuple(patient_ids)
