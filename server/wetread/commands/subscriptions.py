@@ -61,12 +61,12 @@ def list_subscriptions(
 
 @subscription.command("show")
 def show_subscription(id: Id, limit: Limit = 20, config: Config = None, data_dir: DataDir = None) -> None:
-    """One subscription: how far it has come, what is wrong, and its last events."""
+    """One subscription: how far it has come, what is wrong, and the events about what goes out next."""
 
     async def shown(conn: Connection, reader: Reader) -> tuple[Overview, list[ToldEvent]]:
         one = await overview.subscription(conn, reader, id)
         await _note(conn, reader, {"command": "subscription show", "subscription": id})
-        return one, await overview.last_events(conn, reader, one, limit)
+        return one, await overview.events_about(conn, reader, one, limit)
 
     one, events = within(config, data_dir, shown)
     for label, value in (

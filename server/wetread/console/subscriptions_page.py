@@ -24,7 +24,7 @@ Authenticate: TypeAlias = Callable[[Request], Awaitable[Reader]]
 _Switch: TypeAlias = Callable[[Connection, Reader, str], Awaitable[audit.AuditEntry]]
 
 _PURPOSE = "switch a subscription"
-_MOST, _LAST_EVENTS = 200, 50
+_MOST, _EVENTS = 200, 50
 
 
 def router(door: Door, authenticate: Authenticate) -> APIRouter:
@@ -74,7 +74,7 @@ def router(door: Door, authenticate: Authenticate) -> APIRouter:
             one = await overview.subscription(conn, reader, subscription_id)
             return {
                 "one": one,
-                "events": await overview.last_events(conn, reader, one, _LAST_EVENTS),
+                "events": await overview.events_about(conn, reader, one, _EVENTS),
                 "switch_token": sessions.form_token(cookies.value(request), _PURPOSE),
             }
 

@@ -63,7 +63,6 @@ class TestTheList:
         await subscribed(database, SLOW)
         page = (await engineer.get("/subscriptions")).text
         assert "<script" not in page
-        assert '<meta http-equiv="refresh" content="30">' in page
         assert page.count('<th scope="col">') == 9
         assert "<caption>" in page
 
@@ -88,6 +87,13 @@ class TestThePageOfOne:
             ("1", "done"),
         ]
         assert "FAILING</span> no answer. 3 attempts since" in page.text
+
+    async def test_of_a_long_queue_shows_what_goes_out_next(
+        self, engineer: httpx.AsyncClient, database: Database
+    ) -> None:
+        await subscribed(database, Subscriber("s1", numbered=500, delivered=300))
+        shown = [int(row.split()[0]) for row in rows(await engineer.get("/subscriptions/s1"))]
+        assert shown == list(range(325, 275, -1))
 
     async def test_neither_page_shows_a_header_a_password_or_a_query(
         self, engineer: httpx.AsyncClient, database: Database

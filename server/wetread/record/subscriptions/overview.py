@@ -68,8 +68,8 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class ToldEvent:
-    """One numbered event: which version of which resource, when, and whether it is `sent`, `dropped` (the owner may no
-    longer read it), `in trouble` (the first that waits, after failures) or `waiting`."""
+    """One numbered event: which version of which resource, when, and whether it is `done` (sent, or dropped since the
+    owner may no longer read it), `in trouble` (the first that waits, after failures) or `waiting`."""
 
     number: int
     resource_type: str
@@ -144,8 +144,9 @@ async def subscription(conn: Connection, reader: Reader, subscription_id: str) -
     return one
 
 
-async def last_events(conn: Connection, reader: Reader, one: Overview, limit: int) -> list[ToldEvent]:
-    """The newest numbered events, newest first. Raises Forbidden."""
+async def events_about(conn: Connection, reader: Reader, one: Overview, limit: int) -> list[ToldEvent]:
+    """The events about what goes out next, newest first: those before, and of those that wait up to half of `limit`.
+    Raises Forbidden."""
     require_operator(reader)
     waiting = "in trouble" if one.failures else "waiting"
     found = conn.cursor(row_factory=class_row(ToldEvent))
@@ -154,9 +155,16 @@ async def last_events(conn: Connection, reader: Reader, one: Overview, limit: in
         SELECT number, resource_type, resource_id, version_id, kind, at,
             CASE WHEN number > %(delivered)s + 1 THEN 'waiting' WHEN number > %(delivered)s THEN %(waiting)s
                  ELSE 'done' END AS outcome
-        FROM subscription_event WHERE subscription_id = %(id)s ORDER BY number DESC LIMIT %(limit)s
+        FROM subscription_event WHERE subscription_id = %(id)s AND number <= %(last)s
+        ORDER BY number DESC LIMIT %(limit)s
         """,
-        {"id": one.id, "delivered": one.delivered, "waiting": waiting, "limit": limit},
+        {
+            "id": one.id,
+            "delivered": one.delivered,
+            "last": one.delivered + limit // 2,
+            "waiting": waiting,
+            "limit": limit,
+        },
     )
     return await found.fetchall()
 
