@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from wetread.record import events, resources
 from wetread.record.audit import audit
 from wetread.record.resources import Version
 from wetread.record.subscriptions import subscriptions, topics
+from wetread.record.subscriptions.rows import OwnerNow
 from wetread.record.subscriptions.subscriptions import Subscriptions
 from wetread.store.database import Connection, Database
 
@@ -86,8 +88,12 @@ class Site:
         self.database = database
         self.subscriptions = Subscriptions(topics.load(FOLDER), AllowedEndpoints.parse(("127.0.0.0/8",)), BASE)
         self.app = FastAPI()
-        face = fhir.router(database, _authenticate, audit.write_many, BASE, on_write=self._on_write)
+        face = fhir.router(database, authenticate, audit.write_many, BASE, on_write=self._on_write)
         self.app.include_router(face)
+
+    def with_owner(self, owner_now: OwnerNow) -> Subscriptions:
+        """The same, with rights of owners that a test decides."""
+        return replace(self.subscriptions, owner_now=owner_now)
 
     async def _on_write(
         self, conn: Connection, by: Reader, resource_type: str, resource_id: str, version: Version | None
@@ -138,7 +144,7 @@ class Site:
                 await events.advance(conn, subscriptions.CURSOR, found[-1].seq)
 
 
-async def _authenticate(request: Request) -> Reader:
+async def authenticate(request: Request) -> Reader:
     found = READERS.get(request.headers.get("authorization", "").removeprefix("Bearer "))
     if found is None:
         raise Unauthorized("an access token is needed")

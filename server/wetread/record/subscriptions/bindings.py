@@ -81,6 +81,12 @@ async def redeem(conn: Connection, token: str) -> Binding | None:
     return Binding(tuple(row[0]), row[1]) if row else None
 
 
+async def of_one(conn: Connection, reader: Reader, subscription_id: str) -> Binding:
+    """Without a token, for a caller who is known. Raises Forbidden, NotFound, Gone, Unsupported."""
+    _require_bindable(reader, await questions.state(conn, reader, subscription_id))
+    return Binding((subscription_id,), rows.owner_row(reader))
+
+
 def _is_own(reader: Reader, state: State) -> bool:
     return bool(state.owner["principal"] == reader.principal)
 
