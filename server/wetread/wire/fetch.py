@@ -23,6 +23,8 @@ import httpx
 
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import Misconfigured, PeerUnavailable, Refused, Unsupported
+from wetread.wire.kept import Keeping as Keeping
+from wetread.wire.kept import KeptConnections
 from wetread.wire.tls import VERSIONS, MinimumVersion
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -59,15 +61,6 @@ class Document:
     max_age_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """How many connections may be open at once (None: no limit), and how many are kept for how long when idle."""
-
-    most_open: int | None = 100
-    most_idle: int = 20
-    idle_s: float = 5.0
-
-
 def trusted(authority: Path | None = None, minimum: MinimumVersion = "1.3") -> ssl.SSLContext:
     """The public authorities, and the site's own in a PEM file. Raises Misconfigured."""
     context = httpx.create_ssl_context(trust_env=False)
@@ -89,16 +82,10 @@ class Fetch:
         allowed: AllowedEndpoints,
         context: ssl.SSLContext | None = None,
         resolve: Resolver | None = None,
-        keeping: Keeping = Keeping(),
+        keeping: Keeping | None = None,
     ) -> None:
         backend = _Pinned(allowed, resolve or resolved)
-        pool = httpcore.AsyncConnectionPool(
-            context or trusted(),
-            network_backend=backend,
-            max_connections=keeping.most_open,
-            max_keepalive_connections=keeping.most_idle,
-            keepalive_expiry=keeping.idle_s,
-        )
+        pool = KeptConnections(context or trusted(), backend, keeping or Keeping())
         self.transport = _Guarded(allowed, pool)
         """For a library that brings its own client on httpx. It follows no redirect by itself."""
 
@@ -218,7 +205,7 @@ def _onward(answer: Answer) -> str:
 class _Guarded(httpx.AsyncBaseTransport):
     """httpx over a pool whose connections are pinned."""
 
-    def __init__(self, allowed: AllowedEndpoints, pool: httpcore.AsyncConnectionPool) -> None:
+    def __init__(self, allowed: AllowedEndpoints, pool: KeptConnections) -> None:
         self._allowed = allowed
         self._pool = pool
 
