@@ -7,7 +7,7 @@ import contextlib
 import logging
 import ssl
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_network
 
@@ -69,7 +69,8 @@ async def run_roles(
             faces = front(built)
             group.create_task(faces.run(stop))
             group.create_task(_serve_http(faces, settings.http, turned_away, stop))
-            group.create_task(upkeep.run(built.database, built.authority.tokens.revocations, stop))
+            unseen = timedelta(days=settings.access.offline_unseen_days)
+            group.create_task(upkeep.run(built.database, built.authority.tokens.revocations, stop, unseen=unseen))
         await stop.wait()
         await _audit_presence(built, "server-stopped", roles)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from datetime import timedelta
 
@@ -24,9 +25,16 @@ _KEPT = timedelta(days=30)
 """How long a grant or session that is over is still known for what it was."""
 
 
-async def run(database: Database, revocations: Revocations, stop: asyncio.Event, every_s: float = _EVERY_S) -> None:
-    """Until `stop`."""
-    swept_at = time.monotonic()
+async def run(
+    database: Database,
+    revocations: Revocations,
+    stop: asyncio.Event,
+    every_s: float = _EVERY_S,
+    unseen: timedelta = timedelta(days=30),
+) -> None:
+    """Until `stop`. `unseen` is how long a person of an identity provider may stay away from here before what they gave
+    to apps for longer than a login ends."""
+    swept_at = -math.inf
     while not stop.is_set():
         try:
             async with database.statements() as conn:
@@ -35,6 +43,7 @@ async def run(database: Database, revocations: Revocations, stop: asyncio.Event,
                 swept_at = time.monotonic()
                 async with database.transaction() as conn:
                     await sweep(conn)
+                    await grants.end_unseen(conn, revocations, unseen)
         except Unreachable:
             logger.warning("revocations are not renewed: the database does not answer")
         with contextlib.suppress(TimeoutError):

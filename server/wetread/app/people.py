@@ -65,6 +65,7 @@ def identity_providers(settings: Settings, fetch: Fetch) -> Mapping[str, Identit
             given.fhir_user_claim,
             given.userinfo,
             given.prompt,
+            given.logout_ends_offline,
         )
         callback = f"{settings.base_url}/login/provider/{given.name}/callback"
         found[given.name] = IdentityProvider(provider, callback, fetch, ProviderDocuments(given.issuer, fetch))

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from wetread.access.people import sessions
 from wetread.access.people.accounts import Account
-from wetread.access.providers import identity_providers
+from wetread.access.providers import identity_providers, logout_tokens
 from wetread.access.providers.identity_providers import IdentityProvider, UnderWay, Vouched
 from wetread.console import forms, visitor
 from wetread.console.audited import entry
@@ -98,7 +98,9 @@ def router(at: ProviderDoor) -> APIRouter:
             await sessions.end(conn, before.account.name, before.digest)
         lifetime = door.people.lifetime
         network = request.client.host if request.client else ""
-        value = await sessions.begin(conn, account.name, lifetime, network)
+        sid = vouched.claims.get("sid", "")
+        provider_session = sid if isinstance(sid, str) else ""
+        value = await sessions.begin(conn, account.name, lifetime, network, provider_session)
         logout = await identity_providers.keep_for_logout(conn, under_way.provider, vouched.id_token, lifetime.most)
         detail = {"by": under_way.provider, "roles": " ".join(sorted(account.roles))}
         await audit.write(conn, entry(request, account.name, "login", detail=detail))
@@ -107,6 +109,25 @@ def router(at: ProviderDoor) -> APIRouter:
         cookies.drop(answer, cookies.login, cookies.operator, cookies.provider_login)
         cookies.put(answer, cookies.provider_logout, logout)
         return visitor.on_the_way(answer, under_way.onward)
+
+    @routes.post("/login/provider/{name}/backchannel-logout")
+    async def signed_out_there(request: Request, name: str) -> Response:
+        """The provider tells that somebody is signed out there (OpenID Connect Back-Channel Logout 1.0, 2.5, 2.8)."""
+        try:
+            provider = _named(at.providers, name)
+            token = (await forms.fields(request)).get("logout_token", "")
+            told = await provider.logged_out(token)
+            async with database.transaction() as conn:
+                offline_too = provider.provider.logout_ends_offline
+                ended = await logout_tokens.end(conn, door.tokens.revocations, told, offline_too=offline_too)
+                detail = {"by": name, "how": "back-channel"}
+                await audit.write_many(
+                    conn, [entry(request, who, "logout", detail=detail) for who in ended or ("anonymous",)]
+                )
+        except WetreadError as error:
+            await refused(request, error, name, kind="logout")
+            return _told({"error": "invalid_request", "error_description": error.message}, 400)
+        return _told({}, 200)
 
     @routes.get("/logout/provider")
     async def leave(request: Request) -> Response:
@@ -140,6 +161,10 @@ def router(at: ProviderDoor) -> APIRouter:
         return answer
 
     return routes
+
+
+def _told(content: Mapping[str, str], status: int) -> Response:
+    return JSONResponse(content, status, {"Cache-Control": "no-store"})
 
 
 def _named(providers: Mapping[str, IdentityProvider], name: str) -> IdentityProvider:

@@ -30,6 +30,8 @@ class Access(Section):
     """How long an access token lives that a person gave to an app."""
     offline_days: float = Field(default=90, gt=0, le=366)
     """How long an app may go on by itself, with offline_access."""
+    offline_unseen_days: float = Field(default=30, gt=0, le=366)
+    """The same where the person comes by an identity provider and has not signed in here since."""
     providers: tuple[Provider, ...] = ()
 
     def weaknesses(self) -> Iterator[str]:

@@ -32,6 +32,7 @@ class Provider(Section):
     fhir_user_claim: str = ""
     userinfo: bool = False
     prompt: Literal["", "login", "select_account", "consent"] = ""
+    logout_ends_offline: bool = False
 
     @field_validator("issuer")
     @classmethod

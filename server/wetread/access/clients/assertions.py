@@ -152,7 +152,7 @@ class ClientAssertion(JWTBearerClientAssertion):  # type: ignore[misc]
             raise InvalidClientError(description="The assertion lives longer than five minutes.")
         if not isinstance(jti, str) or not 0 < len(jti) <= _LONGEST_JTI or "\x00" in jti:
             raise InvalidClientError(description="jti is not a text of a fitting length.")
-        return wait_for(_first_seen, self._conn, claims["iss"], jti, expires_at + _SKEW_S)
+        return wait_for(first_seen, self._conn, claims["iss"], jti, expires_at + _SKEW_S)
 
 
 class _Bounded(dict[str, Any]):
@@ -164,7 +164,8 @@ class _Bounded(dict[str, Any]):
             raise InvalidClientError(description="aud names too many.")
 
 
-async def _first_seen(conn: Connection, client_id: str, jti: str, until: float) -> bool:
+async def first_seen(conn: Connection, client_id: str, jti: str, until: float) -> bool:
+    """Whether a JWT of this issuer comes for the first time; remembered until then (seconds since 1970)."""
     added = await conn.execute(
         "INSERT INTO seen_assertion (client_id, jti, expires_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
         (client_id, jti, datetime.fromtimestamp(until, UTC)),

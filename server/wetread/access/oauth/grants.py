@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from wetread.access.revocation import Revocations
+from wetread.access.revocation import LONGEST, Revocations
 from wetread.access.secrets import digest
 from wetread.store.database import Connection
 
@@ -145,6 +145,24 @@ async def revoke(conn: Connection, revocations: Revocations, grant_id: str, kept
         (grant_id,),
     )
     await revocations.revoke(conn, "grant", grant_id, kept)
+
+
+async def end_unseen(conn: Connection, revocations: Revocations, unseen: timedelta) -> int:
+    """Ends grants that outlive their login, of people whom an identity provider has not vouched for in so long: it has
+    no way to tell that somebody has left who does not come back. How many.
+    """
+    rows = await conn.execute(
+        """
+        SELECT g.id::text FROM authorization_grant g JOIN account a ON a.name = g.account_name
+        WHERE a.issuer <> '' AND g.session_digest IS NULL AND g.revoked_at IS NULL AND g.expires_at > clock_timestamp()
+            AND greatest(a.signed_in_at, g.created_at) < clock_timestamp() - %s
+        """,
+        (unseen,),
+    )
+    found = [grant_id for (grant_id,) in await rows.fetchall()]
+    for grant_id in found:
+        await revoke(conn, revocations, grant_id, LONGEST)
+    return len(found)
 
 
 async def give_code(

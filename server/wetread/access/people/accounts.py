@@ -112,9 +112,11 @@ async def vouched(
         await revoke(conn, "account", before.name)
     await conn.execute(
         """
-        INSERT INTO account (name, display_name, roles, fhir_user, issuer, subject) VALUES (%s, %s, %s, %s, %s, %s)
+        INSERT INTO account (name, display_name, roles, fhir_user, issuer, subject, signed_in_at)
+        VALUES (%s, %s, %s, %s, %s, %s, clock_timestamp())
         ON CONFLICT (issuer, subject) WHERE issuer <> ''
-        DO UPDATE SET display_name = excluded.display_name, roles = excluded.roles, fhir_user = excluded.fhir_user
+        DO UPDATE SET display_name = excluded.display_name, roles = excluded.roles, fhir_user = excluded.fhir_user,
+            signed_in_at = excluded.signed_in_at
         """,
         (
             f"{issuer}#{subject}",

@@ -57,16 +57,19 @@ def cookie_name(*, https: bool) -> str:
     return f"__Host-{_COOKIE}" if https else _COOKIE
 
 
-async def begin(conn: Connection, account_name: str, lifetime: Lifetime, network: str = "") -> str:
+async def begin(
+    conn: Connection, account_name: str, lifetime: Lifetime, network: str = "", provider_session: str = ""
+) -> str:
     """A new session of a person who has just proven who they are: the cookie's value, known from now on to the browser
-    only. Raises Unauthorized where the account is disabled."""
+    only. `provider_session` is what their identity provider calls the login. Raises Unauthorized where the account is
+    disabled."""
     value = secrets.token_urlsafe(32)
     begun = await conn.execute(
         """
-        INSERT INTO login_session (digest, account_name, idle, expires_at, network)
-        SELECT %s, name, %s, clock_timestamp() + %s, %s FROM account WHERE name = %s AND disabled_at IS NULL
+        INSERT INTO login_session (digest, account_name, idle, expires_at, network, provider_session)
+        SELECT %s, name, %s, clock_timestamp() + %s, %s, %s FROM account WHERE name = %s AND disabled_at IS NULL
         """,
-        (digest(value), lifetime.idle, lifetime.most, network, account_name),
+        (digest(value), lifetime.idle, lifetime.most, network, provider_session, account_name),
     )
     if begun.rowcount == 0:
         raise Unauthorized("this account is not open")

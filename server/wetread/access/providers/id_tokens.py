@@ -10,6 +10,7 @@ from typing import Any
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
 from joserfc.errors import JoseError
+from joserfc.jwt import Token
 from joserfc.util import urlsafe_b64decode
 
 from wetread.access.providers.documents import SIGNED_WITH, ProviderDocuments
@@ -27,23 +28,33 @@ async def verified(
     Checked are the signature (never `none`, never by a shared secret), iss, aud, azp, exp, nbf, iat, nonce, and at_hash
     where the token has it. Raises Unauthorized; PeerUnavailable and UnusableAnswer where its keys cannot be had.
     """
-    algorithm, key_id = _header(token)
-    key = await documents.key(key_id, algorithm)
+    decoded = await signed(token, documents)
     try:
-        signed = jwt.decode(token, key, algorithms=[algorithm])
         options: Any = {
             "iss": {"essential": True, "value": issuer},
             "aud": {"essential": True, "value": client_id},
             "sub": {"essential": True},
         }
         params = {"nonce": nonce, "client_id": client_id, "access_token": access_token}
-        claims = CodeIDToken(signed.claims, signed.header, options, params)
+        claims = CodeIDToken(decoded.claims, decoded.header, options, params)
         claims.validate(leeway=_SKEW_S)
     except JoseError as error:
         raise Unauthorized(f"the identity provider's token is refused: {_reason(error)}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Unauthorized("the identity provider's token is refused: it is malformed") from error
     return dict(claims)
+
+
+async def signed(token: str, documents: ProviderDocuments) -> Token:
+    """A token that this provider has signed; what its claims say is still to be checked. Raises as `verified` does."""
+    algorithm, key_id = _header(token)
+    key = await documents.key(key_id, algorithm)
+    try:
+        return jwt.decode(token, key, algorithms=[algorithm])
+    except JoseError as error:
+        raise Unauthorized(f"the identity provider's token is refused: {_reason(error)}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Unauthorized("the identity provider's token is refused: it is malformed") from error
 
 
 def _header(token: str) -> tuple[str, str | None]:

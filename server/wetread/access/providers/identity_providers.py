@@ -20,8 +20,9 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from wetread.access.people import accounts, pending_logins, sessions
 from wetread.access.people.accounts import Account
-from wetread.access.providers import id_tokens
+from wetread.access.providers import id_tokens, logout_tokens
 from wetread.access.providers.documents import Metadata, ProviderDocuments
+from wetread.access.providers.logout_tokens import LoggedOut
 from wetread.access.secrets import digest
 from wetread.errors import PeerUnavailable, Unauthorized
 from wetread.store.database import Connection
@@ -43,7 +44,8 @@ class Provider:
     `roles` says which roles a group gives; `groups_claim` where the groups stand, `realm_access.roles` being `roles`
     inside `realm_access`. `without_group` are the roles of a person in none of these groups; empty keeps them out.
     `fhir_user_claim` holds the person's reference, like Practitioner/123; empty: none. `userinfo` asks for the claims
-    at the userinfo endpoint, too. `prompt` is OpenID Connect's: `login` asks for the password every time.
+    at the userinfo endpoint, too. `prompt` is OpenID Connect's: `login` asks for the password every time. With
+    `logout_ends_offline` a logout that the provider tells of ends also what the person gave to apps for longer.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Provider:
     fhir_user_claim: str = ""
     userinfo: bool = False
     prompt: str = ""
+    logout_ends_offline: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,12 @@ class IdentityProvider:
         if before is not None and not before.roles <= roles:
             await accounts.set_roles(conn, before.name, roles)
         return await accounts.vouched(conn, issuer, subject, display_name, roles, fhir_user)
+
+    async def logged_out(self, token: str) -> LoggedOut:
+        """Who the provider says is signed out there. Raises Unauthorized, PeerUnavailable, UnusableAnswer."""
+        return await logout_tokens.verified(
+            token, self.documents, issuer=self.provider.issuer, client_id=self.provider.client_id
+        )
 
     def logout_url(self, metadata: Metadata, id_token: str, onward: str) -> str | None:
         """Where the person ends their session at the provider, too (OpenID Connect RP-Initiated Logout 1.0, 2); None
