@@ -207,6 +207,26 @@ async def test_a_canonical_is_found_in_any_version_or_in_the_one_asked_for(
     assert found(answer) == {f"ServiceRequest/{id_}" for id_ in matches}
 
 
+async def test_a_canonical_by_our_address_leads_to_what_has_that_url_or_that_id(database: Database) -> None:
+    form = {"resourceType": "Questionnaire", "status": "active"}
+    answer = {"resourceType": "QuestionnaireResponse", "status": "completed"}
+    await store(
+        database,
+        {**form, "id": "by-url", "url": f"{BASE}/Questionnaire/other"},
+        {**form, "id": "by-id"},
+        {**answer, "id": "a", "questionnaire": f"{BASE}/Questionnaire/other|1.0"},
+        {**answer, "id": "b", "questionnaire": f"{BASE}/Questionnaire/by-id"},
+    )
+    async with face(database) as client:
+        both = await client.get("QuestionnaireResponse?_include=QuestionnaireResponse:questionnaire", headers=ALL)
+    assert found(both) == {
+        "QuestionnaireResponse/a",
+        "QuestionnaireResponse/b",
+        "Questionnaire/by-url",
+        "Questionnaire/by-id",
+    }
+
+
 def test_a_reference_without_version_has_one_row() -> None:
     """Only a version costs a row more."""
     entries = extract(observation("x", "Patient/p1"), (BASE,))

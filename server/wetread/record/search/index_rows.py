@@ -192,12 +192,18 @@ def references(value: Any, parameter: SearchParameter, bases: Sequence[str] = ()
 
 
 def _canonical(value: str, bases: Sequence[str]) -> Iterator[Row]:
-    """Found by its url and, where it names a version, by `url|version` too (FHIR R4 references.html#canonical)."""
+    """Found by its url and, where it names a version, by `url|version` too (FHIR R4 references.html#canonical).
+
+    One that begins with an address of the server may mean what is stored here under that id, or what says that this is
+    its url.
+    """
     url, bar, version = value.partition("|")
-    parts = reference_parts(url, bases)
-    yield parts.target_type, parts.target_id, parts.url, "", ""
+    local = here(url, bases)
+    for text in (local, url) if local != url else (url,):
+        parts = reference_parts(text)
+        yield parts.target_type, parts.target_id, parts.url, "", ""
     if bar:
-        yield "", "", bounded(f"{here(url, bases)}|{version.partition('#')[0]}"), "", ""
+        yield "", "", bounded(f"{local}|{version.partition('#')[0]}"), "", ""
 
 
 def _date(value: Any, parameter: SearchParameter) -> Iterator[Row]:
