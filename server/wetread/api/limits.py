@@ -82,6 +82,9 @@ class Limits:
         self._turned_away = turned_away
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._open(scope, receive, send)
+            return
         path = scope["path"] if scope["type"] == "http" else ""
         if not path or path in self._uncounted:
             await self._app(scope, receive, send)
@@ -122,6 +125,19 @@ class Limits:
             self._counts.add("refused", self._rates.refused, where)
         elif reader is None:
             self._counts.add("refused", self._rates.refused, where)
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A websocket counts as one request, when it is opened; its frames have limits of their own."""
+        path, where = scope["path"], _network(scope)
+        credential = _credential(scope)
+        client = self._known.get(credential) if credential is not None else None
+        try:
+            self._require_room(path, client, where, None)
+        except Throttled as error:
+            self._turned_away.count(where, error.http_status, client or "anonymous")
+            await _answer(path, error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
     def _require_room(self, path: str, client: str | None, where: str, tried: list[str] | None) -> None:
         """Raises Throttled."""

@@ -25,7 +25,7 @@ from wetread.api.credentials import Authenticate
 from wetread.api.fhir_subscriptions import SOCKET_PATH
 from wetread.api.socket_frames import Frame
 from wetread.api.socket_hub import POLICY, TRY_AGAIN, Hub, Lost
-from wetread.api.turned_away import TurnedAway
+from wetread.api.turned_away import TurnedAway, network
 from wetread.domain.reader import Reader
 from wetread.errors import Refused, Unauthorized, Unreachable, WetreadError
 from wetread.record import lossless
@@ -74,7 +74,7 @@ async def _serve(sockets: Sockets, websocket: WebSocket) -> None:
     where = websocket.client.host if websocket.client else ""
     try:
         reader = await _shown(sockets, websocket)
-        if len(sockets.open) >= sockets.most or sockets.unbound[where] >= _UNBOUND_OF_ONE:
+        if len(sockets.open) >= sockets.most or sockets.unbound[network(where)] >= _UNBOUND_OF_ONE:
             raise Throttled(f"too many websockets are open; come again in {_AGAIN_S} s", _AGAIN_S)
     except WetreadError as error:
         sockets.turned_away.count(where, error.http_status)
@@ -83,7 +83,7 @@ async def _serve(sockets: Sockets, websocket: WebSocket) -> None:
     await websocket.accept()
     socket = _Socket(sockets, websocket, where, reader)
     sockets.open.add(socket)
-    sockets.unbound[where] += 1
+    sockets.unbound[network(where)] += 1
     try:
         await socket.serve()
     finally:
@@ -187,9 +187,10 @@ class _Socket:
         """From now on it has all the time there is."""
         if not self._is_bound:
             self._is_bound = True
-            self._sockets.unbound[self.where] -= 1
-            if not self._sockets.unbound[self.where]:
-                del self._sockets.unbound[self.where]
+            unbound, where = self._sockets.unbound, network(self.where)
+            unbound[where] -= 1
+            if not unbound[where]:
+                del unbound[where]
 
     async def _refused(self, error: Refused) -> bool:
         self._errors += 1

@@ -25,6 +25,7 @@ from wetread.api import (
     ops,
     pictures,
     problem,
+    subscription_sockets,
 )
 from wetread.api import hl7 as hl7_http
 from wetread.api.forwarded import Forwarded
@@ -32,6 +33,8 @@ from wetread.api.limits import Limits, Rates
 from wetread.api.security_headers import SecurityHeaders
 from wetread.api.smart import discovery, endpoints
 from wetread.api.smart.cors import Cors, Preflights
+from wetread.api.socket_hub import Hub
+from wetread.api.subscription_sockets import Sockets
 from wetread.api.turned_away import TurnedAway
 from wetread.app.keys import audit_keys, cursors
 from wetread.app.people import identity_providers, people
@@ -71,13 +74,18 @@ def front(built: House) -> Front:
         http.limits.guesses_per_name,
     )
     turned_away = TurnedAway(built.database)
-    limits = Limits(web_app(built), rates, turned_away, _UNRECORDED)
+    hub = Hub(built.database, built.subscriptions, of_one_client=built.settings.subscriptions.sockets_per_client)
+    limits = Limits(web_app(built, hub, turned_away), rates, turned_away, _UNRECORDED)
     forwarded = Forwarded(limits, networks(http.trusted_proxies), networks(http.allow), turned_away)
-    return Front(SecurityHeaders(Cors(forwarded, built.database)), turned_away.run)
+
+    async def run(stop: asyncio.Event) -> None:
+        await asyncio.gather(turned_away.run(stop), hub.run(stop))
+
+    return Front(SecurityHeaders(Cors(forwarded, built.database)), run)
 
 
-def web_app(built: House) -> FastAPI:
-    """The HTTP faces under one roof."""
+def web_app(built: House, hub: Hub | None = None, turned_away: TurnedAway | None = None) -> FastAPI:
+    """The HTTP faces under one roof. With a hub, which must run beside them, websockets of subscriptions."""
     settings = built.settings
     signed_tokens = built.authority.tokens
     https = settings.base_url.startswith("https:")
@@ -86,6 +94,10 @@ def web_app(built: House) -> FastAPI:
         credentials.authenticator(credentials.Credentials(built.database, signed_tokens, known, https))
     )
     web = FastAPI(title="Wetread", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    if hub is not None and turned_away is not None:
+        most = settings.subscriptions.most_sockets
+        sockets = Sockets(built.database, hub, authenticate, turned_away, settings.fhir_base, most)
+        web.router.routes.append(subscription_sockets.route(sockets))
     web.include_router(health.router(built.database, authenticate))
     exports = fhir_export.Export(
         built.database, built.work, exports_dir(settings), settings.fhir_base, settings.export.most_jobs

@@ -144,6 +144,9 @@ class Subscriptions(Section):
     keep_days: float = Field(default=30, gt=0)
     """So long the events of a subscription can be delivered, and be asked for by $events."""
     concurrency: int = Field(default=32, ge=1, le=1000)
+    most_sockets: int = Field(default=10_000, ge=1)
+    """Websockets that each process holds."""
+    sockets_per_client: int = Field(default=1000, ge=1)
 
 
 class Export(Section):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from fhir.resources.R4B.bundle import Bundle
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from wetread import app as composition
 from wetread.api import subscription_sockets
 from wetread.api.socket_hub import Hub
 from wetread.api.subscription_sockets import Sockets
@@ -20,6 +22,7 @@ from wetread.api.turned_away import TurnedAway
 from wetread.domain.reader import Reader
 from wetread.inbound.http import HttpListener
 from wetread.record.subscriptions.rows import reader_of
+from wetread.settings import load
 from wetread.store.database import Connection, Database
 
 from .subscribed import BASE, Site, authenticate, subscription, task
@@ -461,6 +464,46 @@ class TestOtherForms:
             assert await heard(socket) == {"type": "pong"}
             await site.happen(task("t2"))
             await silent(socket)
+
+
+class TestFront:
+    """All that stands in front of the application lets websockets through, and counts how often they are opened."""
+
+    @pytest.fixture
+    async def url(self, database: Database, tmp_path: Path) -> AsyncIterator[str]:
+        given: dict[str, Any] = {
+            "data_dir": tmp_path,
+            "http": {"limits": {"anonymous_per_minute": 3}, "trusted_proxies": ["127.0.0.1/32"]},
+        }
+        async with composition.house(load(None, given), database.url, ["http"]) as built:
+            faces, stop = composition.front(built), asyncio.Event()
+            running = asyncio.create_task(faces.run(stop))
+            listener = HttpListener(faces.app, "127.0.0.1", 0)
+            await listener.start()
+            yield f"ws://127.0.0.1:{listener.port}/fhir/websocket"
+            stop.set()
+            await listener.close()
+            await running
+
+    async def test_a_socket_is_opened_and_counted_by_the_address_that_the_proxy_tells(self, url: str) -> None:
+        for _ in range(3):
+            async with connect(url, additional_headers={"X-Forwarded-For": "192.0.2.1"}) as socket:
+                await socket.send("bind-with-token nonsense")
+                assert await refusal(socket) == "login"
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(url, additional_headers={"X-Forwarded-For": "192.0.2.1"}):
+                pass
+        assert refused.value.response.status_code == 429
+        assert refused.value.response.headers["Retry-After"]
+        async with connect(url, additional_headers={"X-Forwarded-For": "192.0.2.2"}) as socket:
+            await socket.send("bind-with-token nonsense")
+            assert await refusal(socket) == "login"
+
+    async def test_there_is_no_socket_elsewhere(self, url: str) -> None:
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(f"{url}/other"):
+                pass
+        assert refused.value.response.status_code == 403
 
 
 async def test_the_server_says_goodbye_when_it_stops(database: Database) -> None:
