@@ -70,10 +70,12 @@ def keycloak(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ke
     """In development mode, on loopback, with its database in memory."""
     supply.program("java", "openjdk-17-jre-headless")
     home = supply.keycloak()
-    realm = REALM.read_text().replace("@CALLBACK@", f"http://127.0.0.1:{port}/login/provider/keycloak/callback")
+    here = f"http://127.0.0.1:{port}"
+    realm = REALM.read_text().replace("@CALLBACK@", f"{here}/login/provider/keycloak/callback")
+    realm = realm.replace("@BACKCHANNEL@", f"{here}/login/provider/keycloak/backchannel-logout")
     imported = home / "data" / "import"
     imported.mkdir(parents=True, exist_ok=True)
-    (imported / "realm.json").write_text(realm.replace("@AFTER_LOGOUT@", f"http://127.0.0.1:{port}/login"))
+    (imported / "realm.json").write_text(realm.replace("@AFTER_LOGOUT@", f"{here}/login"))
     own = free_port()
     log = tmp_path_factory.mktemp("keycloak") / "keycloak.log"
     environment = {
@@ -167,9 +169,9 @@ def signed_in(browser: httpx.Client, name: str, goal: str = "/worklist") -> http
     return browser.get(answer.headers["location"])
 
 
-def logins(wetread: Hospital) -> list[dict[str, Any]]:
+def logins(wetread: Hospital, subtype: str = "110122") -> list[dict[str, Any]]:
     with wetread.client(scope="system/AuditEvent.rs", roles=("auditor",)) as client:
-        found = client.get("/fhir/AuditEvent", params={"subtype": "110122", "_count": "50"}).json()
+        found = client.get("/fhir/AuditEvent", params={"subtype": subtype, "_count": "50"}).json()
     return [entry["resource"] for entry in found.get("entry", [])]
 
 
@@ -211,6 +213,39 @@ def test_signing_out_here_signs_out_there(wetread: Hospital, browser: httpx.Clie
     after = browser.get(leaving.headers["refresh"].removeprefix("0; url="))
     assert str(after.url) == f"{wetread.server.url}/login"
     assert 'id="kc-form-login"' in to_keycloak(browser).text
+
+
+def test_who_is_signed_out_there_is_signed_out_here(
+    wetread: Hospital, keycloak: Keycloak, browser: httpx.Client
+) -> None:
+    """Behind the browser's back (OpenID Connect Back-Channel Logout 1.0): one login by its session, then every one."""
+    with new_browser(wetread) as elsewhere, keycloak.admin() as admin:
+        [rae] = admin.get("users", params={"username": "rae"}).json()
+
+        def sessions() -> set[str]:
+            return {session["id"] for session in admin.get(f"users/{rae['id']}/sessions").json()}
+
+        signed_in(browser, "rae")
+        before = sessions()
+        signed_in(elsewhere, "rae")
+        [second] = sessions() - before
+        assert admin.delete(f"sessions/{second}").status_code == 204
+        assert ends_up(elsewhere) == "/login"
+        assert browser.get("/worklist").url.path == "/worklist"
+        assert admin.post(f"users/{rae['id']}/logout").status_code == 204
+        assert ends_up(browser) == "/login"
+    told = [event for event in logins(wetread, "110123") if "back-channel" in json.dumps(event)]
+    assert len(told) >= 2
+    assert all(event["outcome"] == "0" for event in told)
+
+
+def ends_up(browser: httpx.Client) -> str:
+    """Where the person is who asks for the worklist, once Keycloak's call has come."""
+    for _ in range(50):
+        if (path := str(browser.get("/worklist").url.path)) != "/worklist":
+            return path
+        time.sleep(0.1)
+    return "/worklist"
 
 
 def test_who_leaves_the_group_loses_the_role_and_the_open_session(
