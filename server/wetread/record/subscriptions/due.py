@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,11 +11,14 @@ from wetread.record.subscriptions import rows
 from wetread.record.subscriptions.delivery import Delivery
 from wetread.record.subscriptions.notifications import NotifiedEvent
 from wetread.record.subscriptions.rows import OwnerNow, State
+from wetread.record.subscriptions.shapes import with_context
 from wetread.record.subscriptions.sight import may_see, sees_all
+from wetread.record.subscriptions.topics import Topic
 from wetread.store.database import Connection
 
 _SLICE = 20
 _WITH_BODY = frozenset({"full-resource", "resource"})
+_WITH_CONTEXT = frozenset({"id-only", "full-resource"})
 _WITHOUT_FOCUS = frozenset({"empty", "ping"})
 
 
@@ -35,8 +38,8 @@ class Slice:
         return later[0].events[0].number - 1 if later and later[0].events else self.through
 
 
-async def next_slice(conn: Connection, state: State, owner_now: OwnerNow, types: Collection[str]) -> Slice | None:
-    """None where nothing is due. `types` are those that the topic tells of."""
+async def next_slice(conn: Connection, state: State, owner_now: OwnerNow, topic: Topic | None) -> Slice | None:
+    """None where nothing is due. `topic` is None where it is no longer served."""
     if state.status not in ("requested", "active"):
         return None
     if state.status == "active" and state.delivered >= state.events_since_start and not _silent_for_long(state):
@@ -48,7 +51,7 @@ async def next_slice(conn: Connection, state: State, owner_now: OwnerNow, types:
         return _without_events(state, "heartbeat", reader)
     if reader is None:
         return Slice((), state.events_since_start, is_shut_out=True)
-    return await _events(conn, state, reader, types)
+    return await _events(conn, state, reader, topic)
 
 
 def _silent_for_long(state: State) -> bool:
@@ -66,8 +69,9 @@ def _without_events(state: State, kind: str, reader: Reader | None) -> Slice:
     return Slice((delivery,), state.delivered)
 
 
-async def _events(conn: Connection, state: State, reader: Reader, types: Collection[str]) -> Slice:
+async def _events(conn: Connection, state: State, reader: Reader, topic: Topic | None) -> Slice:
     channel = state.out()
+    types = topic.resource_types if topic else ()
     found = await rows.numbered(
         conn,
         state.id,
@@ -84,10 +88,18 @@ async def _events(conn: Connection, state: State, reader: Reader, types: Collect
             seen.append((shown, () if channel.content in _WITHOUT_FOCUS else patient_ids))
         else:
             dropped.append(event)
+    if topic is not None and topic.shape and channel.content in _WITH_CONTEXT:
+        shaped = await with_context(conn, reader, topic, [event for event, _ in seen])
+        seen = [(event, _patients(event, own)) for event, (_, own) in zip(shaped, seen, strict=True)]
     # Events that were removed for their age leave a gap before the first that is kept, or no event at all.
     through = found[-1][0].number if found else state.events_since_start
     parts = [seen[at : at + channel.max_count] for at in range(0, len(seen), channel.max_count)]
     return Slice(tuple(_delivery(state, reader, part) for part in parts), through, tuple(dropped))
+
+
+def _patients(event: NotifiedEvent, own: tuple[str, ...]) -> tuple[str, ...]:
+    """Of whom an event tells with all that goes along."""
+    return tuple(dict.fromkeys((*own, *(patient_id for each in event.context for patient_id in each.patient_ids))))
 
 
 def _delivery(state: State, reader: Reader, part: Sequence[tuple[NotifiedEvent, tuple[str, ...]]]) -> Delivery:

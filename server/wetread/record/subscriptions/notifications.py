@@ -22,10 +22,12 @@ BY_CRITERIA = frozenset({"ping", "resource"})
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A resource that goes with the focus of an event: `Type/id`, and its text where it is to be sent."""
+    """A resource that goes with the focus of an event: `Type/id`, and its text where it is to be sent. `patient_ids` are
+    those of whom it tells."""
 
     reference: str
     body: str = ""
+    patient_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class Subscriptions:
     async def next_slice(self, conn: Connection, state: State) -> Slice | None:
         """What is due to a subscription that a deliverer has in hand; None where nothing is."""
         topic = subscription_form.topic_of(state.topic, state.criteria, self.topics)
-        return await next_slice(conn, state, self.owner_now, topic.resource_types if topic else ())
+        return await next_slice(conn, state, self.owner_now, topic)
 
     async def activate(self, conn: Connection, subscription_id: str, start: int) -> bool:
         """After a successful handshake: events from now on count, and what was left undelivered is due. False where

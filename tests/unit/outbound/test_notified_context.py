@@ -1,0 +1,57 @@
+"""What goes along with an event at the subscriber's door, and on the audit record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from fhir.resources.R4B.bundle import Bundle
+
+from wetread.store.database import Database
+
+from .conftest import Sink
+from .subscribing import Server, form, until_cursors, until_status
+
+TOPIC = "https://wetread.org/fhir/SubscriptionTopic/ai-observation"
+AIAST = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "AIAST"}
+
+
+@pytest.fixture
+async def server(database: Database) -> AsyncIterator[Server]:
+    server = Server(database)
+    yield server
+    await server.fetch.close()
+
+
+def _observation(observation_id: str, status: str) -> dict[str, object]:
+    return {
+        "resourceType": "Observation",
+        "id": observation_id,
+        "meta": {"security": [AIAST]},
+        "status": status,
+        "code": {"text": "Pneumonia"},
+        "subject": {"reference": "Patient/p1"},
+        "device": {"reference": "Device/d1"},
+    }
+
+
+async def test_one_bundle_holds_each_version_and_what_goes_along_once(server: Server, sink: Sink) -> None:
+    await server.put({"resourceType": "Patient", "id": "p1"}, {"resourceType": "Device", "id": "d1"})
+    asked = {**form(sink.url, content="full-resource", most=10), "criteria": TOPIC}
+    subscription_id = await server.active(asked)
+    await server.happen(_observation("o1", "preliminary"), _observation("o1", "final"))
+    async with server.running():
+        await until_cursors(server, (2, 2))
+        await until_status(server, subscription_id, "active")
+    [sent] = sink.received
+    bundle = json.loads(sent.body)
+    Bundle.model_validate(bundle)
+    assert [(e["request"]["method"], e["resource"]["resourceType"]) for e in bundle["entry"][1:]] == [
+        ("POST", "Observation"),
+        ("PUT", "Observation"),
+        ("GET", "Device"),
+        ("GET", "Patient"),
+    ]
+    assert [e["resource"]["status"] for e in bundle["entry"][1:3]] == ["preliminary", "final"]
+    assert len(await server.audits("disclosure")) == 1
