@@ -18,6 +18,7 @@ from wetread.app.models import infer, model_packages
 from wetread.app.notifying import Notifying
 from wetread.app.peers import destinations, peer_tls, sender
 from wetread.app.people import authority
+from wetread.app.topics import served_topics
 from wetread.app.ways import carried, hl7_messages
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.phase import Phase
@@ -36,7 +37,6 @@ from wetread.reading.settle import Settle
 from wetread.reading.steps import INFER, REPORT, SETTLE
 from wetread.record.export.export import Exporter
 from wetread.record.export.jobs import EXPORT, SWEEP
-from wetread.record.subscriptions import topics
 from wetread.record.subscriptions.subscriptions import Subscriptions
 from wetread.settings import Role, Settings, share_dir
 from wetread.store.blobs import LocalBlobs
@@ -109,7 +109,7 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
     joining = Joining(work, timedelta(days=settings.study.propose_window_days), settings.study.match_on_patient)
     deliver = Deliver(database, blobs, {d.name: d for d in wanted}, settings.dicom.ae_title, peer_tls(settings))
     endpoints = AllowedEndpoints.parse(settings.outbound.allow)
-    known_topics = topics.load(shipped / "conformance" / "topics")
+    known_topics = served_topics(settings)
     notified = AllowedEndpoints.parse(settings.outbound.allow, plain=settings.outbound.plain)
     messages = hl7_messages(settings, shipped / "mappings", loaded, site)
     subscriptions = Subscriptions(

@@ -22,8 +22,8 @@ BY_CRITERIA = frozenset({"ping", "resource"})
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A resource that goes with the focus of an event: `Type/id`, and its text where it is to be sent. `patient_ids` are
-    those of whom it tells."""
+    """A resource that goes with the focus of an event: `Type/id`, its text where it is to be sent, and the patients of
+    whom it tells."""
 
     reference: str
     body: str = ""
