@@ -62,6 +62,8 @@ class _Kept:
     body: str
     deleted: bool
     method: str
+    is_new: bool
+    """Whether nothing was there before it: the first version, or one after a deletion."""
     held: int
     """How many rows its query gave before it was cut by size."""
     before: int
@@ -172,16 +174,16 @@ async def _of_log(conn: Connection, types: Sequence[str], asked: _Asked) -> Hist
     return await aside(_size(page), lambda: _history(page, asked, None, floor, more=more, bases=conn.bases))
 
 
-_OF_RESOURCE: LiteralString = """
-    SELECT v.version_id AS place, v.resource_type, v.id, v.version_id, v.last_updated, v.body, v.deleted, v.method
-    FROM resource_version v WHERE
+_COLUMNS: LiteralString = """
+    v.resource_type, v.id, v.version_id, v.last_updated, v.body, v.deleted, v.method, v.version_id = 1 OR EXISTS (
+        SELECT FROM resource_version p WHERE p.resource_type = v.resource_type AND p.id = v.id
+            AND p.version_id = v.version_id - 1 AND p.deleted) AS is_new
 """
-_OF_LOG: LiteralString = """
-    SELECT e.seq AS place, v.resource_type, v.id, v.version_id, v.last_updated, v.body, v.deleted, v.method
-    FROM event e JOIN resource_version v
-        ON v.resource_type = e.resource_type AND v.id = e.resource_id AND v.version_id = e.version_id
-    WHERE
-"""
+_OF_RESOURCE: LiteralString = "SELECT v.version_id AS place, " + _COLUMNS + " FROM resource_version v WHERE "
+_OF_LOG: LiteralString = (
+    "SELECT e.seq AS place, " + _COLUMNS + " FROM event e JOIN resource_version v"
+    " ON v.resource_type = e.resource_type AND v.id = e.resource_id AND v.version_id = e.version_id WHERE "
+)
 
 
 async def _page(
@@ -307,7 +309,7 @@ def _entry(row: _Kept, asked: _Asked) -> str:
     rest = {
         "request": {"method": row.method, "url": row.resource_type if row.method == "POST" else path},
         "response": {
-            "status": "204" if row.deleted else "201" if row.version_id == 1 or row.method == "POST" else "200",
+            "status": "204" if row.deleted else "201" if row.is_new else "200",
             "etag": f'W/"{row.version_id}"',
             "lastModified": instant(row.last_updated),
         },
