@@ -64,16 +64,20 @@ def test_several_events_go_in_one_bundle_in_their_order_each_version_and_each_co
     ]
     assert _told(bundle, "event-number") == ["7", "8", "9"]
     assert [f["reference"] for f in _told(bundle, "focus")] == [
-        f"{BASE}/Observation/o1",
-        f"{BASE}/Observation/o1",
+        f"{BASE}/Observation/o1/_history/{EVENTS[0].version_id}",
+        f"{BASE}/Observation/o1/_history/{EVENTS[1].version_id}",
         f"{BASE}/Observation/o2",
-    ]
+    ], "what is there in two versions is told by version"
     assert [c["reference"] for c in _told(bundle, "additional-context")] == [f"{BASE}/Device/d1"] * 2
 
 
 def test_every_reference_of_an_event_is_an_entry_of_a_full_notification() -> None:
     bundle = _bundle("full-resource", EVENTS)
-    told = {r["reference"] for name in ("focus", "additional-context") for r in _told(bundle, name)}
+    told = {
+        r["reference"].partition("/_history/")[0]
+        for name in ("focus", "additional-context")
+        for r in _told(bundle, name)
+    }
     assert told == {entry["fullUrl"] for entry in bundle["entry"][1:]}
 
 

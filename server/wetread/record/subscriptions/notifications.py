@@ -4,6 +4,7 @@ subscription the resource alone (FHIR R4). Pure: the same event gives the same b
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -131,6 +132,7 @@ def status_bundle(base_url: str, statuses: Sequence[StatusOf]) -> bytes:
 def _parameters(
     status_id: str, base_url: str, kind: str, status: StatusOf, events: Sequence[NotifiedEvent]
 ) -> dict[str, Any]:
+    repeated = _repeated(events) if status.content == _FULL else frozenset()
     parameters: list[dict[str, Any]] = [
         {
             "name": "subscription",
@@ -143,7 +145,7 @@ def _parameters(
         {"name": "status", "valueCode": status.status},
         {"name": "type", "valueCode": kind},
         {"name": "events-since-subscription-start", "valueString": str(status.count)},
-        *(_event(base_url, status.content, event) for event in events),
+        *(_event(base_url, status.content, event, event.focus in repeated) for event in events),
     ]
     if status.error:
         parameters.append({"name": "error", "valueCodeableConcept": _error(status.error)})
@@ -164,13 +166,21 @@ def _error(text: str) -> dict[str, Any]:
     return {"text": text}
 
 
-def _event(base_url: str, content: str, event: NotifiedEvent) -> dict[str, Any]:
+def _repeated(events: Sequence[NotifiedEvent]) -> frozenset[str]:
+    """What is there in more than one version: a reference to it names the version (FHIR R4 bundle.html#references)."""
+    versions = {(event.focus, event.version_id) for event in events}
+    counts = Counter(focus for focus, _ in versions)
+    return frozenset(focus for focus, count in counts.items() if count > 1)
+
+
+def _event(base_url: str, content: str, event: NotifiedEvent, names_version: bool) -> dict[str, Any]:
     parts: list[dict[str, Any]] = [
         {"name": "event-number", "valueString": str(event.number)},
         {"name": "timestamp", "valueInstant": _instant(event.at)},
     ]
     if content != "empty" and event.is_told:
-        parts.append({"name": "focus", "valueReference": {"reference": f"{base_url}/{event.focus}"}})
+        focus = f"{event.focus}/_history/{event.version_id}" if names_version else event.focus
+        parts.append({"name": "focus", "valueReference": {"reference": f"{base_url}/{focus}"}})
         parts += [
             {"name": "additional-context", "valueReference": {"reference": f"{base_url}/{each.reference}"}}
             for each in event.context
