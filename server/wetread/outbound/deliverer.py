@@ -18,10 +18,11 @@ from datetime import timedelta
 from wetread.errors import PeerUnavailable, Refused, StoreUnavailable, WetreadError
 from wetread.outbound.http import PeerGone
 from wetread.outbound.sender import Sender
+from wetread.outbound.settling import Settler
 from wetread.record.audit import audit
 from wetread.record.events import Hint
 from wetread.record.subscriptions import claims, notification_audit
-from wetread.record.subscriptions.claims import Failure, Patience
+from wetread.record.subscriptions.claims import Done, Failure, Patience
 from wetread.record.subscriptions.delivery import Delivery
 from wetread.record.subscriptions.due import Slice
 from wetread.record.subscriptions.keeping import BATCH, remove_old
@@ -73,6 +74,8 @@ class Deliverer:
     _turns: dict[str, _Turn] = field(default_factory=dict)
     _dropped: set[str] = field(default_factory=set)
     """Still in hand in the database, and in no task any more."""
+    _settlers: dict[int, Settler] = field(default_factory=dict)
+    """By the number under which this deliverer works now."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _is_full: bool = False
     _is_leaving: bool = False
@@ -90,6 +93,7 @@ class Deliverer:
 
     async def _serve(self, conn: Connection, worker: int, stop: asyncio.Event) -> None:
         self._is_leaving = False
+        self._settlers = {worker: Settler(self.database, worker)}
         listener = asyncio.create_task(self._listen(conn))
         stopping = asyncio.create_task(self._wake_at(stop))
         upkeep = asyncio.create_task(self._keep_up())
@@ -210,19 +214,16 @@ class Deliverer:
             await self._shaken(state, due.deliveries[0], failure, worker)
             return None
         through = due.through_before(len(sent))
-        keeps = time.monotonic() < until and not self._is_leaving
-        after: State | None = None
+        told = notification_audit.of_slice(state, sent, [e for e in due.dropped if e.number <= through])
+        if failure is None:
+            keeps = time.monotonic() < until and not self._is_leaving
+            return await self._settlers[worker].settle(Done(state.id, through, bool(sent), keeps), told)
         async with self.database.transaction() as conn:
-            if failure is None:
-                after = await claims.settle(conn, worker, state.id, through, is_sent=bool(sent), keeps=keeps)
-            else:
-                lost = await claims.put_off(conn, worker, state, through, failure, self.patience)
-                is_over = lost is not None and (is_over or lost)
-            told = notification_audit.of_slice(state, sent, [e for e in due.dropped if e.number <= through])
+            lost = await claims.put_off(conn, worker, state, through, failure, self.patience)
             await audit.write_many(conn, told)
-        if failure is not None and is_over:
+        if lost is not None and (is_over or lost):
             await self._give_up(state, failure.error)
-        return after
+        return None
 
     async def _send(self, turn: _Turn, delivery: Delivery) -> tuple[Failure | None, bool]:
         """What went wrong, if anything, and whether that is the end of it."""
@@ -253,13 +254,10 @@ class Deliverer:
 
     async def _shut_out(self, state: State, due: Slice, worker: int) -> State | None:
         """The owner has no rights any more: nothing is sent, and what was due is dropped on record."""
-        async with self.database.transaction() as conn:
-            after = await claims.settle(conn, worker, state.id, due.through, is_sent=False, keeps=False)
-            if after is not None and due.through > state.delivered:
-                await audit.write(conn, notification_audit.all_dropped(state, due.through))
-        if due.through == state.delivered:
+        told = [notification_audit.all_dropped(state, due.through)] if due.through > state.delivered else []
+        if not told:
             await self._give_up(state, "the owner of the subscription has no access any more")
-        return after
+        return await self._settlers[worker].settle(Done(state.id, due.through, is_sent=False, keeps=False), told)
 
     async def _give_up(self, state: State, error: str) -> None:
         async with self.database.transaction() as conn:

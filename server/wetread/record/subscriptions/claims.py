@@ -27,10 +27,10 @@ _NEXT: LiteralString = """
     CASE
         WHEN channel ->> 'kind' = 'websocket' THEN NULL
         WHEN status = 'requested' THEN now()
-        WHEN status = 'active' AND events_since_start > greatest(delivered, %(through)s) THEN now()
+        WHEN status = 'active' AND events_since_start > greatest(delivered, done.through) THEN now()
         WHEN status = 'active' AND (channel ->> 'heartbeat_s')::int > 0
             THEN least(now() + interval '10 minutes', make_interval(secs => (channel ->> 'heartbeat_s')::int)
-                + CASE WHEN %(is_sent)s THEN now() ELSE coalesce(last_sent_at, now()) END)
+                + CASE WHEN done.is_sent THEN now() ELSE coalesce(last_sent_at, now()) END)
     END
 """
 """When a subscription is due that nothing is wrong with. A heartbeat is looked for every ten minutes at least, since
@@ -104,50 +104,77 @@ async def take_from_the_dead(conn: Connection) -> int:
     """Frees what deliverers have in hand that are gone; how many subscriptions that is."""
     freed = await conn.execute(
         """
-        UPDATE subscription_state SET worker = NULL, due_at = coalesce(due_at, now())
-        WHERE worker IS NOT NULL AND worker <> ALL (ARRAY(
-            SELECT objid::int FROM pg_locks
-            WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2 AND granted
-                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))
+        WITH left_over AS (
+            SELECT id FROM subscription_state
+            WHERE worker IS NOT NULL AND worker <> ALL (ARRAY(
+                SELECT objid::int FROM pg_locks
+                WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2 AND granted
+                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))
+            FOR UPDATE SKIP LOCKED)
+        UPDATE subscription_state s SET worker = NULL, due_at = coalesce(due_at, now())
+        FROM left_over WHERE s.id = left_over.id
         """,
         (_LOCK,),
     )
     return freed.rowcount
 
 
-async def settle(
-    conn: Connection, worker: int, subscription_id: str, through: int, *, is_sent: bool, keeps: bool
-) -> State | None:
-    """Records that all events up to the number `through` are done with; `is_sent`: something went out and was taken.
+@dataclass(frozen=True, slots=True)
+class Done:
+    """All events of a subscription up to the number `through` are done with; `is_sent`: something went out and was
+    taken; `keeps`: it stays in hand while more is due."""
 
-    With `keeps` the subscription stays in hand while more is due: the state's `worker` says so. None where `worker` has
-    it no longer in hand.
-    """
+    subscription_id: str
+    through: int
+    is_sent: bool
+    keeps: bool
+
+
+async def settle(conn: Connection, worker: int, done: Sequence[Done]) -> dict[str, State]:
+    """Records what is done, in one statement. By id the states then, whose `worker` says whether they are still in
+    hand; not those that `worker` had in hand no longer."""
     found = conn.cursor(row_factory=class_row(State))
     await found.execute(
         """
-        UPDATE subscription_state s SET delivered = greatest(delivered, %(through)s),
+        WITH done AS (
+            SELECT * FROM unnest(%(ids)s::text[], %(throughs)s::bigint[], %(sent)s::boolean[], %(keeps)s::boolean[])
+                AS done (id, through, is_sent, keeps)),
+        held AS MATERIALIZED (
+            SELECT id FROM subscription_state WHERE id = ANY(%(ids)s) AND worker = %(worker)s
+            ORDER BY id FOR NO KEY UPDATE)
+        UPDATE subscription_state s SET delivered = greatest(delivered, done.through),
             failures = 0, failing_since = NULL, refused_since = NULL,
             error = CASE WHEN status = 'active' THEN '' ELSE error END,
-            last_sent_at = CASE WHEN %(is_sent)s THEN now() ELSE last_sent_at END,
-            worker = CASE WHEN %(keeps)s AND status = 'active' AND events_since_start > greatest(delivered, %(through)s)
+            last_sent_at = CASE WHEN done.is_sent THEN now() ELSE last_sent_at END,
+            worker = CASE
+                WHEN done.keeps AND status = 'active' AND events_since_start > greatest(delivered, done.through)
                 THEN worker END,
             due_at = """
         + _NEXT
-        + "WHERE id = %(id)s AND worker = %(worker)s RETURNING "
+        + "FROM held JOIN done USING (id) WHERE s.id = held.id RETURNING "
         + COLUMNS,
-        {"id": subscription_id, "worker": worker, "through": through, "is_sent": is_sent, "keeps": keeps},
+        {
+            "ids": [each.subscription_id for each in done],
+            "throughs": [each.through for each in done],
+            "sent": [each.is_sent for each in done],
+            "keeps": [each.keeps for each in done],
+            "worker": worker,
+        },
     )
-    return await found.fetchone()
+    return {state.id: state for state in await found.fetchall()}
 
 
 async def release(conn: Connection, worker: int, subscription_ids: Sequence[str]) -> None:
     """Lets go of what is in the hands of `worker`, to be taken again when something is due."""
     await conn.execute(
-        "UPDATE subscription_state SET worker = NULL, due_at = "
+        """
+        WITH done AS MATERIALIZED (
+            SELECT id, 0 AS through, false AS is_sent FROM subscription_state
+            WHERE id = ANY(%s) AND worker = %s ORDER BY id FOR NO KEY UPDATE)
+        UPDATE subscription_state s SET worker = NULL, due_at = """
         + _NEXT
-        + "WHERE id = ANY(%(ids)s) AND worker = %(worker)s",
-        {"ids": list(subscription_ids), "worker": worker, "through": 0, "is_sent": False},
+        + "FROM done WHERE s.id = done.id",
+        (list(subscription_ids), worker),
     )
 
 
