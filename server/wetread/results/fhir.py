@@ -119,7 +119,14 @@ def _observation(reading: Reading, context: ReadingContext, finding: Finding, se
         "basedOn": _references("ServiceRequest", context.service_request_id),
         "partOf": [{"reference": study}],
         "status": "preliminary",
-        "category": [{"coding": [{"system": f"{_HL7}/observation-category", "code": "imaging", "display": "Imaging"}]}],
+        "category": [
+            {
+                "coding": [
+                    {"system": f"{_HL7}/observation-category", "code": "imaging", "display": "Imaging"},
+                    *_modality(context),
+                ]
+            }
+        ],
         "code": _concept(finding.code),
         "subject": {"reference": f"Patient/{context.patient_id}"},
         "encounter": _reference("Encounter", context.encounter_id),
@@ -156,7 +163,7 @@ def _report(reading: Reading, context: ReadingContext, sr: ObjectRef | None) -> 
         "status": "preliminary",
         "category": [
             {"coding": [{"system": f"{_HL7}/v2-0074", "code": "RAD", "display": "Radiology"}]},
-            *([{"coding": [{"system": DCM, "code": context.modality}]}] if context.modality else []),
+            *({"coding": [coding]} for coding in _modality(context)),
         ],
         "code": {"coding": [_coding(c) for c in (*procedure, vocabulary.IMAGING_STUDY)]},
         "subject": {"reference": f"Patient/{context.patient_id}"},
@@ -251,6 +258,11 @@ def _components(finding: Finding) -> list[Resource]:
             {"code": _concept(vocabulary.LATERALITY), "valueCodeableConcept": _concept(finding.laterality)}
         )
     return components
+
+
+def _modality(context: ReadingContext) -> list[Resource]:
+    """R4 has no element for it; as a category it can be searched for and subscribed to."""
+    return [{"system": DCM, "code": context.modality}] if context.modality else []
 
 
 def _interpretation(finding: Finding, reading: Reading) -> list[Resource]:

@@ -87,7 +87,6 @@ def test_every_filter_that_an_ai_observation_is_asked_for_by_finds_it(shipped: d
         for file in sorted((FOLDER.parent / "examples").glob("observation-*.json"))
         if "Critical" in file.read_text()
     )
-    made["category"][0]["coding"].append({"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "CT"})
     entries = criteria.entries_of(made)
     asked = {
         "patient": made["subject"]["reference"],

@@ -197,6 +197,7 @@ def test_probability_threshold_measurement_and_side_are_components(
 
 def test_the_observation_stands_on_the_study_the_order_the_model_and_the_mask(made: FhirDocuments) -> None:
     bleed = made.observations[0]
+    assert codes(bleed["category"]) == ["imaging", "CT"]
     assert bleed["partOf"] == [{"reference": "ImagingStudy/study-1"}]
     assert bleed["derivedFrom"][0] == {"reference": "ImagingStudy/study-1"}
     assert bleed["derivedFrom"][1]["identifier"]["value"] == "urn:oid:2.25.21"
