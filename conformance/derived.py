@@ -17,6 +17,8 @@ from wetread.mapping.model import CodeMap
 from wetread.reading.manifest import Manifest
 from wetread.record.audit.kinds import KINDS
 from wetread.record.export import request as export_request
+from wetread.record.operations.operations import OPERATIONS, Operation
+from wetread.record.subscriptions import bindings, questions
 from wetread.record.terminology import definitions
 
 ROOT = Path(__file__).parents[1]
@@ -74,10 +76,35 @@ EXPORT_PARAMETERS: Mapping[str, tuple[str, str]] = {
 }
 """Type and greatest number of each parameter of a kick-off."""
 
+SUBSCRIPTION_ANSWERS: Mapping[str, tuple[tuple[str, int, str, str], ...]] = {
+    "get-ws-binding-token": (
+        ("token", 1, "1", "string"),
+        ("expiration", 1, "1", "dateTime"),
+        ("subscription", 0, "*", "string"),
+        ("websocket-url", 1, "1", "url"),
+    ),
+}
+"""What an operation on subscriptions answers, where it is no Bundle: name, least and greatest number, type."""
+SUBSCRIPTION_LIMITS: Mapping[str, str] = {
+    "status": "the caller's own subscriptions; all for administrators, engineers and clients of system scopes.",
+    "events": f"at most {questions.MOST_EVENTS} events in one answer, whose link says where it goes on; of each no "
+    "more than the caller may read.",
+    "get-ws-binding-token": "a token for the caller's own websocket subscriptions, valid for "
+    f"{bindings.LIFETIME.seconds // 60} minutes.",
+}
+
 
 def every() -> dict[str, Resource]:
     """Every definition by type and id, as `ConceptMap/hl7v2-gender`."""
-    made = [*concept_maps(), words(), *exports(), ai_findings(), audit_subtypes(), capabilities_of_the_software(DATE)]
+    made = [
+        *concept_maps(),
+        words(),
+        *exports(),
+        *of_subscriptions(),
+        ai_findings(),
+        audit_subtypes(),
+        capabilities_of_the_software(DATE),
+    ]
     return {f"{r['resourceType']}/{r['id']}": r for r in made}
 
 
@@ -180,6 +207,29 @@ def _export(name: str, title: str, level: str, *types: str) -> Resource:
         **({"resource": list(types)} if types else {}),
         **{each: each == level for each in ("system", "type", "instance")},
         "parameter": [_input(p, *EXPORT_PARAMETERS[p]) for p in parameters],
+    }
+
+
+def of_subscriptions() -> list[Resource]:
+    """The operations of the Subscriptions R5 Backport guide, as Wetread does them."""
+    return [_of_subscriptions(o) for o in OPERATIONS if o.resource_type == "Subscription"]
+
+
+def _of_subscriptions(operation: Operation) -> Resource:
+    out = [
+        {"name": name, "use": "out", "min": least, "max": most, "type": type_}
+        for name, least, most, type_ in SUBSCRIPTION_ANSWERS.get(operation.code, (("return", 1, "1", "Bundle"),))
+    ]
+    title = f"Subscription ${operation.code}"
+    return _canonical("OperationDefinition", f"subscription-{operation.code}", title) | {
+        "description": f"{title} of Subscriptions R5 Backport 1.1: {SUBSCRIPTION_LIMITS[operation.code]}",
+        "kind": "operation",
+        "affectsState": operation.affects_state,
+        "code": operation.code,
+        "base": operation.url,
+        "resource": ["Subscription"],
+        **{each: each in operation.levels for each in ("system", "type", "instance")},
+        "parameter": [*(_input(p.name, p.type, p.max) for p in operation.inputs), *out],
     }
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from wetread import __version__
-from wetread.api import fhir_format
+from wetread.api import fhir_format, fhir_subscriptions
 from wetread.domain.codes import PROFILES
 from wetread.record import patch
 from wetread.record.audit import search as audit_search
@@ -95,6 +95,7 @@ def capabilities_of_the_software(date: str) -> dict[str, Any]:
 
 def _served(update_create: bool, topics: Sequence[str], base_url: str = "") -> dict[str, Any]:
     rest = {
+        **({"extension": [_websocket(base_url)]} if base_url else {}),
         "mode": "server",
         "documentation": _documentation(),
         "security": _security(base_url),
@@ -259,6 +260,12 @@ def _view_run() -> dict[str, str]:
 
 def _lower_first(word: str) -> str:
     return word[:1].lower() + word[1:]
+
+
+def _websocket(base_url: str) -> dict[str, str]:
+    """Where subscriptions' websockets are opened (R4 extension-capabilitystatement-websocket.html)."""
+    url = f"{_CORE}/StructureDefinition/capabilitystatement-websocket"
+    return {"url": url, "valueUri": fhir_subscriptions.socket_url(base_url)}
 
 
 def _topics(topics: Sequence[str]) -> list[dict[str, str]]:

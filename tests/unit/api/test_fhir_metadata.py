@@ -92,6 +92,23 @@ def test_topics_stand_on_subscription() -> None:
     ]
 
 
+def test_subscriptions_are_told_as_the_backport_asks_for() -> None:
+    backport = "http://hl7.org/fhir/uv/subscriptions-backport"
+    made = capability_statement(BASE, AT)
+    assert f"{backport}/CapabilityStatement/backport-subscription-server-r4" in made["instantiates"]
+    rest = made["rest"][0]
+    [websocket] = rest["extension"]
+    assert websocket["url"] == "http://hl7.org/fhir/StructureDefinition/capabilitystatement-websocket"
+    assert websocket["valueUri"] == "wss://wetread.example/fhir/websocket"
+    told = of(rest, "Subscription")
+    assert f"{backport}/StructureDefinition/backport-subscription" in told["supportedProfile"]
+    assert {"read", "create", "update", "delete"} <= {each["code"] for each in told["interaction"]}
+    assert {"url", "status"} <= {each["name"] for each in told["searchParam"]}
+    operations = {each["name"]: each["definition"] for each in told["operation"]}
+    for code in ("status", "events", "get-ws-binding-token"):
+        assert operations[code] == f"{backport}/OperationDefinition/backport-subscription-{code}"
+
+
 def test_the_profiles_told_are_those_that_are_shipped() -> None:
     shipped = [json.loads(file.read_text()) for file in CONFORMANCE.glob("structuredefinition-*.json")]
     profiles = {(p["type"], p["id"]) for p in shipped if p["type"] != "Extension"}
