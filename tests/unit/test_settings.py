@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from wetread.errors import Misconfigured
 from wetread.settings import Settings, is_loopback, load
 
+MAIL = {"host": "mail.example.org", "sender": "wetread@example.org", "recipients": ["example.org"]}
 EXAMPLE = Path(__file__).parents[2] / "wetread.example.toml"
 PACS = {"name": "pacs", "kind": "dicom", "host": "127.0.0.1", "port": 104, "ae_title": "PACS", "sends": ["sr"]}
 RIS = {"name": "ris", "kind": "mllp", "host": "127.0.0.1", "port": 2575, "sends": ["alert"]}
@@ -55,12 +56,16 @@ class TestTheExampleFile:
         (file.parent / "secrets").mkdir(exist_ok=True)
         (file.parent / "secrets" / "keycloak").write_text("s3cret\n")
         (file.parent / "secrets" / "ehr-hooks").write_text("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3\n")
+        (file.parent / "secrets" / "mail").write_text("pa55word\n")
+        (file.parent / "secrets" / "nats").touch()
         file.write_text(uncommented(EXAMPLE.read_text()))
         settings = load(file)
         assert settings.mllp.tls is not None
         assert settings.mllp.tls.client_ca is not None
         assert settings.outbound.destinations[0].ae_title == "PACS"
         assert settings.access.providers[0].client_secret.get_secret_value() == "s3cret"
+        assert settings.outbound.mail is not None
+        assert settings.outbound.mail.password.get_secret_value() == "pa55word"
         assert settings.outbound.endpoints[0].key == b"0123456789abcdef01234567"
 
     def test_names_every_key_and_no_other(self) -> None:
@@ -339,6 +344,8 @@ class TestDemoProfile:
             ),
             ({"outbound": {"allow": ["10.0.0.0/8"]}}, "outbound.allow"),
             ({"outbound": {"allow": ["hook.example.org"]}}, "outbound.allow"),
+            ({"outbound": {"mail": MAIL}}, "outbound.mail.host"),
+            ({"outbound": {"nats": {"servers": ["tls://n.example.org"], "subjects": [">"]}}}, "outbound.nats.servers"),
         ],
     )
     def test_stays_on_loopback(self, values: dict[str, Any], key: str) -> None:
@@ -347,6 +354,25 @@ class TestDemoProfile:
 
     def test_takes_loopback_destinations(self) -> None:
         assert load(None, {"profile": "demo", "outbound": {"destinations": [PACS, RIS]}}).demo
+
+
+class TestWaysOfNotifications:
+    @pytest.mark.parametrize(
+        ("values", "said"),
+        [
+            ({"mail": {**MAIL, "username": "wetread", "security": "none"}}, "without TLS"),
+            ({"mail": {**MAIL, "recipients": []}}, "outbound.mail.recipients"),
+            ({"mail": {**MAIL, "sender": "wetread"}}, "outbound.mail.sender"),
+            ({"nats": {"servers": ["nats://n.example.org:4222"], "subjects": [">"]}}, "beyond loopback"),
+            ({"nats": {"servers": ["nats://me:hush@127.0.0.1"], "subjects": [">"]}}, "expected nats://host:4222"),
+            ({"nats": {"servers": ["http://127.0.0.1"], "subjects": [">"]}}, "expected nats://host:4222"),
+            ({"nats": {"servers": ["tls://n.example.org"], "subjects": []}}, "outbound.nats.subjects"),
+        ],
+    )
+    def test_that_cannot_be_meant_or_tell_too_much_are_refused(self, values: dict[str, Any], said: str) -> None:
+        message = refusal(None, {"outbound": values})
+        assert said in message
+        assert "hush" not in message
 
 
 class TestDestinations:

@@ -113,7 +113,7 @@ async def house(settings: Settings, database_url: str, roles: Sequence[Role]) ->
     notified = AllowedEndpoints.parse(settings.outbound.allow, plain=settings.outbound.plain)
     messages = hl7_messages(settings, shipped / "mappings", loaded, site)
     subscriptions = Subscriptions(
-        known_topics, notified, settings.fhir_base, owner_now=reader_now, carried=carried(messages)
+        known_topics, notified, settings.fhir_base, owner_now=reader_now, carried=carried(settings, messages)
     )
     fetch = Fetch(endpoints, trusted(settings.outbound.authority, settings.outbound.minimum_version))
     notifying = Notifying(settings, database, subscriptions, messages)

@@ -14,14 +14,17 @@ from wetread.mapping.messages import datatypes
 from wetread.mapping.messages.load import load
 from wetread.mapping.model import Maps
 from wetread.mapping.site import Site
+from wetread.outbound.email_channel import EmailChannel, Relay
 from wetread.outbound.endpoints import Endpoint, EndpointPoster, Endpoints
 from wetread.outbound.http import HttpPoster
+from wetread.outbound.message_channel import MessageChannel
 from wetread.outbound.mllp_channel import Messages, MllpChannel
+from wetread.outbound.nats_channel import Broker, NatsChannel
 from wetread.outbound.rest_hook import RestHook
 from wetread.outbound.sender import Sender
-from wetread.record.subscriptions.channel import MLLP, REST_HOOK
+from wetread.record.subscriptions.channel import EMAIL, MESSAGE, MLLP, NATS, REST_HOOK
 from wetread.settings import Settings
-from wetread.settings.sending import PeerTls
+from wetread.settings.sending import Mail, Nats, PeerTls
 from wetread.store.database import Database
 from wetread.wire.fetch import Fetch, Keeping, trusted
 from wetread.wire.tls import ClientTls, Contexts, client_contexts
@@ -38,9 +41,10 @@ def hl7_messages(settings: Settings, shipped: Path, maps: Maps, site: Site) -> M
     )
 
 
-def carried(messages: Messages) -> Mapping[str, frozenset[str]]:
-    """The resource types of the channels that do not carry all."""
-    return {MLLP: frozenset(messages.forms)}
+def carried(settings: Settings, messages: Messages) -> Mapping[str, frozenset[str]]:
+    """The resource types of the channels that do not carry all: none of what the operator has not set up."""
+    optional = {EMAIL: settings.outbound.mail, NATS: settings.outbound.nats}
+    return {MLLP: frozenset(messages.forms)} | {kind: frozenset() for kind, set_up in optional.items() if not set_up}
 
 
 class Ways:
@@ -58,10 +62,19 @@ class Ways:
         )
         poster = EndpointPoster(HttpPoster(self._fetches[0]), endpoints, self._over, lambda: datetime.now(UTC))
         self._mllp = MllpChannel(database, reader_now, messages, self._allowed, lambda: usual, endpoints)
-        self.senders: Mapping[str, Sender] = {REST_HOOK: RestHook(poster, settings.fhir_base), MLLP: self._mllp}
+        self._nats = NatsChannel(_broker(outbound.nats), settings.fhir_base) if outbound.nats is not None else None
+        self.senders: Mapping[str, Sender] = {
+            REST_HOOK: RestHook(poster, settings.fhir_base),
+            MESSAGE: MessageChannel(poster, settings.fhir_base),
+            MLLP: self._mllp,
+            **({EMAIL: EmailChannel(_relay(outbound.mail), settings.fhir_base)} if outbound.mail is not None else {}),
+            **({NATS: self._nats} if self._nats is not None else {}),
+        }
 
     async def close(self) -> None:
         await self._mllp.close()
+        if self._nats is not None:
+            await self._nats.close()
         for fetch in self._fetches:
             await fetch.close()
 
@@ -82,11 +95,31 @@ class _Renewed:
     _context: ssl.SSLContext | None = None
     _poster: HttpPoster | None = None
 
-    async def post(self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float) -> None:
+    async def post(
+        self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float, method: str = "POST"
+    ) -> None:
         context = self.contexts()
         if self._poster is None or context is not self._context:
             self._context, self._poster = context, HttpPoster(self.open(context))
-        await self._poster.post(url, body, headers, timeout_s)
+        await self._poster.post(url, body, headers, timeout_s, method)
+
+
+def _relay(mail: Mail) -> Relay:
+    return Relay(
+        mail.host,
+        mail.port,
+        mail.sender,
+        mail.security,
+        mail.recipients,
+        client_contexts(ClientTls(mail.authority, minimum="1.2")),
+        mail.username,
+        mail.password.get_secret_value(),
+    )
+
+
+def _broker(nats: Nats) -> Broker:
+    is_tls = nats.tls is not None or any(server.startswith("tls:") for server in nats.servers)
+    return Broker(nats.servers, nats.subjects, _contexts(nats.tls or PeerTls()) if is_tls else None, nats.credentials)
 
 
 def _contexts(tls: PeerTls) -> Contexts:

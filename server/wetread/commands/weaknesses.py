@@ -85,6 +85,9 @@ def _notified(settings: Settings) -> Iterator[str]:
     beyond = [text for text in outbound.allow if not is_loopback(text.partition("/")[0])]
     if outbound.plain and beyond:
         yield f"outbound.plain: notifications may tell of patients to {', '.join(beyond)} without TLS"
+    mail = outbound.mail
+    if mail is not None and mail.security == "none" and not is_loopback(mail.host):
+        yield "outbound.mail.security: mail goes to the relay in the clear"
 
 
 def _networks(settings: Settings) -> Iterator[str]:
@@ -139,6 +142,9 @@ def _peer_tls(settings: Settings) -> Iterator[tuple[str, PeerTls]]:
     for endpoint in settings.outbound.endpoints:
         if endpoint.tls is not None:
             yield f"outbound.endpoints.{endpoint.url}.tls", endpoint.tls
+    nats = settings.outbound.nats
+    if nats is not None and nats.tls is not None:
+        yield "outbound.nats.tls", nats.tls
 
 
 def _certificates(settings: Settings) -> Iterator[str]:
@@ -189,6 +195,11 @@ def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     for endpoint in settings.outbound.endpoints:
         if endpoint.hmac_secret_file is not None:
             yield f"outbound.endpoints.{endpoint.url}.hmac_secret_file", endpoint.hmac_secret_file
+    mail, nats = settings.outbound.mail, settings.outbound.nats
+    if mail is not None and mail.password_file is not None:
+        yield "outbound.mail.password_file", mail.password_file
+    if nats is not None and nats.credentials is not None:
+        yield "outbound.nats.credentials", nats.credentials
     if settings.database_url_file is not None:
         yield "database_url_file", settings.database_url_file
     for provider in settings.access.providers:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from wetread.settings.section import MinimumVersion, Port, Section, require_file
+from wetread.settings.section import MinimumVersion, Port, Section, is_loopback, require_file
 
 _LEAST_KEY_BYTES = 24
 """Standard Webhooks 1.0: 24 to 64 bytes."""
@@ -109,6 +109,59 @@ def _key(secret: str) -> bytes:
         raise ValueError("hmac_secret: what follows whsec_ is not base64") from error
 
 
+class Mail(Section):
+    """The relay that notifications by mail are handed to."""
+
+    host: str = Field(min_length=1)
+    port: Port = 587
+    sender: str = Field(pattern=r"^[^@\s<>]+@[^@\s<>]+$")
+    """The address that mail comes from."""
+    recipients: tuple[str, ...] = Field(min_length=1)
+    """Domains and addresses that mail may go to."""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    authority: Path | None = None
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    password_file: Path | None = None
+
+    @field_validator("authority")
+    @classmethod
+    def _is_file(cls, value: Path | None) -> Path | None:
+        return require_file(value)
+
+    @model_validator(mode="after")
+    def _is_kept(self) -> Mail:
+        if self.username and self.security == "none" and not is_loopback(self.host):
+            raise ValueError("username: a password does not go over the network without TLS; set security")
+        return self
+
+
+class Nats(Section):
+    """The JetStream broker that notifications are published to."""
+
+    servers: tuple[str, ...] = Field(min_length=1)
+    subjects: tuple[str, ...] = Field(min_length=1)
+    """What may be published to; `*` stands for a token, `>` at the end for all that follow."""
+    credentials: Path | None = None
+    """The account's file (JWT and NKey)."""
+    tls: PeerTls | None = None
+
+    @field_validator("credentials")
+    @classmethod
+    def _is_file(cls, value: Path | None) -> Path | None:
+        return require_file(value)
+
+    @model_validator(mode="after")
+    def _can_be_meant(self) -> Nats:
+        for server in self.servers:
+            parts = urlsplit(server)
+            if parts.scheme not in ("nats", "tls") or not parts.hostname or parts.username is not None:
+                raise ValueError(f"servers: {parts.hostname or server!r}: expected nats://host:4222 or tls://host:4222")
+            if parts.scheme == "nats" and self.tls is None and not is_loopback(parts.hostname):
+                raise ValueError(f"servers: {parts.hostname} is beyond loopback; write tls://")
+        return self
+
+
 class Outbound(Section):
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """Hosts and networks that notifications may be posted to."""
@@ -120,6 +173,8 @@ class Outbound(Section):
     minimum_version: MinimumVersion = "1.3"
     """Of TLS to hosts that are called by https."""
     destinations: tuple[Destination, ...] = ()
+    mail: Mail | None = None
+    nats: Nats | None = None
 
     @model_validator(mode="after")
     def _unique(self) -> Outbound:

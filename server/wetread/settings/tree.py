@@ -131,6 +131,8 @@ class Settings(BaseSettings):
         hosts = [("http.host", self.http.host), ("mllp.host", self.mllp.host), ("dicom.host", self.dicom.host)]
         hosts += [(f"outbound.destinations.{d.name}", d.url or d.host) for d in self.outbound.destinations]
         hosts += [("outbound.allow", host) for host in sorted(endpoints.hosts)]
+        hosts += [("outbound.mail.host", mail.host)] if (mail := self.outbound.mail) else []
+        hosts += [("outbound.nats.servers", url) for url in nats.servers] if (nats := self.outbound.nats) else []
         outside = [(key, host) for key, host in hosts if not is_loopback(host)]
         outside += [("outbound.allow", str(network)) for network in endpoints.networks if not network.is_loopback]
         for key, host in outside:

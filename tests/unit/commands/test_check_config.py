@@ -117,6 +117,14 @@ def test_nor_does_a_careful_site(tmp_path: Path, tls: str) -> None:
             "[[outbound.destinations]]\nname='a'\nkind='stow'\nurl='http://pacs.example.org'\nsends=['sr']",
             "outbound.destinations.a",
         ),
+        (
+            "[[outbound.endpoints]]\nurl='https://ehr.example.org/'\ntls={minimum_version='1.2'}",
+            "outbound.endpoints.https://ehr.example.org/.tls.minimum_version",
+        ),
+        (
+            "[outbound.mail]\nhost='m.example.org'\nsender='a@b.org'\nrecipients=['b.org']\nsecurity='none'",
+            "outbound.mail.security",
+        ),
     ],
 )
 def test_what_is_weak_is_named_by_its_key(tmp_path: Path, settings: str, key: str) -> None:
@@ -169,6 +177,23 @@ client_id = "wetread"
             "access.providers.client_secret",
             str(tmp_path / "wetread.toml"),
         ]
+
+    def test_that_sign_or_log_in_are_looked_at_too(self, tmp_path: Path) -> None:
+        for name in ("hooks", "mail", "nats"):
+            (tmp_path / name).write_text("hush" * 8)
+            (tmp_path / name).chmod(0o644)
+        said = _warnings(
+            tmp_path,
+            "[[outbound.endpoints]]\nurl = 'https://ehr.example.org'\nhmac_secret_file = 'hooks'\n"
+            "[outbound.mail]\nhost = '127.0.0.1'\nsender = 'a@b.org'\nrecipients = ['b.org']\npassword_file = 'mail'\n"
+            "[outbound.nats]\nservers = ['nats://127.0.0.1']\nsubjects = ['>']\ncredentials = 'nats'\n",
+        )
+        assert [line.partition(": ")[0] for line in said] == [
+            "outbound.endpoints.https://ehr.example.org.hmac_secret_file",
+            "outbound.mail.password_file",
+            "outbound.nats.credentials",
+        ]
+        assert "hush" not in str(said)
 
     def test_in_files_of_their_own_are_looked_at_too(self, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("hush\n")

@@ -108,6 +108,55 @@ def test_mllp_sends_one_message_for_each_event_in_the_one_version_that_is_writte
     assert refused({**ENGINE, "payload": "x-application/hl7-v2+er7; version=2.3"}) == "Subscription.channel.payload"
 
 
+MESSAGE = {**HOOK, "type": "message", "endpoint": "https://engine.example.org/fhir"}
+MAIL: dict[str, Any] = {
+    "type": "email",
+    "endpoint": "mailto:ward-3@example.org",
+    "payload": "text/plain;attach=application/fhir+json",
+    "_payload": content("id-only"),
+}
+STREAM: dict[str, Any] = {**HOOK, "_type": custom({**MLLP, "code": "nats"}), "endpoint": "nats:wetread.findings"}
+
+
+@pytest.mark.parametrize(("asked", "kind"), [(MESSAGE, "message"), (MAIL, "email"), (STREAM, "nats")])
+def test_the_other_ways(asked: dict[str, Any], kind: str) -> None:
+    found = channel.read(asked, ALLOWED)
+    assert (found.kind, found.endpoint, found.content) == (kind, asked["endpoint"], "id-only")
+    assert refused(asked, by_criteria=True) == "Subscription.channel.type"
+
+
+def test_a_message_goes_to_a_listed_host() -> None:
+    assert refused({**MESSAGE, "endpoint": "https://elsewhere.example.org/fhir"}) == "Subscription.channel.endpoint"
+
+
+@pytest.mark.parametrize("payload", ["application/fhir+json", "text/html", "text/plain;attach=application/fhir+xml"])
+def test_mail_is_plain_text(payload: str) -> None:
+    assert refused({**MAIL, "payload": payload}) == "Subscription.channel.payload"
+
+
+def test_no_resource_goes_by_mail() -> None:
+    assert refused({**MAIL, "_payload": content("full-resource")}) == "Subscription.channel.payload"
+    assert channel.read({**MAIL, "_payload": content("empty")}, ALLOWED).content == "empty"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *("", "ward-3@example.org", "mailto:a@b@example.org", "mailto:a@example.org,b@example.org"),
+        *("mailto:a@example.org?cc=b@example.org", "mailto:a@example.org\r\nBcc: b", "mailto:<a@example.org>"),
+    ],
+)
+def test_mail_goes_to_one_address(endpoint: str) -> None:
+    assert refused({**MAIL, "endpoint": endpoint}) == "Subscription.channel.endpoint"
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "wetread.x", "nats:", "nats:a..b", "nats:a.>", "nats:*", "nats:a b", "nats:$SYS.x"]
+)
+def test_a_stream_is_fed_under_one_subject(endpoint: str) -> None:
+    assert refused({**STREAM, "endpoint": endpoint}) == "Subscription.channel.endpoint"
+
+
 @pytest.mark.parametrize("name", ["webhook-signature", "Webhook-Id", "webhook-timestamp"])
 def test_no_client_writes_a_signature_of_ours(name: str) -> None:
     assert refused({**HOOK, "header": [f"{name}: v1,forged"]}) == "Subscription.channel.header"
@@ -126,7 +175,6 @@ def test_an_hl7_message_cannot_be_told_without_the_resource() -> None:
     ("type_", "extended"),
     [
         ("sms", None),
-        ("email", None),
         ("mllp", None),
         ("", None),
         ("rest-hook", custom({"system": "http://example.org/channels", "code": "mllp"})),

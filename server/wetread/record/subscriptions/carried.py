@@ -9,13 +9,16 @@ from wetread.record.subscriptions.topics import Topic
 
 
 def require_carried(kind: str, topic: Topic, carried: Mapping[str, frozenset[str]]) -> None:
-    """`carried` holds the resource types by kind of channel; a kind that is not in it carries all, and deletions.
+    """`carried` holds the resource types by kind of channel: none where the operator has not set it up; a kind that is
+    not in it carries all, and deletions.
 
     Raises Unsupported.
     """
     if kind not in carried:
         return
     where = "Subscription.channel.type"
+    if not carried[kind]:
+        raise Unsupported(f"this server is not set up for the channel {kind}; ask its operator", location=where)
     left_out = sorted(topic.resource_types - carried[kind])
     if left_out:
         message = f"no {kind} message is made of {', '.join(left_out)}, only of {', '.join(sorted(carried[kind]))}"

@@ -16,10 +16,11 @@ from wetread.domain.endpoint import AllowedEndpoints, is_loopback_host
 from wetread.errors import Unsupported
 from wetread.record.subscriptions.extensions import extensions
 
-REST_HOOK, WEBSOCKET, MLLP = "rest-hook", "websocket", "mllp"
-KINDS = (REST_HOOK, WEBSOCKET, MLLP)
-"""Of R4's channel types and of our own (`CUSTOM`) those that have a sender."""
-CUSTOM = {(WETREAD, MLLP): MLLP}
+REST_HOOK, WEBSOCKET, MESSAGE, EMAIL, MLLP, NATS = "rest-hook", "websocket", "message", "email", "mllp", "nats"
+KINDS = (REST_HOOK, WEBSOCKET, MESSAGE, EMAIL, MLLP, NATS)
+"""Of R4's channel types and of our own (`CUSTOM`) those that have a sender; email and nats where the operator has set
+them up."""
+CUSTOM = {(WETREAD, MLLP): MLLP, (WETREAD, NATS): NATS}
 """Custom channels: system and code of the extension backport-channel-type."""
 CONTENTS = ("empty", "id-only", "full-resource")
 HL7V2 = "x-application/hl7-v2+er7"
@@ -29,11 +30,15 @@ MOST_EVENTS = 100
 """Of one notification, whatever larger number a client lets us send."""
 
 _JSON = ("application/fhir+json", "application/json")
-_PAYLOADS = {REST_HOOK: _JSON, WEBSOCKET: _JSON, MLLP: (HL7V2,)}
+_PAYLOADS = dict.fromkeys(KINDS, _JSON) | {EMAIL: ("text/plain",), MLLP: (HL7V2,)}
+_SERVED = dict.fromkeys(KINDS, CONTENTS) | {EMAIL: ("empty", "id-only"), MLLP: ("full-resource",)}
+_BY_CRITERIA = (REST_HOOK, WEBSOCKET, MLLP)
 _DEFAULT_TIMEOUT_S = 10
 _LONGEST_HEARTBEAT_S = 24 * 3600
 _WHERE = "Subscription.channel"
 _HEADER = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[^\x00-\x1f\x7f]*)")
+_MAIL = re.compile(r"mailto:[A-Za-z0-9._+%-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_SUBJECT = re.compile(r"nats:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _HOP_HEADERS = {"connection", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
 _SIGNATURE = {"webhook-id", "webhook-timestamp", "webhook-signature"}
 _OUR_HEADERS = _HOP_HEADERS | _SIGNATURE | {"content-length", "content-type", "idempotency-key"}
@@ -110,6 +115,10 @@ def _endpoint(channel: Mapping[str, Any], kind: str, allowed: AllowedEndpoints) 
     try:
         if kind == MLLP:
             _check_mllp(endpoint, allowed)
+        elif kind == EMAIL:
+            _check_mail(endpoint)
+        elif kind == NATS:
+            _check_subject(endpoint)
         else:
             allowed.check(endpoint)
     except Unsupported as refusal:
@@ -131,13 +140,23 @@ def _check_mllp(endpoint: str, allowed: AllowedEndpoints) -> None:
         raise Unsupported("beyond loopback the endpoint must be mllps; the operator can allow more by outbound.plain")
 
 
+def _check_mail(endpoint: str) -> None:
+    if not _MAIL.fullmatch(endpoint):
+        raise Unsupported("the endpoint of this channel is one address, mailto:somebody@example.org")
+
+
+def _check_subject(endpoint: str) -> None:
+    if not _SUBJECT.fullmatch(endpoint):
+        raise Unsupported("the endpoint of this channel is a subject without wildcards, nats:wetread.findings")
+
+
 def _headers(channel: Mapping[str, Any], kind: str) -> tuple[tuple[str, str], ...]:
     where = f"{_WHERE}.header"
     lines = channel.get("header", ())
     if kind == MLLP:
         return tuple(_receiver(str(line), where) for line in lines)
-    if lines and kind != REST_HOOK:
-        raise Unsupported("headers go with a rest-hook only; leave them out", location=where)
+    if lines and kind not in (REST_HOOK, MESSAGE):
+        raise Unsupported("headers go with HTTP only; leave them out", location=where)
     return tuple(_header(str(line), where) for line in lines)
 
 
@@ -163,7 +182,7 @@ def _payload(channel: Mapping[str, Any], kind: str) -> tuple[str, str]:
     where = f"{_WHERE}.payload"
     content_type = _content_type(str(channel.get("payload", "")), _PAYLOADS[kind], where)
     contents = [e.get("valueCode") for e in extensions(channel.get("_payload"), {"payload-content"}, where)]
-    served = ("full-resource",) if kind == MLLP else CONTENTS
+    served = _SERVED[kind]
     if len(contents) != 1 or contents[0] not in served:
         message = f"payload needs the extension backport-payload-content: {' or '.join(served)} on this channel"
         raise Unsupported(message, location=where)
@@ -173,6 +192,9 @@ def _payload(channel: Mapping[str, Any], kind: str) -> tuple[str, str]:
 def _bare_payload(channel: Mapping[str, Any], kind: str) -> tuple[str, str]:
     """Of a criteria-based subscription: nothing but a sign where no payload is named (R4 subscription.html 2.46.6)."""
     where = f"{_WHERE}.payload"
+    if kind not in _BY_CRITERIA:
+        message = f"by criteria this server has {', '.join(_BY_CRITERIA)}; name a topic instead"
+        raise Unsupported(message, location=f"{_WHERE}.type")
     extensions(channel.get("_payload"), set(), where)
     if "payload" not in channel:
         if kind == MLLP:
@@ -197,6 +219,9 @@ def _content_type(text: str, served: tuple[str, ...], where: str) -> str:
         if name.lower() == "version" and mime.lower() == HL7V2:
             if value.strip('"') != "2.5.1":
                 raise Unsupported("this server writes HL7 v2.5.1; leave the version out", location=where)
+        elif name.lower() == "attach" and mime.lower() == "text/plain":
+            if value.strip('"').lower() not in _JSON:
+                raise Unsupported("what is attached is application/fhir+json", location=where)
         elif name.lower() not in ("fhirversion", "charset"):
             raise Unsupported("of the parameters of a payload this server has fhirVersion and charset", location=where)
     return text
