@@ -21,7 +21,7 @@ from wetread.outbound.rest_hook import RestHook
 from wetread.outbound.sender import Sender
 from wetread.record import events, resources
 from wetread.record.events import Sequencer
-from wetread.record.subscriptions import topics
+from wetread.record.subscriptions import questions, topics
 from wetread.record.subscriptions.subscriptions import CURSOR, Subscriptions
 from wetread.store.database import Database
 from wetread.wire.fetch import Fetch, Resolver
@@ -141,7 +141,7 @@ class Server:
 
     async def status(self, subscription_id: str) -> dict[str, Any]:
         async with self.database.transaction() as conn:
-            bundle = json.loads(await self.subscriptions.status(conn, CLIENT, [subscription_id]))
+            bundle = json.loads((await questions.status(conn, CLIENT, BASE, [subscription_id])).body)
         Bundle.model_validate(bundle)
         return parameters(bundle["entry"][0]["resource"])
 

@@ -17,7 +17,7 @@ from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Forbidden, StoreUnavailable
 from wetread.outbound.sender import Sender
 from wetread.record import events, resources
-from wetread.record.subscriptions import subscriptions
+from wetread.record.subscriptions import questions, subscriptions
 from wetread.record.subscriptions.delivery import Delivery
 from wetread.record.subscriptions.subscriptions import Subscriptions
 from wetread.store.database import Database
@@ -235,11 +235,11 @@ async def test_events_can_be_asked_for_again_by_number(server: Server, sink: Sin
         await server.put(*(task(f"t{n}") for n in range(4)))
         await until(lambda: len(numbers(sink)) == 4)
     async with server.database.transaction() as conn:
-        bundle = json.loads(await server.subscriptions.events(conn, CLIENT, subscription_id, 2, 3))
+        bundle = json.loads((await questions.events(conn, CLIENT, BASE, subscription_id, 2, 3)).body)
         no_tasks = Reader("other", (Scope.parse("system/Subscription.r"),))
-        bare = json.loads(await server.subscriptions.events(conn, no_tasks, subscription_id))
+        bare = json.loads((await questions.events(conn, no_tasks, BASE, subscription_id)).body)
         with pytest.raises(Forbidden):
-            await server.subscriptions.events(conn, Reader("nobody"), subscription_id)
+            await questions.events(conn, Reader("nobody"), BASE, subscription_id)
     Bundle.model_validate(bundle)
     told = parameters(bundle["entry"][0]["resource"])
     assert (told["type"], told["events-since-subscription-start"]) == ("query-event", "4")

@@ -21,7 +21,7 @@ from wetread.record import events, resources
 from wetread.record.audit import search as audit_search
 from wetread.record.export.request import may_export
 from wetread.record.scopes import checked_scopes
-from wetread.record.subscriptions import rows, topics
+from wetread.record.subscriptions import questions, rows, topics
 from wetread.record.subscriptions.subscriptions import CURSOR, Subscriptions
 from wetread.record.views import run
 from wetread.record.views.definition import compiled
@@ -108,7 +108,7 @@ async def test_a_subscription_counts_and_sends_only_what_its_owner_may_see(
     assert await happened(served, database, task("a", "p1"), task("b", "p2"), task("c", "p2"), task("d", "p1")) == 2
     async with database.transaction() as conn:
         assert await due(served, conn, id_) == ["Task/a", "Task/d"]
-        status = json.loads(await served.status(conn, WHOLE, [id_]))
+        status = json.loads((await questions.status(conn, WHOLE, served.base_url, [id_])).body)
     told = {p["name"]: p for p in status["entry"][0]["resource"]["parameter"]}
     assert told["events-since-subscription-start"]["valueString"] == "2"
 
@@ -134,8 +134,8 @@ async def test_past_events_name_only_what_the_caller_may_see(served: Subscriptio
     id_ = await active(served, database, WHOLE_OWNER)
     assert await happened(served, database, task("a", "p1"), task("b", "p2")) == 2
     async with database.transaction() as conn:
-        whole = json.loads(await served.events(conn, WHOLE, id_))
-        part = json.loads(await served.events(conn, OWNER, id_))
+        whole = json.loads((await questions.events(conn, WHOLE, served.base_url, id_)).body)
+        part = json.loads((await questions.events(conn, OWNER, served.base_url, id_)).body)
     assert "Task/b" in json.dumps(whole)
     assert "Task/a" in json.dumps(part)
     assert "Task/b" not in json.dumps(part)

@@ -11,7 +11,7 @@ Locks are taken in the order cursor, resource, state.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +20,6 @@ from psycopg.types.json import Jsonb
 
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.reader import SYSTEM, Reader
-from wetread.errors import NotFound
 from wetread.record import events, resources
 from wetread.record.events import Event
 from wetread.record.subscriptions import form as subscription_form
@@ -28,14 +27,11 @@ from wetread.record.subscriptions import keys, matching
 from wetread.record.subscriptions import rows as rows
 from wetread.record.subscriptions.carried import require_carried
 from wetread.record.subscriptions.due import Slice, next_slice
-from wetread.record.subscriptions.notifications import notification, status_bundle
 from wetread.record.subscriptions.rows import OwnerNow, State
-from wetread.record.subscriptions.sight import may_see
 from wetread.record.subscriptions.topics import Topic
 from wetread.store.database import Connection
 
 CURSOR = "subscriptions"
-_MOST_EVENTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,45 +167,6 @@ class Subscriptions:
             (subscription_id,),
         )
         await conn.execute("SELECT pg_notify(%s, '')", (matching.DUE,))
-
-    async def status(
-        self, conn: Connection, reader: Reader, ids: Sequence[str] = (), statuses: Sequence[str] = ()
-    ) -> bytes:
-        """What `$status` answers (searchset Bundle): those of `ids` with one of `statuses`; empty means all.
-
-        Raises Forbidden.
-        """
-        reader.require("r", "Subscription")
-        found = conn.cursor(row_factory=class_row(State))
-        await found.execute(
-            "SELECT "
-            + rows.COLUMNS
-            + """ FROM subscription_state s
-               WHERE (%(ids)s::text[] = '{}' OR id = ANY(%(ids)s)) AND (%(st)s::text[] = '{}' OR status = ANY(%(st)s))
-               ORDER BY id""",
-            {"ids": list(ids), "st": list(statuses)},
-        )
-        return status_bundle(self.base_url, [state.told() for state in await found.fetchall()])
-
-    async def events(
-        self, conn: Connection, reader: Reader, subscription_id: str, since: int = 1, until: int | None = None
-    ) -> bytes:
-        """What `$events` answers (history Bundle): the events numbered from `since` to `until`, both included.
-
-        At most 1000; ask on from the last number. Resources come along where the subscription asks for full-resource;
-        of what the caller may not read only the number is told. Raises Forbidden, NotFound.
-        """
-        reader.require("r", "Subscription")
-        state = await rows.state_of(conn, subscription_id)
-        if state is None:
-            raise NotFound("no such Subscription")
-        asked = await rows.events_of(conn, subscription_id, since, until, limit=_MOST_EVENTS)
-        full = state.channel["content"] == "full-resource"
-        sent = []
-        for event in asked:
-            is_told = await may_see(conn, reader, event, event.body)
-            sent.append(replace(event, body=event.body if full and is_told else "", is_told=is_told))
-        return notification(self.base_url, "query-event", state.told(), datetime.now(UTC), sent)
 
     async def _show(self, conn: Connection, subscription_id: str, status: str, error: str) -> None:
         """Writes the status into the resource that clients read, as a version of its own where it differs."""
