@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 
+from wetread.domain.reader import SYSTEM
+from wetread.record import resources
 from wetread.store.database import Database
 
 from .conftest import Sink
@@ -55,3 +57,20 @@ async def test_one_bundle_holds_each_version_and_what_goes_along_once(server: Se
     ]
     assert [e["resource"]["status"] for e in bundle["entry"][1:3]] == ["preliminary", "final"]
     assert len(await server.audits("disclosure")) == 1
+
+
+async def test_that_a_subscription_is_in_error_is_told_at_another_endpoint_once(server: Server, sink: Sink) -> None:
+    broken = await server.active(form(sink.url))
+    topic = "https://wetread.org/fhir/SubscriptionTopic/subscription-error"
+    watching = await server.active({**form(sink.url), "criteria": topic})
+    await server.happen()
+    async with server.database.transaction() as conn:
+        assert await server.subscriptions.fail(conn, broken, "the endpoint answered 404")
+    assert await server.happen() == 1
+    async with server.database.transaction() as conn:
+        found = await conn.execute("SELECT subscription_id, resource_id FROM subscription_event")
+        assert await found.fetchall() == [(watching, broken)]
+    async with server.database.transaction() as conn:
+        version = await resources.read(conn, SYSTEM, "Subscription", broken)
+        await resources.put(conn, {**version.resource(), "reason": "still"})
+    assert await server.happen() == 0
