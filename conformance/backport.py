@@ -13,13 +13,14 @@ from typing import Any
 
 FOLDER = Path(__file__).with_name("backport-guide")
 _NOTIFICATION_TYPES = ("handshake", "heartbeat", "event-notification", "query-status", "query-event")
+_ERRORS = ("no-response", "error-response")
 _TYPES = "http://hl7.org/fhir/subscription-notification-type"
 
 
 def definitions() -> list[dict[str, Any]]:
-    """R4 conformance resources: those of the guide, and the codes of R4B that it binds to."""
+    """R4 conformance resources: those of the guide, and the codes of later versions that go with them."""
     guide = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(FOLDER.glob("*.json"))]
-    return [*guide, *_notification_types()]
+    return [*guide, *_terms_of_later_versions()]
 
 
 def compiled() -> dict[str, dict[str, Any]]:
@@ -36,26 +37,31 @@ def compiled() -> dict[str, dict[str, Any]]:
     return made
 
 
-def _notification_types() -> list[dict[str, Any]]:
-    """`ValueSet/subscription-notification-type`: R4 has no such codes, the guide takes them from R4B."""
-    about = {"name": "SubscriptionNotificationType", "version": "4.3.0", "status": "active"}
-    codes = {
-        "resourceType": "CodeSystem",
-        "id": "subscription-notification-type",
-        "url": _TYPES,
-        **about,
-        "caseSensitive": True,
-        "content": "complete",
-        "concept": [{"code": code} for code in _NOTIFICATION_TYPES],
-    }
-    values = {
+def _terms_of_later_versions() -> list[dict[str, Any]]:
+    """What R4 has no codes for: the types of notification, which the guide takes from R4B, and HL7 terminology's errors
+    of subscriptions."""
+    types = _codes("subscription-notification-type", _TYPES, "4.3.0", _NOTIFICATION_TYPES)
+    errors = _codes("subscription-error", "http://terminology.hl7.org/CodeSystem/subscription-error", "1.0.0", _ERRORS)
+    values = {key: types[key] for key in ("id", "name", "version", "status")} | {
         "resourceType": "ValueSet",
-        "id": "subscription-notification-type",
         "url": "http://hl7.org/fhir/ValueSet/subscription-notification-type",
-        **about,
         "compose": {"include": [{"system": _TYPES}]},
     }
-    return [codes, values]
+    return [types, values, errors]
+
+
+def _codes(name: str, url: str, version: str, codes: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "resourceType": "CodeSystem",
+        "id": name,
+        "url": url,
+        "name": "".join(part.capitalize() for part in name.split("-")),
+        "version": version,
+        "status": "active",
+        "caseSensitive": True,
+        "content": "complete",
+        "concept": [{"code": code} for code in codes],
+    }
 
 
 def main() -> int:

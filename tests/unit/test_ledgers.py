@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conformance.requirements import LEDGERS, is_a_test, ledgers
 
-ROWS = {"bulk-data.csv": 119, "smart-app-launch.csv": 172, "balp.csv": 390}
+ROWS = {"bulk-data.csv": 119, "smart-app-launch.csv": 172, "balp.csv": 390, "subscriptions.csv": 70}
 
 
 def test_each_guide_has_its_ledger_and_the_page_of_ledgers_names_it() -> None:
