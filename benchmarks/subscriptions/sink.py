@@ -23,6 +23,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import httptools
 import psutil
@@ -97,8 +98,7 @@ class _Connection(asyncio.Protocol):
         self._counts = counts
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
         self._parser = httptools.HttpRequestParser(self)
 
     def data_received(self, data: bytes) -> None:

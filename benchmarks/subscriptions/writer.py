@@ -16,6 +16,7 @@ import time
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -25,7 +26,7 @@ from benchmarks.fhir.population import observation
 
 PATIENTS = 100
 """Of `Population`; they have to be there."""
-_LABEL = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "AIAST"}
+LABEL = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "AIAST"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ class _Connection(asyncio.Protocol):
         self._body: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         self._done, self._body = asyncio.get_running_loop().create_future(), []
@@ -94,7 +94,7 @@ class _Connection(asyncio.Protocol):
 
 
 def _request(host: str, token: str, number: int) -> bytes:
-    made = observation(number, number % PATIENTS, id=f"write-{number:08}") | {"meta": {"security": [_LABEL]}}
+    made = observation(number, number % PATIENTS, id=f"write-{number:08}") | {"meta": {"security": [LABEL]}}
     body = json.dumps(made).encode()
     authorization = f"Authorization: Bearer {token}\r\n" if token else ""
     head = (
