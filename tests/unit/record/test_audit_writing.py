@@ -109,6 +109,23 @@ async def test_what_a_peer_sent_can_always_be_recorded(database: Database) -> No
     assert body["outcomeDesc"] == "nul \ufffd \\u0000"
 
 
+async def test_what_several_peers_sent_is_not_taken_for_each_other_s(database: Database) -> None:
+    odd = ("a\x1eb", "c\nd", "\x1e", 'e"\\,{}', "")
+    entries = [
+        AuditEntry("read", "R", "0", text, user=text, request_id=text, outcome_text=text, entities=(Entity(text),))
+        for text in odd
+    ]
+    async with database.transaction() as conn:
+        await audit.write_many(conn, entries)
+        rows = await conn.execute(
+            "SELECT principal, acting_user, request_id, entities FROM audit_event ORDER BY position"
+        )
+        columns = await rows.fetchall()
+    kept = [text.replace("\x1e", "\ufffd") for text in odd]
+    assert columns == [(text, text, text, [text] if text else []) for text in kept]
+    assert [body.get("outcomeDesc", "") for body in await _bodies(database)] == list(odd)
+
+
 async def test_several_entries_keep_their_order(database: Database) -> None:
     entries = [AuditEntry("read", "R", "0", f"reader-{n}") for n in range(20)]
     async with database.transaction() as conn:

@@ -33,20 +33,19 @@ _INSERT_MANY = """
     WITH written AS (
         INSERT INTO audit_event (id, recorded, kind, action, outcome, principal, acting_user, patient_id,
                                  request_id, governance_only, entities, body)
-        SELECT id, recorded, kind, action, outcome, principal, acting_user, patient_id, request_id, governance_only,
-               ARRAY(SELECT json_array_elements_text(entities)), body
-        FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-                    %s::text[], %s::text[], %s::boolean[], %s::json[], string_to_array(%s, E'\n')) WITH ORDINALITY
+        SELECT id::uuid, recorded::timestamptz, kind, action, outcome, principal, acting_user, nullif(patient_id, ''),
+               request_id, governance_only::boolean, ARRAY(SELECT json_array_elements_text(entities::json)), body
+        FROM unnest({columns}) WITH ORDINALITY
             AS given (id, recorded, kind, action, outcome, principal, acting_user, patient_id, request_id,
                       governance_only, entities, body, place)
         ORDER BY place RETURNING position)
     INSERT INTO audit_unchained (position) SELECT position FROM written
-"""
-_ENTITIES, _BODY = 10, 11
-"""Their places in a row."""
+""".format(columns=", ".join(["string_to_array(%s, E'\\x1e')"] * 12))
+"""The driver takes long to make arrays; here each column is one text, whose parts no part can end."""
+_BETWEEN = "\x1e"
 
 # PostgreSQL's text knows no U+0000, and UTF-8 no lone surrogate; both may stand in what a peer sent.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_UNSTORABLE = re.compile("[\x00\x1e\ud800-\udfff]")
 
 
 def _row(entry: AuditEntry) -> tuple[Any, ...]:
@@ -73,8 +72,14 @@ def _row(entry: AuditEntry) -> tuple[Any, ...]:
     )
 
 
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if isinstance(value, list) else "" if value is None else str(value)
+
+
 def _storable(text: str) -> str:
-    is_plain = text.isascii() and "\x00" not in text  # which takes no time to find out
+    is_plain = text.isascii() and "\x00" not in text and _BETWEEN not in text  # which takes no time to find out
     return text if is_plain else _UNSTORABLE.sub("\ufffd", text)
 
 
@@ -92,10 +97,7 @@ async def write_many(conn: Connection, entries: Sequence[AuditEntry]) -> list[st
     if len(rows) == 1:
         await conn.execute(_INSERT, rows[0])
     elif rows:
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        columns[_ENTITIES] = [json.dumps(names) for names in columns[_ENTITIES]]
-        # JSON text has no line break, and the driver takes long to make an array of what has many quotes.
-        await conn.execute(_INSERT_MANY, [*columns[:_BODY], "\n".join(columns[_BODY])])
+        await conn.execute(_INSERT_MANY, [_BETWEEN.join(map(_text, column)) for column in zip(*rows, strict=True)])
     for row in rows:
         note(row[0])
     return [str(row[0]) for row in rows]
