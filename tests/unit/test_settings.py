@@ -269,6 +269,10 @@ class TestListeners:
         tls = {**files, "require_client_certificate": False}
         assert "mllp.host" in refusal(None, {"mllp": {"host": "0.0.0.0", "tls": tls}})
 
+    def test_the_record_answers_to_its_former_addresses_after_its_own(self) -> None:
+        urls = {"base_url": "https://now.example", "former_base_urls": ["http://then.example:8080/"]}
+        assert load(None, {"http": urls}).fhir_bases == ("https://now.example/fhir", "http://then.example:8080/fhir")
+
     def test_base_url_follows_tls(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.pem", "a.key")
         tls = {"certificate": tmp_path / "a.pem", "key": tmp_path / "a.key"}

@@ -238,3 +238,13 @@ async def test_a_fault_of_ours_is_on_record_and_a_preflight_is_not(
         await client.options("/broken", headers=preflight)
     [(_, kind, outcome, _)] = await _rows(module_database, since)
     assert (kind, outcome) == ("request-refused", "12")
+
+
+async def test_a_reference_by_the_servers_own_address_is_found_as_what_is_here(
+    client: httpx.AsyncClient, settings: Settings, token: dict[str, str]
+) -> None:
+    subject = {"reference": f"{settings.fhir_base}/Patient/of-here"}
+    finding = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": subject}
+    assert (await client.post("/fhir/Observation", json=finding, headers=token)).status_code == 201
+    found = (await client.get("/fhir/Observation?subject=Patient/of-here", headers=token)).json()
+    assert [entry["resource"]["subject"] for entry in found["entry"]] == [subject]
