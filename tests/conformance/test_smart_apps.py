@@ -172,6 +172,20 @@ def test_fhirclient_js_is_launched_by_an_ehr_with_its_patient_and_visit(
     assert "online_access" in told["context"]["scope"].split()
 
 
+def test_fhirclient_js_asks_in_a_window_of_its_own(ward: Ward, pages: str, browser: WebDriver) -> None:
+    browser.get(f"{pages}/launch.html?{urlencode({'iss': ward.fhir, 'target': 'popup'})}")
+    front = browser.current_window_handle
+    WebDriverWait(browser, _WAIT_S).until(lambda seen: len(seen.window_handles) == 2)
+    browser.switch_to.window(next(handle for handle in browser.window_handles if handle != front))
+    signs_in(browser)
+    chooses(browser, ward.patient)
+    browser.find_element(By.CSS_SELECTOR, "button[value='allow']").click()
+    browser.switch_to.window(front)
+    shown = WebDriverWait(browser, _WAIT_S).until(lambda seen: seen.find_element(By.ID, "told").text)
+    assert_it_saw_ada(json.loads(shown), ward)
+    assert len(browser.window_handles) == 1
+
+
 @pytest.mark.parametrize("kind", ["public", "symmetric"])
 @pytest.mark.parametrize("start", ["by a person", "by an EHR"])
 def test_smart_python_client(ward: Ward, kind: str, start: str) -> None:
