@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.reader import Reader
-from wetread.errors import Forbidden, Gone, NotFound, Refused
+from wetread.errors import Forbidden, Gone, NotFound, Unsupported
 from wetread.mapping.messages import write
 from wetread.mapping.messages.datatypes import Names
 from wetread.mapping.messages.model import MessageMap
@@ -38,11 +38,8 @@ _MOST_READ_ALONG = 100
 """Of one kind: the results of a report, say."""
 
 
-class CannotTell(Refused):
+class CannotTell(Unsupported):
     """There is an event that no HL7 v2 message can tell."""
-
-    code = "no-hl7v2-message"
-    http_status = 422
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from hl7apy.parser import parse_message
 
 from wetread.errors import Misconfigured
 from wetread.mapping.messages import datatypes, write
-from wetread.mapping.messages.load import load
+from wetread.mapping.messages.load import RULE_KEYS, SEGMENT_KEYS, TAKEN, load
 from wetread.mapping.messages.model import MessageMap
 from wetread.mapping.model import Maps
 from wetread.mapping.orders import Mapped, map_message
@@ -308,3 +309,21 @@ def test_a_site_says_only_what_differs(tmp_path: Path, names: datatypes.Names) -
     header, visit, _ = write.message(form, told, ENVELOPE, names).split(b"\r")
     assert b"|ADT^A31^ADT_A05|" in header
     assert visit == b"PV1|9"
+
+
+DOCUMENT = (ROOT / "docs" / "channels.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("word", sorted({*datatypes.CONVERTERS, *TAKEN, *RULE_KEYS, *SEGMENT_KEYS}))
+def test_every_word_of_a_map_is_documented(word: str) -> None:
+    assert f"`{word}`" in DOCUMENT
+
+
+def test_the_maps_of_the_documentation_load(tmp_path: Path) -> None:
+    extension, whole = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    (tmp_path / "messages").mkdir()
+    (tmp_path / "messages" / "patient.yaml").write_text(extension)
+    (tmp_path / "messages" / "observation.yaml").write_text(whole)
+    found = load(ROOT / "mappings", tmp_path)
+    assert found["Patient"].message == ("ADT", "A31", "ADT_A05")
+    assert len(found["Observation"].parts) == 2
