@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TypeAlias
 
 from fastapi import APIRouter
@@ -29,6 +30,7 @@ from wetread.errors import InvalidInput, MethodNotAllowed, NotFound
 from wetread.record import lossless
 from wetread.record.audit.groups import Groups
 from wetread.record.cursors import OF_THIS_PROCESS, Cursors
+from wetread.record.subscriptions.topics import Topic
 from wetread.store.database import Database
 
 Endpoint: TypeAlias = Callable[..., Awaitable[Response]]
@@ -44,23 +46,24 @@ def router(
     on_write: OnWrite,
     max_body_bytes: int = 16 * 1024 * 1024,
     update_create: bool = True,
-    topics: Sequence[str] = (),
+    topics: Mapping[str, Topic] = MappingProxyType({}),
     cursors: Cursors = OF_THIS_PROCESS,
 ) -> APIRouter:
     """The routes under /fhir. `base_url` is what the world calls that path, without a slash at its end.
 
     `on_write` is told, in the transaction of each write by a client, what was written: type, id, and its version
     (None for a deletion). What it raises undoes the write. `update_create` lets a PUT make a
-    resource under an id of the client's. `topics` are the canonicals that clients may subscribe to. `cursors` are those
+    resource under an id of the client's. `topics` are what clients may subscribe to, by canonical. `cursors` are those
     of all processes that answer under this address.
     """
     groups = Groups(database, audit)
+    base_url = base_url.rstrip("/")
     face = Face(
-        database, authenticate, audit, groups, base_url.rstrip("/"), on_write, max_body_bytes, update_create, cursors
+        database, authenticate, audit, groups, base_url, on_write, max_body_bytes, update_create, cursors, topics
     )
     table = _table(face)
     openapi = lossless.dump(document(face.base_url, table))
-    statements = _Metadata(face, _statements(face, topics))
+    statements = _Metadata(face, _statements(face, sorted(topics)))
     described = _Metadata(face, {"full": openapi}, "application/openapi+json")
     paths = _Paths(face, {"metadata": {"GET": statements}, "openapi.json": {"GET": described}, **table})
     routes = APIRouter(prefix="/fhir", route_class=OutcomeRoute, include_in_schema=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,6 +20,7 @@ from wetread.record.compartment import patients_named
 from wetread.record.cursors import Cursors
 from wetread.record.resources import Version
 from wetread.record.search.parameters import resource_types
+from wetread.record.subscriptions.topics import Topic
 from wetread.store.database import Connection, Database
 
 AUDIT_EVENT = "AuditEvent"
@@ -33,7 +34,7 @@ class Face:
 
     `on_write` is told, in the transaction of each write by a client, what was written: type, id, and its version
     (None for a deletion). What it raises undoes the write. `update_create` lets a PUT make a resource under its id.
-    `cursors` seals where pages go on.
+    `cursors` seals where pages go on. `topics` are what clients may subscribe to, by canonical.
     """
 
     database: Database
@@ -45,6 +46,7 @@ class Face:
     max_body_bytes: int
     update_create: bool
     cursors: Cursors
+    topics: Mapping[str, Topic]
 
     @contextlib.asynccontextmanager
     async def visit(self, request: Request, interaction: str, *what: str) -> AsyncIterator[tuple[Visit, Reader]]:

@@ -42,6 +42,7 @@ async def events(conn: Connection, reader: Reader, face: Face, subscription_id: 
         1 if since is None else since,
         until,
         given.text("content"),
+        face.topics,
     )
 
 

@@ -117,7 +117,7 @@ def web_app(built: House, hub: Hub | None = None, turned_away: TurnedAway | None
             settings.fhir_base,
             on_write=_subscribing(built.subscriptions),
             update_create=settings.fhir.update_create,
-            topics=sorted(built.subscriptions.topics),
+            topics=built.subscriptions.topics,
             cursors=cursors(settings.data_dir),
         )
     )

@@ -10,10 +10,11 @@ from fhir.resources.R4B.bundle import Bundle
 
 from wetread.domain.reader import SYSTEM
 from wetread.record import resources
+from wetread.record.subscriptions import questions
 from wetread.store.database import Database
 
 from .conftest import Sink
-from .subscribing import Server, form, until_cursors, until_status
+from .subscribing import BASE, CLIENT, Server, form, until_cursors, until_status
 
 TOPIC = "https://wetread.org/fhir/SubscriptionTopic/ai-observation"
 AIAST = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "AIAST"}
@@ -74,3 +75,16 @@ async def test_that_a_subscription_is_in_error_is_told_at_another_endpoint_once(
         version = await resources.read(conn, SYSTEM, "Subscription", broken)
         await resources.put(conn, {**version.resource(), "reason": "still"})
     assert await server.happen() == 0
+
+
+async def test_events_asked_for_again_bring_the_same_along(server: Server, sink: Sink) -> None:
+    await server.put({"resourceType": "Patient", "id": "p1"}, {"resourceType": "Device", "id": "d1"})
+    subscription_id = await server.active({**form(sink.url, content="full-resource"), "criteria": TOPIC})
+    await server.happen(_observation("o1", "preliminary"), _observation("o1", "final"))
+    async with server.database.transaction() as conn:
+        told = await questions.events(conn, CLIENT, BASE, subscription_id, topics=server.subscriptions.topics)
+    bundle = json.loads(told.body)
+    Bundle.model_validate(bundle)
+    types = [entry["resource"]["resourceType"] for entry in bundle["entry"][1:]]
+    assert types == ["Observation", "Observation", "Device", "Patient"]
+    assert told.patient_ids == ("p1",)

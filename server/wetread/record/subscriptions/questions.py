@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, LiteralString
 from urllib.parse import urlencode
 
@@ -24,6 +25,8 @@ from wetread.record.subscriptions import rows
 from wetread.record.subscriptions.channel import CONTENTS
 from wetread.record.subscriptions.notifications import NotifiedEvent, notification, status_bundle
 from wetread.record.subscriptions.rows import State
+from wetread.record.subscriptions.shapes import with_context
+from wetread.record.subscriptions.topics import Topic
 from wetread.store.database import Connection
 
 MOST_EVENTS = 1000
@@ -101,8 +104,10 @@ async def events(
     since: int = 1,
     until: int | None = None,
     content: str = "",
+    topics: Mapping[str, Topic] = MappingProxyType({}),
 ) -> Told:
-    """What `$events` answers, a history Bundle: the events numbered from `since` to `until`, both included.
+    """What `$events` answers, a history Bundle: the events numbered from `since` to `until`, both included, with what
+    the notification shapes of `topics` let go along.
 
     At most MOST_EVENTS; a link to the next says so. Where `content` is empty, it is that of the subscription. Of what
     the caller may not read only the number is told. Raises Forbidden, NotFound, Gone, InvalidInput.
@@ -111,6 +116,7 @@ async def events(
         raise InvalidInput(f"content is one of {', '.join(CONTENTS)}", location="http.content")
     asked = await state(conn, reader, subscription_id)
     level = content or _CONTENT_OF.get(asked.channel["content"], asked.channel["content"])
+    topic = topics.get(asked.topic)
     sent: list[NotifiedEvent] = []
     patients: set[str] = set()
     last = asked.events_since_start if until is None else min(until, asked.events_since_start)
@@ -118,11 +124,17 @@ async def events(
     while at <= last and len(sent) < MOST_EVENTS and size < MOST_CHARACTERS:
         found = await rows.numbered(conn, subscription_id, at, last, limit=_AT_ONCE, with_bodies=level != "empty")
         shown = await _seen(conn, reader, [event for event, _ in found]) if level != "empty" else [False] * len(found)
+        page: list[NotifiedEvent] = []
         for (event, patient_ids), is_told in zip(found, shown, strict=True):
             body = event.body if is_told and level == "full-resource" else ""
-            sent.append(replace(event, body=body, is_told=is_told))
-            size += len(body)
+            page.append(replace(event, body=body, is_told=is_told))
             patients |= set(patient_ids) if is_told else set()
+        if topic is not None and topic.shape:
+            page = await with_context(conn, reader, topic, page)
+        for event in page:
+            size += len(event.body) + sum(len(each.body) for each in event.context)
+            patients |= {patient_id for each in event.context for patient_id in each.patient_ids}
+        sent += page
         at = found[-1][0].number + 1 if found else last + 1
     next_url = _url(base_url, subscription_id, at, until, content) if at <= last else ""
     said = replace(asked.told(), content=level)
