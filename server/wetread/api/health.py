@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -35,7 +35,8 @@ _GAUGES = (
 )
 
 
-def router(database: Database, authenticate: Authenticate) -> APIRouter:
+def router(database: Database, authenticate: Authenticate, sockets: Sized = ()) -> APIRouter:
+    """`sockets` are the websockets that are open in this process."""
     routes = APIRouter(tags=["operations"])
 
     @routes.get("/healthz")
@@ -55,7 +56,8 @@ def router(database: Database, authenticate: Authenticate) -> APIRouter:
 
     @routes.get("/metrics")
     async def metrics(request: Request) -> Response:
-        """Counts from the database, so that they hold for all processes together. Silent runs are counted in none."""
+        """Counts from the database, so that they hold for all processes together, but for open websockets. Silent runs
+        are counted in none."""
         await authenticate(request)
         registry = CollectorRegistry(auto_describe=False)
         families: list[Metric] = []
@@ -66,6 +68,7 @@ def router(database: Database, authenticate: Authenticate) -> APIRouter:
                     family.add_metric([state], count)
                 families.append(family)
             families += await subscription_metrics(conn)
+        families.append(GaugeMetricFamily("wetread_websockets_open", "Websockets open in this process", len(sockets)))
         registry.register(_Collected(families))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

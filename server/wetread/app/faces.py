@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,11 +94,13 @@ def web_app(built: House, hub: Hub | None = None, turned_away: TurnedAway | None
         credentials.authenticator(credentials.Credentials(built.database, signed_tokens, known, https))
     )
     web = FastAPI(title="Wetread", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    open_sockets: Sized = ()
     if hub is not None and turned_away is not None:
         most = settings.subscriptions.most_sockets
         sockets = Sockets(built.database, hub, authenticate, turned_away, settings.fhir_base, most)
         web.router.routes.append(subscription_sockets.route(sockets))
-    web.include_router(health.router(built.database, authenticate))
+        open_sockets = sockets.open
+    web.include_router(health.router(built.database, authenticate, open_sockets))
     exports = fhir_export.Export(
         built.database, built.work, exports_dir(settings), settings.fhir_base, settings.export.most_jobs
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -19,11 +20,17 @@ from wetread.store.database import Database
 
 @pytest.fixture
 async def scrape(database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    async with scraping(database, ()) as client:
+        yield client
+
+
+@asynccontextmanager
+async def scraping(database: Database, sockets: Collection[str]) -> AsyncIterator[httpx.AsyncClient]:
     async def authenticate(_: Request) -> Reader:
         return SYSTEM
 
     app = FastAPI()
-    app.include_router(health.router(database, authenticate))
+    app.include_router(health.router(database, authenticate, sockets))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wetread.example") as client:
         yield client
 
@@ -63,6 +70,13 @@ async def test_each_one_has_its_lag_and_its_failures(scrape: httpx.AsyncClient, 
     assert found['wetread_subscription_failures{subscription="slow"}'] == 3
     assert found['wetread_subscription_lag_seconds{subscription="slow"}'] == pytest.approx(60, abs=30)
     assert not any("ended" in name for name in found)
+
+
+async def test_open_websockets_are_counted(database: Database) -> None:
+    sockets = {"one", "two"}
+    async with scraping(database, sockets) as scrape:
+        lines = (await scrape.get("/metrics")).text.splitlines()
+    assert "wetread_websockets_open 2.0" in lines
 
 
 async def test_the_documents_name_them_all(scrape: httpx.AsyncClient, database: Database) -> None:
