@@ -227,6 +227,51 @@ async def test_a_canonical_by_our_address_leads_to_what_has_that_url_or_that_id(
     }
 
 
+@pytest.fixture(scope="module")
+async def forms(module_database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    """A questionnaire by its url, and answers to it; one of them of a patient, and one to another questionnaire."""
+    form, url = {"resourceType": "Questionnaire", "status": "active"}, "https://example.org/Questionnaire/ct"
+    answer = {"resourceType": "QuestionnaireResponse", "status": "completed"}
+    await store(
+        module_database,
+        {**form, "id": "ct", "url": url, "title": "Contrast"},
+        {**form, "id": "mr", "url": f"{url}-mr", "title": "Magnet"},
+        {**answer, "id": "plain", "questionnaire": url, "subject": ref("Patient/p1")},
+        {**answer, "id": "versioned", "questionnaire": f"{url}|2.1"},
+        {**answer, "id": "by-id", "questionnaire": "Questionnaire/ct"},
+        {**answer, "id": "other", "questionnaire": f"{url}-mr"},
+    )
+    async with face(module_database) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("query", "matches"),
+    [
+        ("QuestionnaireResponse?questionnaire.title=contrast", {"plain", "versioned", "by-id"}),
+        ("QuestionnaireResponse?questionnaire:Questionnaire.title=magnet", {"other"}),
+        ("QuestionnaireResponse?_filter=questionnaire.title co contrast", {"plain", "versioned", "by-id"}),
+        ("Questionnaire?_has:QuestionnaireResponse:questionnaire:status=completed", {"ct", "mr"}),
+        ("Questionnaire?_has:QuestionnaireResponse:questionnaire:subject=Patient/p1", {"ct"}),
+    ],
+)
+async def test_chains_follow_canonicals(forms: httpx.AsyncClient, query: str, matches: set[str]) -> None:
+    kind = query.partition("?")[0]
+    assert found(await forms.get(query, headers=ALL)) == {f"{kind}/{id_}" for id_ in matches}
+
+
+async def test_so_do_includes_both_ways_as_far_as_the_reader_may_see(forms: httpx.AsyncClient) -> None:
+    back = "Questionnaire?_id=ct&_revinclude=QuestionnaireResponse:questionnaire"
+    answers = {f"QuestionnaireResponse/{id_}" for id_ in ("plain", "versioned", "by-id")}
+    assert found(await forms.get(back, headers=ALL)) == {"Questionnaire/ct", *answers}
+    own = token("patient/*.rs patient/Questionnaire.rs", "p1")
+    assert found(await forms.get(back, headers=own)) == {"Questionnaire/ct", "QuestionnaireResponse/plain"}
+    having = "Questionnaire?_has:QuestionnaireResponse:questionnaire:status=completed"
+    assert found(await forms.get(having, headers=own)) == {"Questionnaire/ct"}
+    there = "QuestionnaireResponse?_id=plain,other&_include=QuestionnaireResponse:questionnaire"
+    assert len(found(await forms.get(there, headers=ALL))) == 4
+
+
 def test_a_reference_without_version_has_one_row() -> None:
     """Only a version costs a row more."""
     entries = extract(observation("x", "Patient/p1"), (BASE,))

@@ -11,7 +11,7 @@ from psycopg.rows import tuple_row
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput
 from wetread.record.compartment import visible_of
-from wetread.record.condition import FALSE, TRUE, Condition, all_of
+from wetread.record.condition import FALSE, TRUE, Condition, all_of, any_of
 from wetread.record.page import cut
 from wetread.record.search import found
 from wetread.record.search.found import Found
@@ -158,11 +158,20 @@ def _referred(include: Include, types: list[str], ids: list[str]) -> list[Condit
 
 def _referring(include: Include, types: list[str], ids: list[str]) -> Condition:
     rows = _rows(include)
-    return Condition(
+    by_id = Condition(
         "r.key IN (SELECT i.resource_key FROM index_reference i WHERE " + rows.sql
         + " AND i.url = '' AND i.target_id <> '' AND (i.target_type, i.target_id) IN " + _AROUND + ")",
         (*rows.args, types, ids),
     )  # fmt: skip
+    if not _canonical_targets(include):
+        return by_id
+    by_url = Condition(
+        "r.key IN (SELECT i.resource_key FROM index_reference i WHERE " + rows.sql
+        + " AND i.url <> '' AND i.url IN (SELECT u.uri FROM index_uri u JOIN resource s ON s.key = u.resource_key"
+        " WHERE u.param = 'url' AND (s.resource_type, s.id) IN " + _AROUND + "))",
+        (*rows.args, types, ids),
+    )  # fmt: skip
+    return any_of([by_id, by_url])
 
 
 def _rows(include: Include) -> Condition:

@@ -121,6 +121,11 @@ def parameters_of(resource_type: str) -> Mapping[str, SearchParameter]:
 
 
 @cache
+def is_canonical(parameter: SearchParameter) -> bool:
+    """Whether what it refers to may be named by its canonical url: all types that it refers to have one."""
+    return all(t in resource_types() and "url" in parameters_of(t) for t in parameter.targets or ("",))
+
+
 def common_parameters(resource_types: tuple[str, ...]) -> Mapping[str, SearchParameter]:
     """The parameters that all of these types have, of the same kind in each."""
     first, *others = (parameters_of(t) for t in resource_types)

@@ -10,6 +10,7 @@ from wetread.errors import InvalidInput
 from wetread.record.condition import Condition
 from wetread.record.cursors import CURSOR
 from wetread.record.search import includes, paging, query, slips
+from wetread.record.search.date_spans import few_dates
 from wetread.record.search.parameters import common_parameters
 
 DEFAULT_COUNT = 50
@@ -75,7 +76,7 @@ async def planned(
             plan.applied.append((name, value))
         elif name not in dict(plan.ignored):
             _ignore(plan, name, "this search parameter is not supported and was ignored", strict=strict)
-    few = await query.few_dates(question, types, asked)
+    few = await few_dates(question.conn, types, asked)
     plan.conditions = await query.conditions(question, types, asked, few)
     plan.is_broad = not few and all(_is_broad(plan, name) for name, _ in asked)
     if plan.includes and plan.summary == "text":

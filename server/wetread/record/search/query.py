@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from types import MappingProxyType
-from typing import LiteralString
 
 from wetread.domain.reader import Reader
 from wetread.errors import InvalidInput, Unsupported
@@ -18,7 +16,8 @@ from wetread.record.compartment import visible, visible_of
 from wetread.record.condition import TRUE, Condition, all_of, any_of, none_of
 from wetread.record.lossless import is_text
 from wetread.record.search import query_values, text
-from wetread.record.search.index import BEGINNING, ON_OWN_COLUMN
+from wetread.record.search.date_spans import few_dates, span
+from wetread.record.search.index import ON_OWN_COLUMN
 from wetread.record.search.index_rows import here
 from wetread.record.search.indexed import indexed as indexed
 from wetread.record.search.indexed import of_types as of_types
@@ -27,6 +26,7 @@ from wetread.record.search.parameters import (
     FULL_TEXT,
     SearchParameter,
     common_parameters,
+    is_canonical,
     parameters_of,
     resource_types,
 )
@@ -90,7 +90,7 @@ async def matching(
     if len(params) > MOST_PARAMETERS:
         raise InvalidInput(f"more than {MOST_PARAMETERS} parameters in one search")
     question = Question(conn, reader, base_url)
-    few = await few_dates(question, (resource_type,), params)
+    few = await few_dates(conn, (resource_type,), params)
     return all_of(await conditions(question, (resource_type,), params, few))
 
 
@@ -99,34 +99,9 @@ async def conditions(
 ) -> list[Condition]:
     """Each search parameter as a condition; the bounds of those dates of which there are few (`few_dates`) as one."""
     own = common_parameters(types)
-    found = [_span(types, own[name], values) for name, values in few.items()]
+    found = [span(types, own[name], values) for name, values in few.items()]
     plain = [(name, value) for name, value in params if name not in few or "," in value]
     return found + [await condition(question, types, name, value) for name, value in plain]
-
-
-async def few_dates(
-    question: Question, types: tuple[str, ...], params: Sequence[tuple[str, str]]
-) -> dict[str, list[str]]:
-    """The spans of dates, by parameter, in which the planner expects few resources; of parameters of one value at most.
-
-    Few are best found along the index of dates, many by looking at what else was asked for.
-    """
-    own = common_parameters(types)
-    spans: dict[str, list[str]] = {}
-    for name, value in params:
-        if name in own and own[name].is_single_date and "," not in value and is_text(value):
-            spans.setdefault(name, []).append(value)
-    for name, values in list(spans.items()):
-        begun = _begun_within(types, own[name], values)
-        explained = await question.conn.execute(_EXPLAIN + begun.sql, begun.args)
-        expected = await explained.fetchone()
-        if expected is None or expected[0][0]["Plan"]["Plan Rows"] >= _MANY:
-            del spans[name]
-    return spans
-
-
-_EXPLAIN: LiteralString = "EXPLAIN (FORMAT JSON) SELECT FROM index_date i WHERE "
-_MANY = 20_000
 
 
 def known(types: Sequence[str], name: str) -> bool:
@@ -195,32 +170,6 @@ async def _plain(
 
 
 _OF_OWN_COLUMN = ("missing", "not")
-
-
-def _span(types: tuple[str, ...], parameter: SearchParameter, values: Sequence[str]) -> Condition:
-    """A span of dates: what began within it, or less than a day before; and of what is longer, what reaches into it."""
-    matches = all_of([query_values.of_value(v, "", parameter) for v in values])
-    after, _ = query_values.date_bounds(values, parameter)
-    begun, own = _begun_within(types, parameter, values), of_types("i", types)
-    return Condition(
-        "r.key IN (SELECT i.resource_key FROM index_date i WHERE " + begun.sql + " AND (" + matches.sql + ") UNION ALL"
-        " SELECT i.resource_key FROM index_date i WHERE " + own.sql + " AND i.param = %s"
-        " AND i.high - i.low > interval '1 day' AND i.high > %s AND (" + matches.sql + "))",
-        (*begun.args, *matches.args, *own.args, parameter.code, after, *matches.args),
-    )
-
-
-def _begun_within(types: tuple[str, ...], parameter: SearchParameter, values: Sequence[str]) -> Condition:
-    """The rows of dates that began within a span, or less than a day before it."""
-    after, before = query_values.date_bounds(values, parameter)
-    own = of_types("i", types)
-    return Condition(
-        own.sql + " AND i.param = %s AND i.low > %s AND i.low < %s",
-        (*own.args, parameter.code, max(after, BEGINNING + _DAY) - _DAY, before),
-    )
-
-
-_DAY = timedelta(days=1)
 
 
 def missing(types: Sequence[str], parameter: SearchParameter, value: str) -> Condition:
@@ -318,12 +267,21 @@ async def _has(question: Question, types: tuple[str, ...], name: str, value: str
         raise InvalidInput(f"{source} has no reference parameter {code!r}", location=name)
     wanted = await condition(question, (source,), rest, value, depth + 1)
     inner = all_of([visible(question.reader, source, "s"), wanted])
-    return Condition(
+    by_id = Condition(
         "(r.resource_type, r.id) IN (SELECT i.target_type, i.target_id FROM index_reference i"
         " JOIN resource r ON r.key = i.resource_key WHERE i.resource_type = %s AND i.param = %s AND i.url = ''"
         " AND i.target_id <> '' AND i.target_type = ANY (%s) AND NOT r.deleted AND (" + inner.sql + "))",
         (source, code, list(types), *inner.args),
     )
+    if not is_canonical(parameter):
+        return by_id
+    by_url = Condition(
+        "r.key IN (SELECT u.resource_key FROM index_uri u WHERE u.resource_type = ANY (%s) AND u.param = 'url'"
+        " AND u.uri IN (SELECT i.url FROM index_reference i JOIN resource r ON r.key = i.resource_key"
+        " WHERE i.resource_type = %s AND i.param = %s AND i.url <> '' AND NOT r.deleted AND (" + inner.sql + ")))",
+        (list(types), source, code, *inner.args),
+    )
+    return any_of([by_id, by_url])
 
 
 async def _chained(question: Question, types: tuple[str, ...], name: str, value: str, depth: int) -> Condition:
@@ -356,12 +314,21 @@ async def linked(
         found.append(all_of([visible_of(question.reader, targets, "s"), await follow(targets)]))
     own = of_types("i", types)
     one_of = any_of(found)
-    return Condition(
+    by_id = Condition(
         "r.key IN (SELECT i.resource_key FROM index_reference i WHERE " + own.sql + " AND i.param = %s"
         " AND i.url = '' AND i.target_id <> '' AND (i.target_type, i.target_id) IN"
         " (SELECT r.resource_type, r.id FROM resource r WHERE NOT r.deleted AND (" + one_of.sql + ")))",
         (*own.args, code, *one_of.args),
     )
+    if not is_canonical(parameter):
+        return by_id
+    by_url = Condition(
+        "r.key IN (SELECT i.resource_key FROM index_reference i WHERE " + own.sql + " AND i.param = %s"
+        " AND i.url <> '' AND i.url IN (SELECT u.uri FROM index_uri u JOIN resource r ON r.key = u.resource_key"
+        " WHERE u.param = 'url' AND NOT r.deleted AND (" + one_of.sql + ")))",
+        (*own.args, code, *one_of.args),
+    )
+    return any_of([by_id, by_url])
 
 
 def _targets(reader: Reader, parameter: SearchParameter, named: str, rest: str) -> list[tuple[str, ...]]:
