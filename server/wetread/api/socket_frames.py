@@ -65,17 +65,20 @@ def written(base_url: str, delivery: Delivery, *, in_json: bool) -> Iterator[str
         return
     status = replace(delivery.status, content="empty") if by_criteria else delivery.status
     text = notification(base_url, delivery.kind, status, delivery.at, delivery.events).decode()
-    yield _with_subscription_status(text) if in_json else text
+    yield _with_subscription_status(text, delivery.subscription_id) if in_json else text
 
 
-def _with_subscription_status(text: str) -> str:
-    """The Bundle, its first entry a SubscriptionStatus as FHIR R4B and the guide for R4B have it."""
+def _with_subscription_status(text: str, subscription_id: str) -> str:
+    """The Bundle, its first entry a SubscriptionStatus as FHIR R4B and the guide for R4B have it. Its reference to the
+    Subscription is relative: these clients find no other."""
     bundle = lossless.parse(text)
     entry = bundle["entry"][0]
     status: dict[str, Any] = {"resourceType": "SubscriptionStatus", "id": entry["resource"]["id"]}
     for parameter in entry["resource"]["parameter"]:
         value = next(v for k, v in parameter.items() if k.startswith("value") or k == "part")
         match parameter["name"]:
+            case "subscription":
+                status["subscription"] = {"reference": f"Subscription/{subscription_id}"}
             case "events-since-subscription-start":
                 status["eventsSinceSubscriptionStart"] = value
             case "notification-event":

@@ -456,7 +456,7 @@ class TestOtherForms:
             got = await heard(socket)
             Bundle.model_validate(got)
             status = got["entry"][0]["resource"]
-            assert status["subscription"] == {"reference": f"{BASE}/Subscription/{subscription_id}"}
+            assert status["subscription"] == {"reference": f"Subscription/{subscription_id}"}
             [event] = status["notificationEvent"]
             assert (event["eventNumber"], event["focus"]) == ("1", {"reference": f"{BASE}/Task/t1"})
             await socket.send(json.dumps({"type": "unbind-from-token", "payload": {"token": token}}))
