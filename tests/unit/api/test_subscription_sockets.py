@@ -395,6 +395,22 @@ class TestRights:
             found = await conn.execute("SELECT count(*) FROM audit_event WHERE kind = 'access-denied'")
             assert await found.fetchone() == (1,)
 
+    async def test_sockets_of_one_subscription_hear_what_the_token_of_each_may_tell(self, site: Open) -> None:
+        subscription_id = await site.subscribed("ann", SOCKET)
+        async with site.connected() as whole, site.connected() as without_tasks:
+            await bound(site, whole, "ann", subscription_id)
+            await bound(site, without_tasks, "ann-elsewhere", subscription_id)
+            await site.happen(task("t1"), task("t2"))
+            assert [await bundle(whole) for _ in range(2)] == [
+                ("event-notification", 1, [1]),
+                ("event-notification", 2, [2]),
+            ]
+            await silent(without_tasks)
+        await site.delivered_is(subscription_id, 2)
+        async with site.database.transaction() as conn:
+            found = await conn.execute("SELECT count(*) FROM audit_event WHERE kind = 'access-denied'")
+            assert await found.fetchone() == (0,)
+
     async def test_a_subscription_that_is_deleted_closes_a_socket_that_has_no_other(self, site: Open) -> None:
         gone, kept = [await site.subscribed("ehr", SOCKET) for _ in range(2)]
         async with site.connected() as one, site.connected() as two:
