@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from wetread.errors import InvalidInput
 
@@ -107,6 +108,11 @@ class Delimiters:
 
 def escape(text: str, delimiters: Delimiters) -> str:
     r"""Text as field content (2.5.1 2.7.1): delimiters as \F\ and so on, a line feed as \.br\, controls as \Xhh\."""
+    return text.translate(_escapes(delimiters))
+
+
+@lru_cache(maxsize=64)
+def _escapes(delimiters: Delimiters) -> dict[int, str]:
     table = {
         ord(delimiters.escape): "E",
         ord(delimiters.field): "F",
@@ -119,7 +125,7 @@ def escape(text: str, delimiters: Delimiters) -> str:
         table[ord(delimiters.truncation)] = "P"
     controls = {code: f"X{code:02X}" for code in (*range(0x20), 0x7F) if code not in table}
     mark = delimiters.escape
-    return text.translate({code: f"{mark}{body}{mark}" for code, body in (controls | table).items()})
+    return {code: f"{mark}{body}{mark}" for code, body in (controls | table).items()}
 
 
 _FORMATTING = re.compile(r"\.(br|ce|sp|sk|in|ti|fi|nf)([+-]?\d{0,4})", re.IGNORECASE)
