@@ -371,16 +371,23 @@ async def test_the_bundles_that_the_fhir_face_answers(database: Database) -> Non
 def test_a_subscription_and_what_its_subscriber_is_sent() -> None:
     topic = "https://wetread.org/fhir/SubscriptionTopic/ai-observation"
     body = lossless.dump(
-        {"resourceType": "Observation", "id": "o1", "status": "preliminary", "code": {"text": "Volume"}}
+        {
+            "resourceType": "Observation",
+            "id": "o1",
+            "meta": {"versionId": "1"},
+            "status": "preliminary",
+            "code": {"text": "Volume"},
+        }
     )
     made: dict[str, str | bytes | Resource] = {"requested": _subscription(topic)}
     for content in ("empty", "id-only", "full-resource"):
         sent = body if content == "full-resource" else ""
+        later = sent.replace('"versionId":"1"', '"versionId":"2"')
         device = '{"resourceType":"Device","id":"d1"}' if sent else ""
         context = (notifications.Context("Device/d1", device),)
         events = [
-            notifications.NotifiedEvent(1, AT, "Observation", "o1", "create", sent, context=context),
-            notifications.NotifiedEvent(2, AT, "Observation", "o1", "update", sent),
+            notifications.NotifiedEvent(1, AT, "Observation", "o1", "create", sent, 1, context=context),
+            notifications.NotifiedEvent(2, AT, "Observation", "o1", "update", later, 2),
             notifications.NotifiedEvent(3, AT, "Observation", "o2", "delete"),
         ]
         for kind, count, told in (("handshake", 0, []), ("heartbeat", 2, []), ("event-notification", 3, events)):

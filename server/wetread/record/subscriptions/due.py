@@ -93,8 +93,25 @@ async def _events(conn: Connection, state: State, reader: Reader, topic: Topic |
         seen = [(event, _patients(event, own)) for event, (_, own) in zip(shaped, seen, strict=True)]
     # Events that were removed for their age leave a gap before the first that is kept, or no event at all.
     through = found[-1][0].number if found else state.events_since_start
-    parts = [seen[at : at + channel.max_count] for at in range(0, len(seen), channel.max_count)]
+    parts = _parts(seen, channel.max_count, repeats=channel.content != "full-resource")
     return Slice(tuple(_delivery(state, reader, part) for part in parts), through, tuple(dropped))
+
+
+def _parts(
+    seen: Sequence[tuple[NotifiedEvent, tuple[str, ...]]], most: int, *, repeats: bool
+) -> list[list[tuple[NotifiedEvent, tuple[str, ...]]]]:
+    """What goes out in one notification each. Unless a resource `repeats`, a Bundle holds one version of it, to which
+    references lead without a doubt."""
+    parts: list[list[tuple[NotifiedEvent, tuple[str, ...]]]] = []
+    foci: set[str] = set()
+    for each in seen:
+        focus = each[0].focus
+        if not parts or len(parts[-1]) == most or (focus in foci and not repeats):
+            parts.append([])
+            foci = set()
+        parts[-1].append(each)
+        foci.add(focus)
+    return parts
 
 
 def _patients(event: NotifiedEvent, own: tuple[str, ...]) -> tuple[str, ...]:

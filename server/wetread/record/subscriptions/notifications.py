@@ -189,20 +189,19 @@ def _event(base_url: str, content: str, event: NotifiedEvent, names_version: boo
 
 
 def _entries(base_url: str, content: str, events: Sequence[NotifiedEvent]) -> Iterator[str]:
-    """One entry for each version of a resource, however many events it belongs to; none but for full-resource."""
+    """One entry for each event and, of what goes along, one for each resource; none but for full-resource."""
     if content != _FULL:
         return
-    told: set[tuple[str, str]] = set()
+    told = {event.focus for event in events if event.is_told}
     for event in (event for event in events if event.is_told):
         if event.kind == "delete":
             yield _entry(base_url, event.focus, ("DELETE", event.focus, "204"))
         else:
-            told.add((event.focus, event.body))
             by_kind = ("POST", event.resource_type, "201") if event.kind == "create" else ("PUT", event.focus, "200")
             yield _entry(base_url, event.focus, by_kind, event.body)
     for each in (each for event in events if event.is_told for each in event.context):
-        if each.body and (each.reference, each.body) not in told:
-            told.add((each.reference, each.body))
+        if each.body and each.reference not in told:
+            told.add(each.reference)
             yield _entry(base_url, each.reference, ("GET", each.reference, "200"), each.body)
 
 
