@@ -144,6 +144,8 @@ class Deliverer:
                         pause_s = _POLL_S
             except StoreUnavailable:
                 logger.warning("the upkeep of subscriptions will be tried again")
+            except Exception:
+                logger.exception("the upkeep of subscriptions will be tried again")
 
     async def _wake_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -182,13 +184,13 @@ class Deliverer:
                     return
                 turn.state = state
         except asyncio.CancelledError:
-            self._dropped.add(subscription_id)
+            self._drop(turn)
             raise
         except StoreUnavailable:
-            self._dropped.add(subscription_id)
+            self._drop(turn)
         except Exception as error:
             logger.exception("subscription %s cannot be served", subscription_id)
-            await self._put_off_for_a_fault_of_ours(turn.state, worker, error)
+            await self._put_off_for_a_fault_of_ours(turn, worker, error)
         finally:
             if self._turns.get(subscription_id) is turn:  # released, it may have been claimed again meanwhile
                 del self._turns[subscription_id]
@@ -264,14 +266,19 @@ class Deliverer:
             if await self.subscriptions.fail(conn, state.id, error, start=state.start):
                 await audit.write(conn, notification_audit.given_up(state, error))
 
-    async def _put_off_for_a_fault_of_ours(self, state: State, worker: int, error: Exception) -> None:
+    async def _put_off_for_a_fault_of_ours(self, turn: _Turn, worker: int, error: Exception) -> None:
+        state = turn.state
         message = error.message if isinstance(error, WetreadError) else "the server could not make the notification"
         try:
             async with self.database.transaction() as conn:
                 failure = Failure(message, is_refusal=False)
                 await claims.put_off(conn, worker, state, state.delivered, failure, self.patience)
         except StoreUnavailable:
-            self._dropped.add(state.id)
+            self._drop(turn)
+
+    def _drop(self, turn: _Turn) -> None:
+        if self._turns.get(turn.state.id) is turn:  # else it was released and is in the next one's hands
+            self._dropped.add(turn.state.id)
 
     async def _finish(self) -> None:
         """Lets what is being sent come to its end, for a while."""

@@ -195,13 +195,15 @@ async def put_off(
             refused_since = CASE WHEN NOT %(is_refusal)s THEN NULL
                 WHEN %(failures)s > 1 THEN coalesce(refused_since, now()) ELSE now() END,
             error = CASE WHEN status IN ('active', 'requested') THEN %(error)s ELSE error END, worker = NULL,
-            due_at = CASE status WHEN 'active' THEN now() + %(pause)s WHEN 'requested' THEN now() END
+            due_at = CASE WHEN status IN ('active', 'requested')
+                THEN CASE WHEN start = %(start)s THEN now() + %(pause)s ELSE now() END END
         WHERE id = %(id)s AND worker = %(worker)s
         RETURNING failing_since < now() - %(no_answer)s OR coalesce(refused_since < now() - %(refusal)s, false)
         """,
         {
             "id": state.id,
             "worker": worker,
+            "start": state.start,
             "through": through,
             "failures": failures,
             "is_refusal": failure.is_refusal,
