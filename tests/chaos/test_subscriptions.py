@@ -1,0 +1,282 @@
+"""No event is lost: the server, its notifying process and its database are killed while a subscriber's endpoint flaps.
+
+`make test` runs a few hundred events; the ten thousand of a long siege are marked slow.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.flow.conftest import Hospital, Server, configuration, free_port, until
+from tests.flow.subscribing.client import Client
+from tests.subscriber import Posted, status_of, subscriber
+from wetread.demo import peers
+from wetread.store import embedded
+
+from .conftest import Killer
+
+_AT_ONCE = 20
+"""Writes in one transaction."""
+
+
+@dataclass
+class Ward:
+    """A server of its own with an EHR and the endpoint of its subscriptions."""
+
+    hospital: Hospital
+    ehr: Client
+    killer: Killer
+
+    @contextmanager
+    def database(self) -> Iterator[psycopg.Connection]:
+        with (
+            embedded.borrowed(self.hospital.server.data_dir) as url,
+            psycopg.connect(url, autocommit=True) as conn,
+        ):
+            yield conn
+
+
+@pytest.fixture
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    folder = tmp_path_factory.mktemp("ward")
+    ports = {name: free_port() for name in ("http", "mllp", "dicom")}
+    nobody = {name: free_port() for name in ("archive", "alerts")}
+    config = folder / "wetread.toml"
+    config.write_text(configuration(ports, nobody))
+    server = Server(config, folder / "data", ports)
+    server.start()
+    try:
+        server.wait_ready()
+        hospital = Hospital(server, peers.Heard(), 0)
+        with subscriber() as endpoint, hospital.client() as http:
+            yield Ward(hospital, Client(http, endpoint), Killer(server, random.Random(1)))
+    finally:
+        server.stop()
+
+
+@dataclass
+class Burst:
+    """Writes so many Tasks, each transaction again until it is answered."""
+
+    ehr: Client
+    count: int
+    ids: list[str] = field(default_factory=list)
+    resent: int = 0
+
+    def run(self) -> threading.Thread:
+        thread = threading.Thread(target=self._write, daemon=True)
+        thread.start()
+        return thread
+
+    def _write(self) -> None:
+        for first in range(0, self.count, _AT_ONCE):
+            ids = [f"b{self.ehr.code[:12]}-{number}" for number in range(first, min(first + _AT_ONCE, self.count))]
+            entries = [
+                {"resource": self._task(each), "request": {"method": "PUT", "url": f"Task/{each}"}} for each in ids
+            ]
+            bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+            while not self._posted(bundle):
+                self.resent += 1
+                time.sleep(0.2)
+            self.ids += ids
+
+    def _posted(self, bundle: Mapping[str, Any]) -> bool:
+        with suppress(httpx.TransportError):
+            return self.ehr.http.post("/fhir/", json=bundle).status_code == 200
+        return False
+
+    def _task(self, task_id: str) -> dict[str, Any]:
+        return {
+            "resourceType": "Task",
+            "id": task_id,
+            "status": "requested",
+            "intent": "order",
+            "code": self.ehr.concept(),
+        }
+
+
+def _flapping(seed: int) -> Any:
+    """Well for a moment, then not: it answers 503, hangs up, or takes its time and then hangs up."""
+    chosen = random.Random(seed)
+    lock, until_, now = threading.Lock(), [0.0], [200]
+
+    def answer(posted: Posted) -> int:
+        if posted.kind == "handshake":
+            return 200
+        with lock:
+            if time.monotonic() > until_[0]:
+                now[0] = 200 if now[0] != 200 else chosen.choice([503, 0, 1])
+                until_[0] = time.monotonic() + chosen.uniform(0.1, 0.4)
+            mood = now[0]
+        if mood == 1:
+            time.sleep(0.3)
+        return 0 if mood == 1 else mood
+
+    return answer
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("events", "victims"),
+    [
+        (400, ("work", "postgres", "group")),
+        pytest.param(
+            10_000, ("work", "group", "postgres", "front", "group", "work", "parent") * 3, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_killed_in_a_burst_every_number_arrives_in_order_at_an_endpoint_that_flaps(
+    ward: Ward, events: int, victims: Sequence[str], record_property: Any
+) -> None:
+    ehr, endpoint = ward.ehr, ward.ehr.subscriber
+    endpoint.answers["flaps"] = _flapping(1)
+    flapping = ehr.subscribed("flaps", content="id-only", timeout=2, max_count=10)
+    steady = ehr.subscribed("steady", content="empty")
+    burst = Burst(ehr, events)
+    thread = burst.run()
+    for victim in victims:
+        time.sleep(ward.killer.random.uniform(0.3, 1.0))
+        ward.killer.strike(victim)
+    thread.join(240)
+    assert len(burst.ids) == events
+    del endpoint.answers["flaps"]
+    count = int(until("the log to be matched", lambda: _matched(ward, flapping, events), 60))
+    told = f"{events} writes, {count} events, kills {victims}, {burst.resent} transactions sent again"
+    for name in ("flaps", "steady"):
+        endpoint.wait_for(name, [count], 90)
+        in_order = list(dict.fromkeys(endpoint.numbers(name)))
+        assert in_order == list(range(1, count + 1)), f"{name} after {told}"
+    doubled = {name: len(endpoint.numbers(name)) - count for name in ("flaps", "steady")}
+    record_property("siege", f"{told}; taken again: {doubled}")
+    kept = _focus_by_number(_asked(ehr, flapping, count))
+    assert _focus_by_number([one.bundle for one in endpoint.taken("flaps")]) == kept
+    assert set(kept.values()) == set(burst.ids)
+    assert ehr.status(steady)["status"] == ehr.status(flapping)["status"] == "active"
+
+
+def _matched(ward: Ward, subscription_id: str, least: int) -> int:
+    """How many events the subscription has, once the matcher has come to the end of the log."""
+    with ward.database() as conn:
+        row = conn.execute(
+            """SELECT events_since_start FROM subscription_state WHERE id = %s
+               AND NOT EXISTS (SELECT FROM event WHERE seq IS NULL)
+               AND (SELECT max(seq) FROM event) = (SELECT seq FROM event_cursor WHERE name = 'subscriptions')""",
+            (subscription_id,),
+        ).fetchone()
+    return int(row[0]) if row and row[0] >= least else 0
+
+
+def _asked(ehr: Client, subscription_id: str, count: int) -> list[dict[str, Any]]:
+    """All that `$events` has, in slices."""
+    return [
+        ehr.events(subscription_id, eventsSinceNumber=first, eventsUntilNumber=min(first + 499, count))
+        for first in range(1, count + 1, 500)
+    ]
+
+
+def _focus_by_number(bundles: Sequence[dict[str, Any]]) -> dict[int, str]:
+    """Which Task each number is of; the same number is never of two."""
+    found: dict[int, str] = {}
+    for bundle in bundles:
+        for event in status_of(bundle)["notification-event"]:
+            task_id = event["focus"]["reference"].rpartition("/")[2]
+            assert found.setdefault(int(event["event-number"]), task_id) == task_id
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_of_two_notifying_processes_one_is_killed_and_the_other_takes_over_within_seconds(ward: Ward) -> None:
+    ehr, endpoint = ward.ehr, ward.ehr.subscriber
+    names = [f"shared-{number}" for number in range(70)]
+
+    def slow(_: Posted) -> int:
+        time.sleep(0.05)
+        return 200
+
+    for name in names:
+        endpoint.answers[name] = slow
+        assert ehr.post(ehr.form(name, content="id-only")).status_code == 201
+    until("all to be active", lambda: all(endpoint.taken(name, "handshake") for name in names), 60)
+    with _another_notifier(ward) as other, ward.database() as conn:
+        until("two deliverers", lambda: _living(conn) == 2)
+        stop = threading.Event()
+        writer = threading.Thread(target=lambda: [ehr.write() for _ in iter(stop.is_set, True)], daemon=True)
+        writer.start()
+        until("both to have work in hand", lambda: len(_in_hand(conn)) == 2, 20)
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait(10)
+        killed = time.monotonic()
+        until("the dead one's to be taken", lambda: _living(conn) == 1 and len(_in_hand(conn)) == 1, 10)
+        took_over_s = time.monotonic() - killed
+        stop.set()
+        writer.join(10)
+        count = int(
+            ehr.status(str(conn.execute("SELECT min(id) FROM subscription_state").fetchall()[0][0]))[
+                "events-since-subscription-start"
+            ]
+        )
+    for name in names:
+        endpoint.wait_for(name, [count], 30)
+        assert list(dict.fromkeys(endpoint.numbers(name))) == list(range(1, count + 1)), name
+    assert took_over_s < 5
+
+
+@contextmanager
+def _another_notifier(ward: Ward) -> Iterator[subprocess.Popen[bytes]]:
+    """A second process of the role notify on the same database."""
+    server = ward.hospital.server
+    with embedded.borrowed(server.data_dir) as url:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("WETREAD_")}
+        where = ["--config", str(server.config), "--data-dir", str(server.data_dir)]
+        with subprocess.Popen(
+            [sys.executable, "-m", "wetread", "serve", *where, "--roles", "notify", "--child"],
+            env={**environment, "WETREAD_DATABASE_URL": url},
+            stdin=subprocess.PIPE,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def _living(conn: psycopg.Connection) -> int:
+    return len(conn.execute("SELECT FROM pg_stat_activity WHERE application_name = 'wetread-deliverer'").fetchall())
+
+
+def _in_hand(conn: psycopg.Connection) -> set[int]:
+    rows = conn.execute("SELECT DISTINCT worker FROM subscription_state WHERE worker IS NOT NULL").fetchall()
+    return {row[0] for row in rows}
+
+
+@pytest.mark.timeout(300)
+def test_a_clock_that_jumps_puts_no_delivery_off_for_long(ward: Ward) -> None:
+    """What a deliverer with a wrong clock left behind: the next attempt a year away."""
+    ehr, endpoint = ward.ehr, ward.ehr.subscriber
+    well = threading.Event()
+    endpoint.answers["jumps"] = lambda posted: 200 if posted.kind == "handshake" or well.is_set() else 503
+    subscription_id = ehr.subscribed("jumps")
+    ehr.write(3)
+    until("the trouble", lambda: ehr.status(subscription_id)["error"])
+    well.set()
+    with ward.database() as conn:
+        put_off = conn.execute(
+            "UPDATE subscription_state SET due_at = now() + interval '1 year', worker = NULL WHERE id = %s",
+            (subscription_id,),
+        )
+        assert put_off.rowcount == 1
+    endpoint.wait_for("jumps", [1, 2, 3], 10)
+    assert endpoint.numbers("jumps") == [1, 2, 3]
