@@ -88,3 +88,26 @@ async def test_events_asked_for_again_bring_the_same_along(server: Server, sink:
     types = [entry["resource"]["resourceType"] for entry in bundle["entry"][1:]]
     assert types == ["Observation", "Observation", "Device", "Patient"]
     assert told.patient_ids == ("p1",)
+
+
+async def test_a_deletion_is_told_by_its_request_and_without_a_resource(server: Server, sink: Sink) -> None:
+    topic = "https://wetread.org/fhir/SubscriptionTopic/diagnosticreport-withdrawn"
+    filters = ("DiagnosticReport?patient=p1",)
+    await server.active({**form(sink.url, content="full-resource", filters=filters), "criteria": topic})
+    for report_id, patient in (("r1", "p1"), ("r2", "p2")):
+        subject = {"reference": f"Patient/{patient}"}
+        await server.put({"resourceType": "DiagnosticReport", "id": report_id, "status": "final", "subject": subject})
+        async with server.database.transaction() as conn:
+            await resources.delete(conn, SYSTEM, "DiagnosticReport", report_id)
+    assert await server.happen() == 1
+    async with server.running():
+        await until_cursors(server, (1, 1))
+    [sent] = sink.received
+    bundle = json.loads(sent.body)
+    Bundle.model_validate(bundle)
+    [entry] = bundle["entry"][1:]
+    assert entry == {
+        "fullUrl": f"{BASE}/DiagnosticReport/r1",
+        "request": {"method": "DELETE", "url": "DiagnosticReport/r1"},
+        "response": {"status": "204"},
+    }
