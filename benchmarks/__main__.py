@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import audit, end_to_end, ingest, orders
+from benchmarks import audit, end_to_end, ingest, orders, subscriptions
 from benchmarks.fhir import compare
 
 _ALL = {
@@ -16,7 +16,7 @@ _ALL = {
     "fhir": compare.run,
     "audit": audit.run,
 }
-_LONG = {"fhir-export": compare.run_export}
+_LONG = {"fhir-export": compare.run_export, "subscriptions": subscriptions.run}
 
 
 def main() -> None:

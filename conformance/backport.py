@@ -13,12 +13,11 @@ from typing import Any
 
 FOLDER = Path(__file__).with_name("backport-guide")
 _NOTIFICATION_TYPES = ("handshake", "heartbeat", "event-notification", "query-status", "query-event")
-_ERRORS = ("no-response", "error-response")
 _TYPES = "http://hl7.org/fhir/subscription-notification-type"
 
 
 def definitions() -> list[dict[str, Any]]:
-    """R4 conformance resources: those of the guide, and the codes of later versions that go with them."""
+    """R4 conformance resources: those of the guide, and the codes of R4B that it binds to."""
     guide = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(FOLDER.glob("*.json"))]
     return [*guide, *_terms_of_later_versions()]
 
@@ -38,16 +37,14 @@ def compiled() -> dict[str, dict[str, Any]]:
 
 
 def _terms_of_later_versions() -> list[dict[str, Any]]:
-    """What R4 has no codes for: the types of notification, which the guide takes from R4B, and HL7 terminology's errors
-    of subscriptions."""
+    """What R4 has no codes for: the types of notification, which the guide takes from R4B."""
     types = _codes("subscription-notification-type", _TYPES, "4.3.0", _NOTIFICATION_TYPES)
-    errors = _codes("subscription-error", "http://terminology.hl7.org/CodeSystem/subscription-error", "1.0.0", _ERRORS)
     values = {key: types[key] for key in ("id", "name", "version", "status")} | {
         "resourceType": "ValueSet",
         "url": "http://hl7.org/fhir/ValueSet/subscription-notification-type",
         "compose": {"include": [{"system": _TYPES}]},
     }
-    return [types, values, errors]
+    return [types, values]
 
 
 def _codes(name: str, url: str, version: str, codes: tuple[str, ...]) -> dict[str, Any]:

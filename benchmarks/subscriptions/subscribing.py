@@ -9,13 +9,13 @@ from typing import Any
 from benchmarks.fhir.servers import Contestant
 
 _BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/backport-"
-_TOPIC = "https://wetread.org/fhir/SubscriptionTopic/ai-observation"
+TOPIC = "https://wetread.org/fhir/SubscriptionTopic/ai-observation"
 _ACTIVE_WITHIN_S = 120
 
 
 def by_topic(endpoint: str, *, content: str = "full-resource", filters: tuple[str, ...] = ()) -> dict[str, Any]:
     """Of the Backport guide: the topic of the Observations that models made."""
-    form = _form(_TOPIC, endpoint)
+    form = _form(TOPIC, endpoint)
     form["channel"]["_payload"] = {"extension": [{"url": f"{_BACKPORT}payload-content", "valueCode": content}]}
     if filters:
         form["_criteria"] = {"extension": [{"url": f"{_BACKPORT}filter-criteria", "valueString": f} for f in filters]}
