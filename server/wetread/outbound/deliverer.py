@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -164,25 +164,38 @@ class Deliverer:
                 await claims.release(conn, worker, list(self._dropped))
                 self._dropped.clear()
             claimed = await claims.claim(conn, worker, well, in_trouble)
+            first = await self._first_slices(conn, claimed)
         troubled = sum(state.failures > 0 for state in claimed)
         self._is_full = len(claimed) - troubled == well or troubled == in_trouble
         for state in claimed:
             turn = self._turns[state.id] = _Turn(state)
-            turn.task = asyncio.create_task(self._take_turn(turn, worker))
+            turn.task = asyncio.create_task(self._take_turn(turn, worker, first.get(state.id)))
 
-    async def _take_turn(self, turn: _Turn, worker: int) -> None:
+    async def _first_slices(self, conn: Connection, claimed: Sequence[State]) -> dict[str, Slice]:
+        try:
+            with own_errors():
+                return await self.subscriptions.next_slices(conn, claimed)
+        except BaseException as error:
+            if isinstance(error, StoreUnavailable) or not isinstance(error, Exception):
+                self._dropped.update(state.id for state in claimed)
+                raise
+            logger.exception("slices are read one by one")
+            return {}
+
+    async def _take_turn(self, turn: _Turn, worker: int, due: Slice | None) -> None:
         subscription_id, until = turn.state.id, time.monotonic() + _TURN_S
         try:
             while True:
-                async with self.database.statements() as conn:
-                    due = await self.subscriptions.next_slice(conn, turn.state)
-                    if due is None:
-                        await claims.release(conn, worker, [subscription_id])
-                        return
+                if due is None:
+                    async with self.database.statements() as conn:
+                        due = await self.subscriptions.next_slice(conn, turn.state)
+                        if due is None:
+                            await claims.release(conn, worker, [subscription_id])
+                            return
                 state = await self._deliver(turn, due, worker, until)
                 if state is None or state.worker != worker:
                     return
-                turn.state = state
+                turn.state, due = state, None
         except asyncio.CancelledError:
             self._drop(turn)
             raise

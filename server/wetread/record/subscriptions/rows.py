@@ -172,6 +172,36 @@ async def numbered(
     return [_numbered(row, conn.bases) for row in await found.fetchall()]
 
 
+async def numbered_of(
+    conn: Connection, wanted: Mapping[str, tuple[int, int, bool]]
+) -> dict[str, list[tuple[NotifiedEvent, tuple[str, ...]]]]:
+    """`numbered` for several subscriptions at once: by id from which number, how many at most, and whether with bodies.
+    Those without such events are left out."""
+    found = await conn.execute(
+        """
+        SELECT w.id, n.number, n.at, n.resource_type, n.resource_id, n.kind, coalesce(v.body, ''), n.version_id,
+            n.patient_ids
+        FROM unnest(%s::text[], %s::bigint[], %s::int[], %s::boolean[]) AS w (id, since, most, with_bodies)
+        CROSS JOIN LATERAL (
+            SELECT * FROM subscription_event e WHERE e.subscription_id = w.id AND e.number >= w.since
+            ORDER BY e.number LIMIT w.most) n
+        LEFT JOIN resource_version v ON (w.with_bodies OR n.patient_ids IS NULL)
+            AND v.resource_type = n.resource_type AND v.id = n.resource_id AND v.version_id = n.version_id
+        ORDER BY w.id, n.number
+        """,
+        (
+            list(wanted),
+            [since for since, _, _ in wanted.values()],
+            [most for _, most, _ in wanted.values()],
+            [with_bodies for _, _, with_bodies in wanted.values()],
+        ),
+    )
+    told: dict[str, list[tuple[NotifiedEvent, tuple[str, ...]]]] = {}
+    for subscription_id, *row in await found.fetchall():
+        told.setdefault(subscription_id, []).append(_numbered(row, conn.bases))
+    return told
+
+
 def _numbered(row: Sequence[Any], bases: Sequence[str]) -> tuple[NotifiedEvent, tuple[str, ...]]:
     event, patient_ids = NotifiedEvent(*row[:-1]), row[-1]
     if patient_ids is None:  # numbered before they were written down

@@ -26,7 +26,7 @@ from wetread.record.subscriptions import form as subscription_form
 from wetread.record.subscriptions import keys, matching
 from wetread.record.subscriptions import rows as rows
 from wetread.record.subscriptions.carried import require_carried
-from wetread.record.subscriptions.due import Slice, next_slice
+from wetread.record.subscriptions.due import Slice, next_slice, next_slices
 from wetread.record.subscriptions.rows import OwnerNow, State
 from wetread.record.subscriptions.topics import Topic
 from wetread.store.database import Connection
@@ -97,8 +97,14 @@ class Subscriptions:
 
     async def next_slice(self, conn: Connection, state: State) -> Slice | None:
         """What is due to a subscription that a deliverer has in hand; None where nothing is."""
-        topic = subscription_form.topic_of(state.topic, state.criteria, self.topics)
-        return await next_slice(conn, state, self.owner_now, topic)
+        return await next_slice(conn, state, self.owner_now, self._topic_of(state))
+
+    async def next_slices(self, conn: Connection, states: Sequence[State]) -> dict[str, Slice]:
+        """The same for several, by id, as far as that can be read together."""
+        return await next_slices(conn, states, self.owner_now, self._topic_of)
+
+    def _topic_of(self, state: State) -> Topic | None:
+        return subscription_form.topic_of(state.topic, state.criteria, self.topics)
 
     async def activate(self, conn: Connection, subscription_id: str, start: int) -> bool:
         """After a successful handshake: events from now on count, and what was left undelivered is due. False where
