@@ -108,6 +108,7 @@ class Hub:
         self._by_peer: dict[Peer, _Held] = {}
         self._by_principal: dict[str, set[Peer]] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._ending: set[asyncio.Task[None]] = set()
         self._seen: int | None = None
         self._turn = 0
 
@@ -170,8 +171,7 @@ class Hub:
                 self._seen = None
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), _AGAIN_S)
-        for peer in list(self._by_peer):
-            await peer.end(GOING_AWAY, "the server stops")
+        await asyncio.gather(*(peer.end(GOING_AWAY, "the server stops") for peer in list(self._by_peer)))
 
     async def _follow(self, conn: Connection) -> None:
         position = await following.position(conn)
@@ -203,12 +203,15 @@ class Hub:
             self._turn = (self._turn + 1) % len(owners)
             owner = owners[self._turn]
             if await self._subscriptions.owner_now(conn, json.loads(owner)) is None:
-                await self._shut_out(peers[owner])
+                self._shut_out(peers[owner])
 
-    async def _shut_out(self, peers: Iterable[Peer]) -> None:
+    def _shut_out(self, peers: Iterable[Peer]) -> None:
         for peer in list(peers):
             self.leave(peer)
-            await peer.end(POLICY, "the access of this websocket has ended")
+            # Beside what goes on: one that does not read takes its time.
+            ending = asyncio.create_task(peer.end(POLICY, "the access of this websocket has ended"))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
 
     def _wake(self, watch: _Watch | None) -> None:
         if watch is None:
@@ -298,7 +301,7 @@ class Hub:
                 if due is not None and not due.is_shut_out:
                     slices[owner] = due
         for owner in groups.keys() - slices.keys():
-            await self._shut_out(groups[owner])
+            self._shut_out(groups[owner])
         if not slices:
             return
         through = min(due.through for due in slices.values())
