@@ -1,4 +1,4 @@
-"""Idle websockets: what memory a server takes for each, all bound to one subscription; and that each hears of events."""
+"""Idle websockets: the memory that each takes of a server, all bound to one subscription; whether all hear an event."""
 
 from __future__ import annotations
 
