@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -12,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import nats
+import nkeys
 import pytest
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg, StreamConfig
@@ -49,6 +52,8 @@ async def serving(folder: Path, port: int, *options: str) -> AsyncIterator[str]:
             else:
                 writer.close()
                 break
+        else:
+            raise AssertionError("nats-server does not answer")
         yield f"nats://127.0.0.1:{port}"
     finally:
         process.kill()
@@ -56,9 +61,11 @@ async def serving(folder: Path, port: int, *options: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def stream(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[JetStreamContext]:
-    """As a data platform has it: all under `wetread.` is kept."""
-    client = await nats.connect(url, tls=tls)
+async def stream(
+    url: str, tls: ssl.SSLContext | None = None, credentials: Path | None = None
+) -> AsyncIterator[JetStreamContext]:
+    """As a data platform has it: one subject is kept."""
+    client = await nats.connect(url, tls=tls, user_credentials=str(credentials) if credentials else None)
     try:
         jetstream = client.jetstream()
         await jetstream.add_stream(StreamConfig(name="RESULTS", subjects=["wetread.tasks"]))
@@ -174,6 +181,56 @@ async def test_mutual_tls(tmp_path: Path) -> None:
         async with publishing(url, tls=client_contexts(ClientTls(authority.certificate))) as unknown:
             with pytest.raises(PeerUnavailable):
                 await unknown.send(delivery(short, 2))
+
+
+def _token(claims: dict[str, object], subject: nkeys.KeyPair, issuer: nkeys.KeyPair) -> str:
+    """A JWT of NATS (ADR-14), signed by an Ed25519 key."""
+    about = {
+        "jti": "j",
+        "iat": 1,
+        "iss": issuer.public_key.decode(),
+        "sub": subject.public_key.decode(),
+        "nats": claims,
+    }
+    parts = [{"typ": "JWT", "alg": "ed25519-nkey"}, about]
+    signed = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+    return f"{signed}.{base64.urlsafe_b64encode(issuer.sign(signed.encode())).decode().rstrip('=')}"
+
+
+def _key(kind: int) -> nkeys.KeyPair:
+    return nkeys.from_seed(nkeys.encode_seed(os.urandom(32), kind))
+
+
+async def test_the_credentials_of_an_account(tmp_path: Path) -> None:
+    kinds = (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_USER)
+    operator, account, user = map(_key, kinds)
+    system = _key(nkeys.PREFIX_BYTE_ACCOUNT)
+    limits = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf", "mem_storage"), -1)
+    limits |= dict.fromkeys(("disk_storage", "streams", "consumer"), -1) | {"wildcards": True}
+    of_operator = _token({"type": "operator", "version": 2}, operator, operator)
+    of_account = _token({"type": "account", "version": 2, "limits": limits}, account, operator)
+    of_user = _token({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}, user, account)
+    credentials = tmp_path / "user.creds"
+    credentials.write_text(
+        f"-----BEGIN NATS USER JWT-----\n{of_user}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
+    )
+    config = tmp_path / "nats.conf"
+    of_system = _token({"type": "account", "version": 2}, system, operator)
+    known = {account.public_key.decode(): of_account, system.public_key.decode(): of_system}
+    config.write_text(
+        f"operator: {of_operator}\nsystem_account: {system.public_key.decode()}\nresolver: MEMORY\n"
+        "resolver_preload: {\n" + "".join(f"{name}: {token}\n" for name, token in known.items()) + "}\n"
+    )
+    async with serving(tmp_path / "kept", _free_port(), "-c", str(config)) as url:
+        async with stream(url, credentials=credentials) as jetstream:
+            async with publishing(url, credentials=credentials) as sender:
+                await sender.send(delivery(CHANNEL, 1))
+            assert len(await _stored(jetstream)) == 1
+        short = Channel("nats", "nats:wetread.tasks", "application/fhir+json", "id-only", (), 1)
+        async with publishing(url) as nobody:
+            with pytest.raises(PeerUnavailable):
+                await nobody.send(delivery(short, 2))
 
 
 @pytest.mark.parametrize(
