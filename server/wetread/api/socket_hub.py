@@ -267,7 +267,7 @@ class Hub:
         if not watch.bound:
             return
         if state.status == "requested":
-            watch.is_stale = True  # a handshake was received: by now it is active, or asked for once more
+            watch.is_stale = True  # by now it is active, or asked for once more
         elif state.events_since_start > watch.position:
             await self._send(watch, state)
         elif _is_silent(watch, time.monotonic()):
@@ -275,15 +275,14 @@ class Hub:
             await self._tell(watch, state, list(watch.bound), [_without_events("heartbeat", watch, state, principal)])
 
     async def _greet(self, watch: _Watch, state: State, peer: Peer, owner: Mapping[str, Any]) -> None:
-        """A handshake; the first that is received makes the subscription active."""
-        handshake = _without_events("handshake", watch, state, str(owner["principal"]))
-        if not await self._tell(watch, state, [peer], [handshake]):
-            return
-        async with self._places, self._database.transaction() as conn:
-            if state.status == "requested":
+        """A handshake. What happens from then on counts for the client, so the subscription is active before."""
+        if state.status == "requested":
+            async with self._places, self._database.transaction() as conn:
                 await self._subscriptions.activate(conn, state.id, state.start)
-            told = notification_audit.of_slice(state, [_to(handshake, peer)], ())
-            await audit.write_many(conn, told)
+        handshake = _without_events("handshake", watch, state, str(owner["principal"]))
+        if await self._tell(watch, state, [peer], [handshake]):
+            async with self._places, self._database.transaction() as conn:
+                await audit.write_many(conn, notification_audit.of_slice(state, [_to(handshake, peer)], ()))
 
     async def _send(self, watch: _Watch, state: State) -> None:
         """The next slice of events, to each socket what its owner may see at this moment."""
