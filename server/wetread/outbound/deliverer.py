@@ -194,6 +194,8 @@ class Deliverer:
                             return
                 state = await self._deliver(turn, due, worker, until)
                 if state is None or state.worker != worker:
+                    if state is not None and state.delivered < state.events_since_start:
+                        self._wake.set()
                     return
                 turn.state, due = state, None
         except asyncio.CancelledError:

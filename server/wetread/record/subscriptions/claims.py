@@ -23,6 +23,7 @@ from wetread.store.database import Connection, Database, own_errors
 _LOCK = 0x57455357
 _SOON_KNOWN_DEAD = "SET tcp_keepalives_idle = 1; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 2"
 _LONGEST_PAUSE_S = 600.0
+_MANY = 20
 _NEXT: LiteralString = """
     CASE
         WHEN channel ->> 'kind' = 'websocket' THEN NULL
@@ -122,7 +123,7 @@ async def take_from_the_dead(conn: Connection) -> int:
 @dataclass(frozen=True, slots=True)
 class Done:
     """All events of a subscription up to the number `through` are done with; `is_sent`: something went out and was
-    taken; `keeps`: it stays in hand while more is due."""
+    taken; `keeps`: it stays in hand where many more are due; few are read together with those of others."""
 
     subscription_id: str
     through: int
@@ -147,7 +148,8 @@ async def settle(conn: Connection, worker: int, done: Sequence[Done]) -> dict[st
             error = CASE WHEN status = 'active' THEN '' ELSE error END,
             last_sent_at = CASE WHEN done.is_sent THEN now() ELSE last_sent_at END,
             worker = CASE
-                WHEN done.keeps AND status = 'active' AND events_since_start > greatest(delivered, done.through)
+                WHEN done.keeps AND status = 'active'
+                    AND events_since_start >= greatest(delivered, done.through) + %(many)s
                 THEN worker END,
             due_at = """
         + _NEXT
@@ -158,6 +160,7 @@ async def settle(conn: Connection, worker: int, done: Sequence[Done]) -> dict[st
             "throughs": [each.through for each in done],
             "sent": [each.is_sent for each in done],
             "keeps": [each.keeps for each in done],
+            "many": _MANY,
             "worker": worker,
         },
     )
