@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.fhir.population import Population
 from benchmarks.fhir.servers import Contestant, wetread
-from benchmarks.subscriptions.subscribing import TOPIC, by_topic, subscribe
+from benchmarks.subscriptions.subscribing import TOPIC, by_topic, create
 from benchmarks.subscriptions.writer import PATIENTS, Load, write
 
 
@@ -40,7 +40,7 @@ def _run(folder: Path, many: int) -> Idle:
         form = by_topic("")
         form["channel"] = {**form["channel"], "type": "websocket"}
         del form["channel"]["endpoint"]
-        subscription_id = subscribe(server, form)
+        subscription_id = create(server, form)  # active with the first socket
         before = server.memory_mb()[0]
         opened = [_bound(server, subscription_id) for _ in range(many)]
         time.sleep(5)
