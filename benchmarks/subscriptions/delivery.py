@@ -62,12 +62,12 @@ class Bench:
         self._sink.taken()
         load = Load(self._next, writes, per_s, connections)
         self._next += writes
-        before, sink_before = self.server.settled(), self._sink.cpu_s()
+        before, sink_before = self.server.settled(5.0), self._sink.cpu_s()
         written = write(self.server.url, self.server.token, load, self._folder)
         expected = writes * len(endpoints)
         self._wait_for(expected, endpoints)
         sink_cpu_s = self._sink.cpu_s() - sink_before
-        cpu_s = self.server.settled().cpu_s - before.cpu_s
+        cpu_s = self.server.settled(5.0).cpu_s - before.cpu_s
         return _judged(written, self._sink.taken(), endpoints, cpu_s, sink_cpu_s)
 
     def _wait_for(self, expected: int, endpoints: Sequence[str]) -> None:
