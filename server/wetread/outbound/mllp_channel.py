@@ -99,8 +99,10 @@ class MllpChannel:
 
     async def _connection(self, endpoint: str) -> MllpConnection:
         now = time.monotonic()
-        for url in [url for url, kept in self._kept.items() if now - kept.used_at > _IDLE_S and url != endpoint]:
-            await self._kept.pop(url).connection.close()
+        idle = [url for url, kept in self._kept.items() if now - kept.used_at > _IDLE_S and url != endpoint]
+        # All at once, since others come by here while one is closed.
+        for kept in [self._kept.pop(url) for url in idle]:
+            await kept.connection.close()
         if endpoint not in self._kept:
             self._kept[endpoint] = _Kept(self._to(endpoint))
         self._kept[endpoint].used_at = now

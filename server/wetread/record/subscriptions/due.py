@@ -117,6 +117,7 @@ async def _slice(
     found: Sequence[tuple[NotifiedEvent, tuple[str, ...]]],
 ) -> Slice:
     channel = state.out()
+    found = await _judgeable(conn, state, reader, found)
     seen: list[tuple[NotifiedEvent, tuple[str, ...]]] = []
     dropped: list[NotifiedEvent] = []
     for event, patient_ids in found:
@@ -132,6 +133,19 @@ async def _slice(
     through = found[-1][0].number if found else state.events_since_start
     parts = _parts(seen, channel.max_count, repeats=channel.content != "full-resource")
     return Slice(tuple(_delivery(state, reader, part) for part in parts), through, tuple(dropped))
+
+
+async def _judgeable(
+    conn: Connection, state: State, reader: Reader, found: Sequence[tuple[NotifiedEvent, tuple[str, ...]]]
+) -> Sequence[tuple[NotifiedEvent, tuple[str, ...]]]:
+    """The events with their content where the reader may see some of a type only, since it decides: that of a topic
+    that is no longer served, or of a type that was taken out of it, was not read."""
+    if not any(
+        not event.body and event.kind != "delete" and not sees_all(reader, event.resource_type) for event, _ in found
+    ):
+        return found
+    first, last = found[0][0].number, found[-1][0].number
+    return await rows.numbered(conn, state.id, first, last, limit=len(found), with_bodies=True)
 
 
 def _parts(

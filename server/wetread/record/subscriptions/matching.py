@@ -185,7 +185,7 @@ def _owner(owner: str) -> Reader:
 
 
 async def _write(conn: Connection, made: Sequence[tuple[_Subscriber, int, _Change]]) -> None:
-    """The numbered events, and that they are due."""
+    """The numbered events, and that they are due. Who is due already keeps its place in the queue."""
     patients = {
         id(change): " ".join(patients_among(change.event.resource_type, change.event.resource_id, change.entries))
         for _, _, change in made
@@ -217,7 +217,7 @@ async def _write(conn: Connection, made: Sequence[tuple[_Subscriber, int, _Chang
     await conn.execute(
         """
         UPDATE subscription_state s SET events_since_start = counted.number,
-            due_at = CASE WHEN counted.is_sent THEN now() ELSE s.due_at END
+            due_at = CASE WHEN counted.is_sent THEN least(s.due_at, now()) ELSE s.due_at END
         FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS counted (id, number, is_sent) WHERE s.id = counted.id
         """,
         (list(counted), [s.count for s in counted.values()], [s.is_sent for s in counted.values()]),

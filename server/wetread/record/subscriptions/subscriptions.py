@@ -72,11 +72,14 @@ class Subscriptions:
             ON CONFLICT (id) DO UPDATE SET status = excluded.status, topic = excluded.topic, error = '',
                 criteria = excluded.criteria, filters = excluded.filters, channel = excluded.channel,
                 owner = excluded.owner, ends_at = excluded.ends_at, start = former.start + 1, failures = 0,
+                due_at = NULL, delivered = CASE WHEN former.status = 'off' THEN former.events_since_start
+                    ELSE former.delivered END,
                 started_seq = CASE WHEN former.status <> 'off' THEN former.started_seq END
             """,
             row,
         )
-        await keys.write(conn, {resource["id"]: self._keys(form.topic, form.filters)})
+        is_off = resource.get("status") == "off"
+        await keys.write(conn, {resource["id"]: frozenset() if is_off else self._keys(form.topic, form.filters)})
         if starts:
             await self._show(conn, resource["id"], "requested", "")
             await self._make_due(conn, resource["id"])
@@ -137,7 +140,8 @@ class Subscriptions:
         """Switches off what is over; says so where the topic is no longer served, rather than never to fire."""
         over = await conn.execute("SELECT id FROM subscription_state WHERE status <> 'off' AND ends_at <= now()")
         for (subscription_id,) in await over.fetchall():
-            if await rows.hold(conn, subscription_id, None, "requested", "active", "error"):
+            is_held = await rows.hold(conn, subscription_id, None, "requested", "active", "error")
+            if is_held and await self._is_over(conn, subscription_id):
                 await self._show(conn, subscription_id, "off", "")
                 await self.withdraw(conn, subscription_id)
         open_ = await conn.execute(
@@ -153,10 +157,20 @@ class Subscriptions:
                 for (subscription_id,) in await lost.fetchall():
                     await self.fail(conn, subscription_id, "the topic is no longer served here")
 
+    async def _is_over(self, conn: Connection, subscription_id: str) -> bool:
+        """Asked again of one that is held: its client may just have put its end off."""
+        found = await conn.execute(
+            "SELECT FROM subscription_state WHERE id = %s AND ends_at <= now()", (subscription_id,)
+        )
+        return found.rowcount > 0
+
     async def index_all(self, conn: Connection) -> None:
-        """Puts all subscriptions under the keys that this version and these topics give them."""
+        """Puts all subscriptions under the keys that this version and these topics give them. Holds all of them, since
+        what a client asks for at the same moment must not be found under the keys of what it asked for before."""
         found = conn.cursor(row_factory=class_row(State))
-        await found.execute("SELECT " + rows.COLUMNS + " FROM subscription_state s WHERE status <> 'off' ORDER BY id")
+        await found.execute(
+            "SELECT " + rows.COLUMNS + " FROM subscription_state s WHERE status <> 'off' ORDER BY id FOR NO KEY UPDATE"
+        )
         wanted = {}
         for state in await found.fetchall():
             topic = subscription_form.topic_of(state.topic, state.criteria, self.topics)
@@ -165,6 +179,8 @@ class Subscriptions:
 
     def _keys(self, topic: Topic, filters: Sequence[Sequence[str]]) -> frozenset[str]:
         tests = subscription_form.tests(filters, self.base_url)
+        if topic.url:  # under what a topic can no longer be filtered by, nobody would look
+            tests = [test for test in tests if test.param in topic.filters.get(test.resource_type, ())]
         return keys.keys_of(topic.url, topic.resource_types, tests)
 
     async def _make_due(self, conn: Connection, subscription_id: str) -> None:

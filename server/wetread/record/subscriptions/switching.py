@@ -36,7 +36,8 @@ async def ask_again(conn: Connection, reader: Reader, subscription_id: str) -> a
         """UPDATE subscription_state SET status = 'requested', error = '', start = start + 1, failures = 0,
                failing_since = NULL, refused_since = NULL,
                due_at = CASE WHEN channel ->> 'kind' <> 'websocket' THEN now() END,
-               started_seq = CASE WHEN status <> 'off' THEN started_seq END
+               started_seq = CASE WHEN status <> 'off' THEN started_seq END,
+               delivered = CASE WHEN status = 'off' THEN events_since_start ELSE delivered END
            WHERE id = %s AND EXISTS (SELECT FROM subscription_key WHERE subscription_id = id)""",
         (subscription_id,),
     )
