@@ -26,8 +26,11 @@ from wetread.record.subscriptions.channel import EMAIL, MESSAGE, MLLP, NATS, RES
 from wetread.settings import Settings
 from wetread.settings.sending import Mail, Nats, PeerTls
 from wetread.store.database import Database
-from wetread.wire.fetch import Fetch, Keeping, trusted
+from wetread.wire.fetch import trusted
+from wetread.wire.post import Post
 from wetread.wire.tls import ClientTls, Contexts, client_contexts
+
+_KEPT_S = 30.0
 
 
 def hl7_messages(settings: Settings, shipped: Path, maps: Maps, site: Site) -> Messages:
@@ -53,14 +56,12 @@ class Ways:
     def __init__(self, settings: Settings, database: Database, messages: Messages) -> None:
         outbound = settings.outbound
         self._allowed = AllowedEndpoints.parse(outbound.allow, plain=outbound.plain)
-        # Not the connections of others, and as many as there are turns: peers that hang hold them.
-        self._keeping = Keeping(most_open=None, most_idle=4 * settings.subscriptions.concurrency, idle_s=30.0)
         usual = trusted(outbound.authority, outbound.minimum_version)
-        self._fetches = [Fetch(self._allowed, usual, keeping=self._keeping)]
+        self._posts = [Post(self._allowed, usual, kept_s=_KEPT_S)]
         endpoints = Endpoints(
             [Endpoint(e.url, e.key, _contexts(e.tls) if e.tls is not None else None) for e in outbound.endpoints]
         )
-        poster = EndpointPoster(HttpPoster(self._fetches[0]), endpoints, self._over, lambda: datetime.now(UTC))
+        poster = EndpointPoster(HttpPoster(self._posts[0]), endpoints, self._over, lambda: datetime.now(UTC))
         self._mllp = MllpChannel(database, reader_now, messages, self._allowed, lambda: usual, endpoints)
         self._nats = NatsChannel(_broker(outbound.nats), settings.fhir_base) if outbound.nats is not None else None
         self.senders: Mapping[str, Sender] = {
@@ -75,15 +76,15 @@ class Ways:
         await self._mllp.close()
         if self._nats is not None:
             await self._nats.close()
-        for fetch in self._fetches:
-            await fetch.close()
+        for post in self._posts:
+            await post.close()
 
     def _over(self, contexts: Contexts) -> _Renewed:
         return _Renewed(contexts, self._open)
 
-    def _open(self, context: ssl.SSLContext) -> Fetch:
-        self._fetches.append(Fetch(self._allowed, context, keeping=self._keeping))
-        return self._fetches[-1]
+    def _open(self, context: ssl.SSLContext) -> Post:
+        self._posts.append(Post(self._allowed, context, kept_s=_KEPT_S))
+        return self._posts[-1]
 
 
 @dataclass
@@ -91,7 +92,7 @@ class _Renewed:
     """Posts over TLS whose files may be replaced: new connections then show the new certificate."""
 
     contexts: Contexts
-    open: Callable[[ssl.SSLContext], Fetch]
+    open: Callable[[ssl.SSLContext], Post]
     _context: ssl.SSLContext | None = None
     _poster: HttpPoster | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wetread.errors import PeerUnavailable, Refused
-from wetread.wire.fetch import Fetch
+from wetread.wire.post import Post
 
 _PASSING = frozenset({408, 425, 429})
 
@@ -22,11 +22,8 @@ class PeerGone(RefusedByPeer):
 
 
 class HttpPoster:
-    """Posts by `fetch`, which is asked before every request: its list may have changed since the address was
-    accepted."""
-
-    def __init__(self, fetch: Fetch) -> None:
-        self._fetch = fetch
+    def __init__(self, peers: Post) -> None:
+        self._peers = peers
 
     async def post(
         self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float, method: str = "POST"
@@ -36,13 +33,11 @@ class HttpPoster:
         Raises PeerUnavailable (no answer in time, 408, 425, 429, 5xx) and RefusedByPeer (anything else, a
         410 as PeerGone); Unsupported where the address is not allowed.
         """
-        answer = await self._fetch.send(
-            method, url, headers=headers, content=body, limit_bytes=None, timeout_s=timeout_s
-        )
-        if 200 <= answer.status < 300:
+        status = await self._peers.send(method, url, headers, body, timeout_s)
+        if 200 <= status < 300:
             return
-        if answer.status >= 500 or answer.status in _PASSING:
-            raise PeerUnavailable(f"the endpoint answered {answer.status}; it is tried again")
-        if answer.status == 410:
+        if status >= 500 or status in _PASSING:
+            raise PeerUnavailable(f"the endpoint answered {status}; it is tried again")
+        if status == 410:
             raise PeerGone("the endpoint answered 410: it is gone")
-        raise RefusedByPeer(f"the endpoint answered {answer.status}; it must answer 2xx")
+        raise RefusedByPeer(f"the endpoint answered {status}; it must answer 2xx")

@@ -14,7 +14,6 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urljoin
@@ -24,16 +23,14 @@ import httpx
 
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import Misconfigured, PeerUnavailable, Refused, Unsupported
-from wetread.wire.kept import Keeping as Keeping
-from wetread.wire.kept import KeptConnections
 from wetread.wire.tls import VERSIONS, MinimumVersion
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """From a host name and port to its addresses. Raises OSError where it has none."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _DROPPED_BYTES = 64 * 1024
+_KEPT_OPEN_S = 5.0
 _NEXT_ADDRESS_AFTER_S = 3.0
 _PASSING = frozenset({408, 425, 429})
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
@@ -84,10 +81,15 @@ class Fetch:
         allowed: AllowedEndpoints,
         context: ssl.SSLContext | None = None,
         resolve: Resolver | None = None,
-        keeping: Keeping | None = None,
     ) -> None:
         backend = _Pinned(allowed, resolve or resolved)
-        pool = KeptConnections(context or trusted(), backend, keeping or Keeping())
+        pool = httpcore.AsyncConnectionPool(
+            context or trusted(),
+            network_backend=backend,
+            max_connections=100,
+            max_keepalive_connections=20,
+            keepalive_expiry=_KEPT_OPEN_S,
+        )
         self.transport = _Guarded(allowed, pool)
         """For a library that brings its own client on httpx. It follows no redirect by itself."""
 
@@ -144,27 +146,14 @@ class Fetch:
     async def _once(
         self, method: str, url: str, headers: Sequence[tuple[str, str]], content: bytes, limit_bytes: int | None
     ) -> Answer:
-        target = _target(url)
-        own = [("Host", target.netloc.decode("ascii")), ("User-Agent", "wetread"), ("Accept-Encoding", "identity")]
-        if content or method in _WITH_BODY:
-            own.append(("Content-Length", str(len(content))))
-        raw = [(name.encode("ascii"), value.encode("ascii")) for name, value in (*own, *headers)]
+        own = [("User-Agent", "wetread"), ("Accept-Encoding", "identity")]
+        request = httpx.Request(method, url, headers=[*own, *headers], content=content or None)
+        answer = await self.transport.handle_async_request(request)
         try:
-            answer = await self.transport.send(method, target, raw, content)
-            try:
-                given = httpx.Headers(answer.headers)
-                body = await (_dropped(answer) if limit_bytes is None else _body(answer, given, limit_bytes))
-                return Answer(url, answer.status, given, body)
-            finally:
-                await answer.aclose()
-        except _HTTPCORE as error:
-            raise _as_httpx(error) from error
-
-
-@lru_cache(maxsize=4096)
-def _target(url: str) -> httpx.URL:
-    """Parsing takes longer than all else that is done here with a request."""
-    return httpx.URL(url)
+            body = await (_dropped(answer) if limit_bytes is None else _body(answer, limit_bytes))
+            return Answer(url, answer.status_code, answer.headers, body)
+        finally:
+            await answer.aclose()
 
 
 def max_age_s(headers: Mapping[str, str]) -> int:
@@ -182,22 +171,22 @@ async def resolved(host: str, port: int) -> Sequence[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-async def _body(answer: httpcore.Response, headers: httpx.Headers, limit_bytes: int) -> bytes:
+async def _body(answer: httpx.Response, limit_bytes: int) -> bytes:
     # A small compressed body can become an enormous one, so none is taken.
-    if headers.get("content-encoding", "identity") != "identity":
+    if answer.headers.get("content-encoding", "identity") != "identity":
         raise UnusableAnswer("the endpoint's answer is compressed, which was not asked for")
     body = bytearray()
-    async for chunk in answer.aiter_stream():
+    async for chunk in answer.aiter_raw():
         body += chunk
         if len(body) > limit_bytes:
             raise UnusableAnswer(f"the endpoint's answer has more than {limit_bytes} bytes")
     return bytes(body)
 
 
-async def _dropped(answer: httpcore.Response) -> bytes:
+async def _dropped(answer: httpx.Response) -> bytes:
     """Read to its end where that is near, so that the connection can be used again."""
     size = 0
-    async for chunk in answer.aiter_stream():
+    async for chunk in answer.aiter_raw():
         size += len(chunk)
         if size > _DROPPED_BYTES:
             break
@@ -220,36 +209,28 @@ def _onward(answer: Answer) -> str:
 class _Guarded(httpx.AsyncBaseTransport):
     """httpx over a pool whose connections are pinned."""
 
-    def __init__(self, allowed: AllowedEndpoints, pool: KeptConnections) -> None:
+    def __init__(self, allowed: AllowedEndpoints, pool: httpcore.AsyncConnectionPool) -> None:
         self._allowed = allowed
         self._pool = pool
 
     async def aclose(self) -> None:
         await self._pool.aclose()
 
-    async def send(
-        self,
-        method: str,
-        url: httpx.URL,
-        headers: Sequence[tuple[bytes, bytes]],
-        content: Any,
-        extensions: Any = None,
-    ) -> httpcore.Response:
-        """The answer must be closed. Raises Unsupported and what httpcore raises."""
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises Unsupported and httpx.TransportError."""
+        url = request.url
         if url.userinfo:
             raise Unsupported("the endpoint must be an http(s) URL with a host and without a user")
         self._allowed.check_host(url.scheme, url.raw_host.decode("ascii"))
-        where = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        return await self._pool.handle_async_request(
-            httpcore.Request(method, where, headers=headers, content=content, extensions=extensions)
+        onward = httpcore.Request(
+            request.method,
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
         )
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Raises Unsupported and httpx.TransportError."""
         try:
-            answer = await self.send(
-                request.method, request.url, request.headers.raw, request.stream, request.extensions
-            )
+            answer = await self._pool.handle_async_request(onward)
         except _HTTPCORE as error:
             raise _as_httpx(error) from error
         return httpx.Response(

@@ -24,7 +24,7 @@ from wetread.record.events import Sequencer
 from wetread.record.subscriptions import questions, topics
 from wetread.record.subscriptions.subscriptions import CURSOR, Subscriptions
 from wetread.store.database import Database
-from wetread.wire.fetch import Fetch, Resolver
+from wetread.wire.post import Post, Resolver
 
 from .conftest import Received, Sink
 
@@ -82,8 +82,8 @@ class Server:
     def __init__(self, database: Database, resolve: Resolver | None = None) -> None:
         self.database = database
         self.subscriptions = Subscriptions(TOPICS, ALLOWED, BASE)
-        self.fetch = Fetch(ALLOWED, resolve=resolve)
-        self.senders: dict[str, Sender] = {"rest-hook": RestHook(HttpPoster(self.fetch), BASE)}
+        self.peers = Post(ALLOWED, resolve=resolve)
+        self.senders: dict[str, Sender] = {"rest-hook": RestHook(HttpPoster(self.peers), BASE)}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -21,7 +21,7 @@ from .subscribing import Resource, Server, task, until, until_cursors, until_sta
 async def server(database: Database) -> AsyncIterator[Server]:
     server = Server(database)
     yield server
-    await server.fetch.close()
+    await server.peers.close()
 
 
 def _form(endpoint: str, criteria: str, **channel: Any) -> Resource:

@@ -24,7 +24,7 @@ from wetread.record.subscriptions.claims import Failure, Patience
 from wetread.record.subscriptions.keeping import remove_old
 from wetread.record.subscriptions.rows import State, state_of
 from wetread.store.database import Database
-from wetread.wire.fetch import Fetch
+from wetread.wire.post import Post
 
 from .conftest import HANG, Sink
 from .subscribing import ALLOWED, BASE, CLIENT, Server, form, numbers, task, told_by, until, until_cursors, until_status
@@ -35,7 +35,7 @@ async def server(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     monkeypatch.setattr(deliverer_module, "_GRACE_S", 0.2)
     server = Server(database)
     yield server
-    await server.fetch.close()
+    await server.peers.close()
 
 
 async def _set(server: Server, assignments: str, *args: object) -> None:
@@ -218,7 +218,7 @@ class TestEndpointsThatFail:
         await nameless.happen(task("a"))
         async with nameless.delivering():
             failing = await _until_failures(nameless, subscription_id)
-        await nameless.fetch.close()
+        await nameless.peers.close()
         assert failing.status == "active"
         assert "no answer from the endpoint" in failing.error
 
@@ -228,7 +228,7 @@ class TestEndpointsThatFail:
         pair = authority.issue("endpoint", days=-1)
         theirs.load_cert_chain(pair.certificate, pair.key)
         ours = ssl.create_default_context(cafile=str(authority.certificate))
-        server.senders["rest-hook"] = RestHook(HttpPoster(fetch := Fetch(ALLOWED, ours)), BASE)
+        server.senders["rest-hook"] = RestHook(HttpPoster(peers := Post(ALLOWED, ours)), BASE)
         async with await asyncio.start_server(sink.serve, "127.0.0.1", 0, ssl=theirs) as peer:
             port = peer.sockets[0].getsockname()[1]
             subscription_id = await server.active(form(f"https://127.0.0.1:{port}/hook"))
@@ -240,7 +240,7 @@ class TestEndpointsThatFail:
                 theirs.load_cert_chain(renewed.certificate, renewed.key)
                 await until_cursors(server, (1, 1))
             peer.close()
-        await fetch.close()
+        await peers.close()
         assert numbers(sink) == ["1"]
 
     async def test_one_that_is_gone_is_not_tried_again(self, server: Server, sink: Sink) -> None:

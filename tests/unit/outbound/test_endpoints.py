@@ -18,7 +18,7 @@ from wetread.errors import Misconfigured, PeerUnavailable
 from wetread.outbound.endpoints import Endpoint, EndpointPoster, Endpoints, Poster, signature
 from wetread.outbound.http import HttpPoster
 from wetread.settings import load
-from wetread.wire.fetch import Fetch
+from wetread.wire.post import Post
 from wetread.wire.tls import ClientTls, Contexts, ServerTls, client_contexts, server_context
 
 from .conftest import Sink
@@ -70,13 +70,13 @@ def _never(contexts: Contexts) -> Poster:
 
 
 async def test_a_body_is_signed_under_its_idempotency_key(sink: Sink) -> None:
-    fetch = Fetch(ALLOWED)
-    poster = EndpointPoster(HttpPoster(fetch), Endpoints([Endpoint(sink.url, SECRET)]), _never, lambda: AT)
+    peers = Post(ALLOWED)
+    poster = EndpointPoster(HttpPoster(peers), Endpoints([Endpoint(sink.url, SECRET)]), _never, lambda: AT)
     for _ in range(2):
         await poster.post(sink.url, b"{}", [("Idempotency-Key", "s-7")], 5)
     await poster.post(sink.url, b"{}", [], 5)
     await poster.post(f"http://127.0.0.1:{sink.port}/other", b"{}", [], 5)
-    await fetch.close()
+    await peers.close()
     first, again, handshake, other = sink.received
     assert dict(signature(SECRET, "s-7", AT, b"{}")).items() <= first.headers.items()
     assert again.headers == first.headers
@@ -107,14 +107,14 @@ async def test_our_certificate_is_shown_to_the_endpoint_that_it_is_set_for(tmp_p
     authority = Authority(tmp_path)
     theirs, ours = authority.issue("ehr"), authority.issue("wetread")
     asking = server_context(ServerTls(theirs.certificate, theirs.key, client_ca=authority.certificate))
-    fetches: list[Fetch] = []
+    opened: list[Post] = []
 
     def over(contexts: Contexts) -> Poster:
-        fetches.append(Fetch(ALLOWED, contexts()))
-        return HttpPoster(fetches[-1])
+        opened.append(Post(ALLOWED, contexts()))
+        return HttpPoster(opened[-1])
 
     async with asking_for_a_certificate(asking) as (url, shown):
-        usual = Fetch(ALLOWED, client_contexts(ClientTls(authority.certificate))())
+        usual = Post(ALLOWED, client_contexts(ClientTls(authority.certificate))())
         tls = client_contexts(ClientTls(authority.certificate, ours.certificate, ours.key))
         await EndpointPoster(HttpPoster(usual), Endpoints([Endpoint(url, tls=tls)]), over, lambda: AT).post(
             url, b"{}", [], 5
@@ -122,8 +122,8 @@ async def test_our_certificate_is_shown_to_the_endpoint_that_it_is_set_for(tmp_p
         with pytest.raises(PeerUnavailable):
             await EndpointPoster(HttpPoster(usual), Endpoints(), over, lambda: AT).post(url, b"{}", [], 5)
         assert len(shown) == 1
-    for fetch in [usual, *fetches]:
-        await fetch.close()
+    for peers in [usual, *opened]:
+        await peers.close()
 
 
 def _refused(folder: Path, lines: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import pytest
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import PeerUnavailable, Unsupported
 from wetread.outbound.http import HttpPoster, RefusedByPeer
-from wetread.wire.fetch import Fetch
+from wetread.wire.post import Post
 
 from .conftest import Sink
 
@@ -17,9 +17,9 @@ LOOPBACK = AllowedEndpoints.parse(("127.0.0.0/8",))
 
 @pytest.fixture
 async def poster() -> AsyncIterator[HttpPoster]:
-    fetch = Fetch(LOOPBACK)
-    yield HttpPoster(fetch)
-    await fetch.close()
+    peers = Post(LOOPBACK)
+    yield HttpPoster(peers)
+    await peers.close()
 
 
 async def test_body_and_headers_arrive_as_they_are(poster: HttpPoster, sink: Sink) -> None:
@@ -72,8 +72,8 @@ async def test_a_peer_that_does_not_answer_in_time_is_unavailable(poster: HttpPo
 
 
 async def test_nothing_leaves_for_a_host_that_the_operator_has_not_listed(sink: Sink) -> None:
-    fetch = Fetch(AllowedEndpoints.parse(("ehr.example.org",)))
+    peers = Post(AllowedEndpoints.parse(("ehr.example.org",)))
     with pytest.raises(Unsupported, match=r"outbound\.allow"):
-        await HttpPoster(fetch).post(sink.url, b"", [], 5)
-    await fetch.close()
+        await HttpPoster(peers).post(sink.url, b"", [], 5)
+    await peers.close()
     assert sink.received == []

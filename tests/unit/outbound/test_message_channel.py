@@ -13,7 +13,7 @@ from wetread.errors import PeerUnavailable
 from wetread.outbound.http import HttpPoster, RefusedByPeer
 from wetread.outbound.message_channel import MessageChannel
 from wetread.record.subscriptions.channel import Channel
-from wetread.wire.fetch import Fetch
+from wetread.wire.post import Post
 
 from .conftest import Sink
 from .notifying import BASE, TASK, delivery
@@ -29,12 +29,12 @@ def _channel(sink: Sink) -> Channel:
 
 
 async def test_the_message_holds_the_notification_as_its_focus(sink: Sink) -> None:
-    fetch = Fetch(ALLOWED)
-    sender = MessageChannel(HttpPoster(fetch), BASE)
+    peers = Post(ALLOWED)
+    sender = MessageChannel(HttpPoster(peers), BASE)
     for _ in range(2):
         await sender.send(delivery(_channel(sink), 3, 4))
     await sender.send(delivery(_channel(sink)))
-    await fetch.close()
+    await peers.close()
     first, again, handshake = sink.received
     assert first.path == "/fhir/$process-message"
     assert first.headers["content-type"] == "application/fhir+json"
@@ -56,8 +56,8 @@ async def test_the_message_holds_the_notification_as_its_focus(sink: Sink) -> No
 
 @pytest.mark.parametrize(("status", "error"), [(503, PeerUnavailable), (422, RefusedByPeer)])
 async def test_what_the_other_server_answers(sink: Sink, status: int, error: type[Exception]) -> None:
-    fetch = Fetch(ALLOWED)
+    peers = Post(ALLOWED)
     sink.answer = lambda received: status
     with pytest.raises(error):
-        await MessageChannel(HttpPoster(fetch), BASE).send(delivery(_channel(sink), 1))
-    await fetch.close()
+        await MessageChannel(HttpPoster(peers), BASE).send(delivery(_channel(sink), 1))
+    await peers.close()

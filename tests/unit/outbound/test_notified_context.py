@@ -24,7 +24,7 @@ AIAST = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", 
 async def server(database: Database) -> AsyncIterator[Server]:
     server = Server(database)
     yield server
-    await server.fetch.close()
+    await server.peers.close()
 
 
 def _observation(observation_id: str, status: str) -> dict[str, object]:

@@ -45,7 +45,7 @@ from .subscribing import (
 async def server(database: Database) -> AsyncIterator[Server]:
     server = Server(database)
     yield server
-    await server.fetch.close()
+    await server.peers.close()
 
 
 async def test_a_subscription_is_requested_shakes_hands_and_is_active(server: Server, sink: Sink) -> None:

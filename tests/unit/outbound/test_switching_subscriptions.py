@@ -20,7 +20,7 @@ OPERATOR = Reader("operator:ann", roles=frozenset({"engineer"}))
 async def server(database: Database) -> AsyncIterator[Server]:
     server = Server(database)
     yield server
-    await server.fetch.close()
+    await server.peers.close()
 
 
 async def ask_again(server: Server, subscription_id: str) -> None:

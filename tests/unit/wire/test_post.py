@@ -1,0 +1,247 @@
+"""Requests of whose answers only the status counts: kept connections, and where they may go."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from wetread.domain.endpoint import AllowedEndpoints
+from wetread.errors import PeerUnavailable, Unsupported
+from wetread.wire.fetch import trusted
+from wetread.wire.post import Post
+
+from .conftest import Peer, ok, redirect
+
+LOOPBACK = AllowedEndpoints.parse(("127.0.0.0/8",))
+NAMED = AllowedEndpoints.parse(("ehr.example.org", "idp.example.org"))
+TRUSTED = trusted()
+
+
+@pytest.fixture
+async def post() -> AsyncIterator[Post]:
+    post = Post(LOOPBACK, TRUSTED, kept_s=0.3)
+    yield post
+    await post.close()
+
+
+async def _sent(post: Post, url: str, timeout_s: float = 5) -> int:
+    return await post.send("POST", url, [("Content-Type", "application/fhir+json")], b"{}", timeout_s)
+
+
+@dataclass
+class Counting:
+    """Counts its connections, and the parts in which each request comes."""
+
+    url: str = ""
+    opened: int = 0
+    parts: list[bytes] = field(default_factory=list)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.opened += 1
+        self.writers.append(writer)
+        while part := await reader.read(1 << 20):
+            self.parts.append(part)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+
+@pytest.fixture
+async def counting() -> AsyncIterator[Counting]:
+    counting = Counting()
+    async with await asyncio.start_server(counting.serve, "127.0.0.1", 0) as server:
+        counting.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        yield counting
+        for writer in counting.writers:
+            writer.close()
+
+
+async def test_the_next_request_goes_on_the_same_connection_head_and_body_together(
+    post: Post, counting: Counting
+) -> None:
+    assert [await _sent(post, counting.url) for _ in range(3)] == [200, 200, 200]
+    assert counting.opened == 1
+    assert [part.endswith(b"\r\n\r\n{}") for part in counting.parts] == [True] * 3, "head and body came apart"
+
+
+async def test_one_that_the_peer_has_closed_is_not_used_again(post: Post, counting: Counting) -> None:
+    await _sent(post, counting.url)
+    counting.writers[0].close()
+    await asyncio.sleep(0.1)
+    assert await _sent(post, counting.url) == 200
+    assert counting.opened == 2
+
+
+async def test_one_that_nobody_has_used_for_long_is_not_used_again(post: Post, counting: Counting) -> None:
+    await _sent(post, counting.url)
+    await asyncio.sleep(0.5)
+    await _sent(post, counting.url)
+    assert counting.opened == 2
+
+
+async def test_many_peers_are_asked_at_once(post: Post, peer: Peer) -> None:
+    peer.pause_s = 0.005
+    found = await asyncio.gather(*(_sent(post, peer.url(f"/{n}")) for n in range(150)))
+    assert found == [200] * 150
+
+
+async def test_what_is_sent_is_what_was_given_and_little_else(post: Post, peer: Peer) -> None:
+    await post.send("PUT", peer.url("/a%2Fb?c=%20d"), [("X-Own", "1")], b"", 5)
+    [head] = peer.asked
+    lines = head.strip().split("\r\n")
+    assert lines[0] == "PUT /a%2Fb?c=%20d HTTP/1.1"
+    assert {line.partition(":")[0].lower() for line in lines[1:]} == {
+        "host", "user-agent", "accept-encoding", "accept", "x-own", "content-length",
+    }  # fmt: skip
+    assert "Accept-Encoding: identity" in lines
+
+
+async def test_cookies_are_not_kept(post: Post, peer: Peer) -> None:
+    peer.answer = lambda path: ok(b"", "Set-Cookie: a=b")
+    await _sent(post, peer.url())
+    await _sent(post, peer.url())
+    assert all("cookie:" not in head.lower() for head in peer.asked)
+
+
+async def test_no_redirect_is_followed(post: Post, peer: Peer) -> None:
+    peer.answer = lambda path: redirect("/elsewhere", 307)
+    assert await _sent(post, peer.url()) == 307
+    assert len(peer.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"",
+    ],
+)
+async def test_an_answer_that_is_none_is_no_answer(answer: bytes, post: Post, peer: Peer) -> None:
+    peer.answer = lambda path: answer or b"\x00"
+    with pytest.raises(PeerUnavailable):
+        await _sent(post, peer.url(), timeout_s=0.5)
+
+
+async def test_a_huge_or_compressed_body_is_not_read(post: Post, peer: Peer) -> None:
+    peer.answer = lambda path: ok(b"\x1f\x8b" + b"x" * 5_000_000, "Content-Encoding: gzip")
+    assert await _sent(post, peer.url()) == 200
+    peer.answer = lambda path: ok(b"")
+    assert await _sent(post, peer.url()) == 200
+
+
+async def test_the_time_is_for_all_of_the_answer(post: Post, peer: Peer) -> None:
+    peer.pause_s = 0.02
+    peer.answer = lambda path: ok(b"x" * 500)
+    with pytest.raises(PeerUnavailable, match=r"0\.3 s"):
+        await _sent(post, peer.url(), timeout_s=0.3)
+
+
+async def test_a_name_is_resolved_for_each_connection_which_goes_to_what_was_checked(
+    peer: Peer, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """DNS rebinding: the second answer of the name would be the metadata service."""
+    answers = [["127.0.0.1"], ["169.254.169.254"]]
+
+    async def rebinding(host: str, port: int) -> Sequence[str]:
+        return answers.pop(0)
+
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=tls[0])
+    port = server.sockets[0].getsockname()[1]
+    post = Post(NAMED, tls[1], rebinding)
+    peer.answer = lambda path: ok(b"", "Connection: close")
+    assert await _sent(post, f"https://idp.example.org:{port}/") == 200
+    assert f"Host: idp.example.org:{port}" in peer.asked[0]
+    with pytest.raises(Unsupported, match="never called"):
+        await _sent(post, f"https://idp.example.org:{port}/")
+    await post.close()
+    server.close()
+
+
+async def test_tls_is_for_the_name_and_by_an_authority_that_is_trusted(
+    peer: Peer, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async def local(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=tls[0])
+    port = server.sockets[0].getsockname()[1]
+    trusting, doubting = Post(NAMED, tls[1], local), Post(NAMED, TRUSTED, local)
+    assert await _sent(trusting, f"https://idp.example.org:{port}/") == 200
+    with pytest.raises(PeerUnavailable, match="Certificate"):
+        await _sent(trusting, f"https://ehr.example.org:{port}/")
+    with pytest.raises(PeerUnavailable, match="Certificate"):
+        await _sent(doubting, f"https://idp.example.org:{port}/")
+    assert len(peer.asked) == 1
+    await trusting.close()
+    await doubting.close()
+    server.close()
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "fe80::1%1", "::ffff:169.254.169.254", "0.0.0.0"])
+async def test_a_listed_name_never_leads_to_these_addresses(address: str) -> None:
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1", address]
+
+    post = Post(NAMED, TRUSTED, resolve)
+    with pytest.raises(Unsupported, match="never called"):
+        await _sent(post, "https://ehr.example.org/")
+    await post.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/",
+        "http://[::ffff:169.254.169.254]/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://10.0.0.1/",
+        "http://user@127.0.0.1/",
+        "http://user:password@127.0.0.1/",
+        "http://127.0.0.1:x/",
+        "http://[/",
+        "http:///hook",
+        "ftp://127.0.0.1/",
+        "127.0.0.1/hook",
+        "https://evil.example.org/",
+    ],
+)
+async def test_nothing_leaves_for_what_is_not_listed(url: str, post: Post) -> None:
+    with pytest.raises(Unsupported):
+        await _sent(post, url)
+
+
+async def test_a_name_without_an_address_is_a_peer_that_does_not_answer() -> None:
+    async def nowhere(host: str, port: int) -> Sequence[str]:
+        raise OSError("no such name")
+
+    post = Post(NAMED, TRUSTED, nowhere)
+    with pytest.raises(PeerUnavailable):
+        await _sent(post, "https://ehr.example.org/")
+    await post.close()
+
+
+async def test_the_next_address_of_a_name_is_tried_where_the_first_does_not_answer(
+    peer: Peer, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async def two(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.2", "127.0.0.1"]
+
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=tls[0])
+    post = Post(NAMED, tls[1], two)
+    assert await _sent(post, f"https://idp.example.org:{server.sockets[0].getsockname()[1]}/") == 200
+    await post.close()
+    server.close()
+
+
+async def test_proxies_of_the_environment_are_ignored(post: Post, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert await _sent(post, peer.url()) == 200
