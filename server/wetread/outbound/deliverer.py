@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from wetread.errors import PeerUnavailable, Refused, StoreUnavailable, WetreadError
+from wetread.errors import PeerUnavailable, Refused, StoreUnavailable, Unreachable, WetreadError
 from wetread.outbound.http import PeerGone
 from wetread.outbound.sender import Sender
 from wetread.outbound.settling import Settler
@@ -86,7 +86,7 @@ class Deliverer:
             try:
                 async with claims.enlisted(self.database) as (conn, worker):
                     await self._serve(conn, worker, stop)
-            except StoreUnavailable:
+            except Unreachable:
                 logger.warning("the deliverer lost the database and will be back")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 0.5)
@@ -110,7 +110,7 @@ class Deliverer:
             stopping.cancel()
             upkeep.cancel()
             listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError, StoreUnavailable):
+            with contextlib.suppress(asyncio.CancelledError, Unreachable):
                 await listener
             await self._leave(worker)
 
@@ -160,9 +160,9 @@ class Deliverer:
             0, min(room - well, self.places - sum(turn.state.failures > 0 for turn in self._turns.values()))
         )
         async with self.database.statements() as conn:
-            if self._dropped:
-                await claims.release(conn, worker, list(self._dropped))
-                self._dropped.clear()
+            if dropped := list(self._dropped):
+                await claims.release(conn, worker, dropped)
+                self._dropped.difference_update(dropped)  # others may have come to it meanwhile
             claimed = await claims.claim(conn, worker, well, in_trouble)
             first = await self._first_slices(conn, claimed)
         troubled = sum(state.failures > 0 for state in claimed)
@@ -201,7 +201,7 @@ class Deliverer:
         except asyncio.CancelledError:
             self._drop(turn)
             raise
-        except StoreUnavailable:
+        except Unreachable:
             self._drop(turn)
         except Exception as error:
             logger.exception("subscription %s cannot be served", subscription_id)
@@ -216,12 +216,22 @@ class Deliverer:
         """Sends a slice and records what came of it; the state then, None where it is no longer in our hands."""
         state = turn.state
         if due.is_shut_out:
-            return await self._shut_out(state, due, worker)
+            await self._shut_out(state, worker)
+            return None
         sent: list[Delivery] = []
         failure, is_over = None, False
         settle_at = time.monotonic() + _SETTLE_S
         for delivery in due.deliveries:
-            failure, is_over = await self._send(turn, delivery)
+            try:
+                failure, is_over = await self._send(turn, delivery)
+            except Unreachable:
+                raise
+            except Exception as error:
+                if not sent:
+                    raise
+                # What went out before it is done with, and on record, lest it go out again at every attempt.
+                logger.exception("subscription %s cannot be served", state.id)
+                failure = _fault_of_ours(error)
             if failure is not None:
                 break
             sent.append(delivery)
@@ -269,12 +279,11 @@ class Deliverer:
         async with self.database.statements() as conn:
             await claims.release(conn, worker, [state.id])
 
-    async def _shut_out(self, state: State, due: Slice, worker: int) -> State | None:
-        """The owner has no rights any more: nothing is sent, and what was due is dropped on record."""
-        told = [notification_audit.all_dropped(state, due.through)] if due.through > state.delivered else []
-        if not told:
-            await self._give_up(state, "the owner of the subscription has no access any more")
-        return await self._settlers[worker].settle(Done(state.id, due.through, is_sent=False, keeps=False), told)
+    async def _shut_out(self, state: State, worker: int) -> None:
+        """The owner has no rights any more: nothing is sent or dropped until it has some, and asks again."""
+        await self._give_up(state, "the owner of the subscription has no access any more")
+        async with self.database.statements() as conn:
+            await claims.release(conn, worker, [state.id])
 
     async def _give_up(self, state: State, error: str) -> None:
         async with self.database.transaction() as conn:
@@ -282,13 +291,15 @@ class Deliverer:
                 await audit.write(conn, notification_audit.given_up(state, error))
 
     async def _put_off_for_a_fault_of_ours(self, turn: _Turn, worker: int, error: Exception) -> None:
-        state = turn.state
-        message = error.message if isinstance(error, WetreadError) else "the server could not make the notification"
+        state, failure = turn.state, _fault_of_ours(error)
         try:
             async with self.database.transaction() as conn:
-                failure = Failure(message, is_refusal=False)
-                await claims.put_off(conn, worker, state, state.delivered, failure, self.patience)
-        except StoreUnavailable:
+                lost = await claims.put_off(conn, worker, state, state.delivered, failure, self.patience)
+            if lost:
+                await self._give_up(state, failure.error)
+        except Exception as another:
+            if not isinstance(another, Unreachable):
+                logger.exception("subscription %s cannot be put off", state.id)
             self._drop(turn)
 
     def _drop(self, turn: _Turn) -> None:
@@ -308,7 +319,12 @@ class Deliverer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._dropped:
-            with contextlib.suppress(StoreUnavailable):
+            with contextlib.suppress(Unreachable):
                 async with self.database.statements() as conn:
                     await claims.release(conn, worker, list(self._dropped))
             self._dropped.clear()
+
+
+def _fault_of_ours(error: Exception) -> Failure:
+    message = error.message if isinstance(error, WetreadError) else "the server could not make the notification"
+    return Failure(message, is_refusal=False)

@@ -338,6 +338,9 @@ async def test_nothing_is_sent_for_who_is_shut_out(server: Server, sink: Sink, p
         async with server.database.transaction() as conn:
             await (clients.disable(conn, "ehr") if principal == "ehr" else accounts.disable(conn, "ana"))
         await server.put(task("t2"))
-        await until_cursors(server, (2, 2))
+        told = await until_status(server, subscription_id, "error")
+    assert told["error"]["text"] == "the owner of the subscription has no access any more"
     assert numbers(sink) == ["1"]
-    assert len(await server.audits("access-denied")) == 1
+    assert await server.cursors() == [(2, 1)]
+    assert len(await server.audits("delivery-failed")) == 1
+    assert await server.audits("access-denied") == []

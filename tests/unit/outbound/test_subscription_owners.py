@@ -16,7 +16,9 @@ import pytest
 from wetread import app as composition
 from wetread.access import secrets
 from wetread.access.clients import clients, registration
+from wetread.domain.reader import Reader
 from wetread.record.events import Sequencer
+from wetread.record.subscriptions import switching
 from wetread.settings import load
 from wetread.store.database import Database
 
@@ -80,10 +82,14 @@ async def listener(database: Database, tmp_path: Path) -> AsyncIterator[Listener
 async def active(listener: Listener, sink: Sink) -> str:
     made = await listener.http.post("/fhir/Subscription", json=form(sink.url), headers=listener.own)
     assert made.status_code == 201, made.text
-    async with asyncio.timeout(20):
-        while await listener.status(made.json()["id"]) != "active":  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await until_status(listener, made.json()["id"], "active")
     return str(made.json()["id"])
+
+
+async def until_status(listener: Listener, subscription_id: str, status: str) -> None:
+    async with asyncio.timeout(20):
+        while await listener.status(subscription_id) != status:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 def heard(sink: Sink) -> list[str]:
@@ -130,14 +136,42 @@ async def test_a_client_whose_scopes_are_narrowed_is_told_no_more_than_they_open
         assert await rows.fetchall() == [(2,)]
 
 
-async def test_a_client_that_is_disabled_is_told_nothing_until_it_is_enabled(listener: Listener, sink: Sink) -> None:
-    await active(listener, sink)
+async def test_a_client_that_is_disabled_is_told_nothing_until_it_is_enabled_and_asks_again(
+    listener: Listener, sink: Sink
+) -> None:
+    subscription_id = await active(listener, sink)
     async with listener.database.transaction() as conn:
         await clients.disable(conn, "ehr")
-    await listener.task("missed")
-    await done(listener, 1)
+    await listener.task("while-disabled")
+    await until_status(listener, subscription_id, "error")
+    await listener.task("in-error")
     async with listener.database.transaction() as conn:
         await clients.enable(conn, "ehr")
-    await listener.task("later")
-    await until(lambda: bool(heard(sink)))
-    assert heard(sink) == ["later"]
+    await listener.task("enabled")
+    await done(listener, 0)
+    assert heard(sink) == []
+
+    again = await listener.http.put(
+        f"/fhir/Subscription/{subscription_id}", json={**form(sink.url), "id": subscription_id}, headers=listener.own
+    )
+    assert again.status_code == 200, again.text
+    await until(lambda: len(heard(sink)) == 3)
+    assert numbers(sink) == ["1", "2", "3"]
+
+
+async def test_who_is_enabled_with_fewer_rights_is_told_of_what_waited_what_they_open(
+    listener: Listener, sink: Sink
+) -> None:
+    subscription_id = await active(listener, sink)
+    async with listener.database.transaction() as conn:
+        await clients.disable(conn, "ehr")
+    await listener.task("anothers", patient="p2")
+    await listener.task("own")
+    await until_status(listener, subscription_id, "error")
+    await listener.registered("system/Subscription.cruds system/Task.rs?patient=Patient/p1")
+    async with listener.database.transaction() as conn:
+        await clients.enable(conn, "ehr")
+        await switching.ask_again(conn, Reader("operator:ann", roles=frozenset({"engineer"})), subscription_id)
+    await done(listener, 2)
+    assert heard(sink) == ["own"]
+    assert numbers(sink) == ["2"]

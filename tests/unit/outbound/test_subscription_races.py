@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,16 +11,19 @@ from typing import Any
 import pytest
 
 from wetread.domain.reader import Reader, Scope
-from wetread.errors import Conflict
+from wetread.errors import Conflict, OutOfSpace, StoreUnavailable
+from wetread.outbound.settling import Settler
 from wetread.record import resources
-from wetread.record.subscriptions import switching
+from wetread.record.subscriptions import claims, switching
+from wetread.record.subscriptions.claims import Done, Failure, Patience
+from wetread.record.subscriptions.delivery import Delivery
 from wetread.record.subscriptions.due import next_slice
 from wetread.record.subscriptions.rows import as_created, state_of
 from wetread.record.subscriptions.subscriptions import Subscriptions
-from wetread.store.database import Database
+from wetread.store.database import Connection, Database
 
 from .conftest import Sink
-from .subscribing import ALLOWED, BASE, CLIENT, TOPIC, TOPICS, Server, form, numbers, task, until_cursors
+from .subscribing import ALLOWED, BASE, CLIENT, TOPIC, TOPICS, Server, form, numbers, task, until_cursors, until_status
 
 OPERATOR = Reader("operator:ann", roles=frozenset({"engineer"}))
 
@@ -36,6 +39,13 @@ async def _change(server: Server, subscription_id: str, form: dict[str, Any], re
     async with server.database.transaction() as conn:
         version = await resources.put(conn, {**form, "id": subscription_id})
         await server.subscriptions.accept(conn, reader, version.resource())
+
+
+def _of_websocket() -> dict[str, Any]:
+    made = form("")
+    del made["channel"]["endpoint"], made["channel"]["header"], made["channel"]["extension"]
+    made["channel"]["type"] = "websocket"
+    return made
 
 
 async def _one(server: Server, columns: str) -> tuple[Any, ...]:
@@ -110,13 +120,121 @@ async def test_a_rest_hook_that_waits_and_becomes_a_websocket_is_left_to_its_soc
 ) -> None:
     subscription_id = await server.active(form(sink.url))
     await server.happen(task("a"))
-    changed = form("")
-    del changed["channel"]["endpoint"], changed["channel"]["header"], changed["channel"]["extension"]
-    changed["channel"]["type"] = "websocket"
-    await _change(server, subscription_id, changed)
+    await _change(server, subscription_id, _of_websocket())
     async with server.delivering():
         await asyncio.sleep(0.3)
     assert await _one(server, "status, error") == ("requested", "")
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+async def test_so_is_one_that_is_in_the_hands_of_a_deliverer_when_it_becomes_a_websocket(
+    server: Server, sink: Sink, is_dead: bool
+) -> None:
+    subscription_id = await server.active(form(sink.url))
+    await server.happen(task("a"))
+    async with claims.enlisted(server.database) as (conn, worker):
+        [state] = await claims.claim(conn, worker, 1, 1)
+        await _change(server, subscription_id, _of_websocket())
+        if not is_dead:
+            await claims.put_off(conn, worker, state, 0, Failure("no answer", is_refusal=False), Patience())
+    async with server.delivering():
+        await asyncio.sleep(1.5 if is_dead else 0.3)
+    assert await _one(server, "status, due_at, worker") == ("requested", None, None)
+
+
+class _Flawed:
+    """Sends, and meets with a fault of its own at one event."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.sent: list[int] = []
+
+    async def send(self, delivery: Delivery) -> None:
+        for event in delivery.events:
+            if event.number == self.at:
+                raise KeyError(event.number)
+            self.sent.append(event.number)
+
+
+async def test_a_fault_of_ours_does_not_send_again_what_went_out_before_it(server: Server, sink: Sink) -> None:
+    flawed = _Flawed(3)
+    server.senders["rest-hook"] = flawed
+    await server.active(form(sink.url, content="full-resource"))
+    await server.happen(*(task(f"t{n}") for n in range(4)))
+    async with server.delivering():
+        async with asyncio.timeout(10):
+            while (await _one(server, "failures"))[0] < 2:  # noqa: ASYNC110  (the database)
+                await asyncio.sleep(0.05)
+        assert flawed.sent == [1, 2]
+        assert (await _one(server, "delivered"))[0] == 2
+        assert len(await server.audits("disclosure")) == 1
+        flawed.at = 0
+        await until_cursors(server, (4, 4))
+    assert flawed.sent == [1, 2, 3, 4]
+
+
+async def test_a_fault_of_ours_does_not_last_for_ever(server: Server, sink: Sink) -> None:
+    server.senders["rest-hook"] = _Flawed(1)
+    subscription_id = await server.active(form(sink.url))
+    await server.happen(task("a"))
+    async with server.delivering(patience=Patience(no_answer=timedelta(seconds=0.1))):
+        told = await until_status(server, subscription_id, "error")
+    assert told["error"]["text"] == "the server could not make the notification"
+
+
+async def test_what_is_let_go_of_while_others_are_is_not_kept_in_hand(
+    server: Server, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two turns lose the database, the second while the first is being released."""
+    await server.active(form(f"{sink.url}/1"))
+    await server.active(form(f"{sink.url}/2"))
+    settle, release = Settler.settle, claims.release
+    lost: list[str] = []
+    is_releasing = asyncio.Event()
+
+    async def fails_once(self: Settler, done: Done, told: Any) -> Any:
+        if done.subscription_id in lost:
+            return await settle(self, done, told)
+        lost.append(done.subscription_id)
+        if len(lost) == 2:
+            await is_releasing.wait()
+        raise StoreUnavailable("away")
+
+    async def slowly(conn: Connection, worker: int, ids: Sequence[str]) -> None:
+        await release(conn, worker, ids)
+        is_releasing.set()
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(Settler, "settle", fails_once)
+    monkeypatch.setattr(claims, "release", slowly)
+    await server.happen(task("a"))
+    async with server.delivering():
+        await until_cursors(server, (1, 1), (1, 1))
+
+
+async def test_a_database_that_is_full_for_a_moment_keeps_nothing_in_hand(
+    server: Server, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.active(form(sink.url))
+    settle, put_off, claim = Settler.settle, claims.put_off, claims.claim
+    full = {"settle", "put_off", "claim"}
+
+    def once(name: str, work: Any) -> Any:
+        async def tried(*args: Any) -> Any:
+            if name in full and (name != "claim" or len(full) < 3):
+                full.remove(name)
+                raise OutOfSpace("full")
+            return await work(*args)
+
+        return tried
+
+    monkeypatch.setattr(Settler, "settle", once("settle", settle))
+    monkeypatch.setattr(claims, "put_off", once("put_off", put_off))
+    monkeypatch.setattr(claims, "claim", once("claim", claim))
+    await server.happen(task("a"))
+    async with server.delivering():
+        await until_cursors(server, (1, 1))
+    assert "claim" not in full
 
 
 async def test_an_end_that_is_put_off_at_the_last_moment_counts(

@@ -112,7 +112,8 @@ async def take_from_the_dead(conn: Connection) -> int:
                 WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2 AND granted
                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))
             FOR UPDATE SKIP LOCKED)
-        UPDATE subscription_state s SET worker = NULL, due_at = coalesce(due_at, now())
+        UPDATE subscription_state s SET worker = NULL,
+            due_at = CASE WHEN channel ->> 'kind' <> 'websocket' THEN coalesce(due_at, now()) END
         FROM left_over WHERE s.id = left_over.id
         """,
         (_LOCK,),
@@ -198,7 +199,7 @@ async def put_off(
             refused_since = CASE WHEN NOT %(is_refusal)s THEN NULL
                 WHEN %(failures)s > 1 THEN coalesce(refused_since, now()) ELSE now() END,
             error = CASE WHEN status IN ('active', 'requested') THEN %(error)s ELSE error END, worker = NULL,
-            due_at = CASE WHEN status IN ('active', 'requested')
+            due_at = CASE WHEN status IN ('active', 'requested') AND channel ->> 'kind' <> 'websocket'
                 THEN CASE WHEN start = %(start)s THEN now() + %(pause)s ELSE now() END END
         WHERE id = %(id)s AND worker = %(worker)s
         RETURNING failing_since < now() - %(no_answer)s OR coalesce(refused_since < now() - %(refusal)s, false)

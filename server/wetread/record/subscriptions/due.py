@@ -26,7 +26,8 @@ _WITHOUT_FOCUS = frozenset({"empty", "ping"})
 @dataclass(frozen=True, slots=True)
 class Slice:
     """What goes out next, in order. With it all events up to the number `through` are done with, since what is
-    `dropped` the owner may not read any more. `is_shut_out`: the owner has no rights left at all."""
+    `dropped` the owner may not read any more. `is_shut_out`: the owner has no rights left at all; nothing goes out,
+    and nothing is done with."""
 
     deliveries: tuple[Delivery, ...]
     through: int
@@ -46,12 +47,12 @@ async def next_slice(conn: Connection, state: State, owner_now: OwnerNow, topic:
     if state.status == "active" and state.delivered >= state.events_since_start and not _silent_for_long(state):
         return None
     reader = await owner_now(conn, state.owner)
+    if reader is None:
+        return Slice((), state.delivered, is_shut_out=True)
     if state.status == "requested":
         return _without_events(state, "handshake", reader)
     if state.delivered >= state.events_since_start:
         return _without_events(state, "heartbeat", reader)
-    if reader is None:
-        return Slice((), state.events_since_start, is_shut_out=True)
     return await _events(conn, state, reader, topic)
 
 
@@ -62,9 +63,7 @@ def _silent_for_long(state: State) -> bool:
     return state.last_sent_at is None or datetime.now(UTC) - state.last_sent_at >= timedelta(seconds=period)
 
 
-def _without_events(state: State, kind: str, reader: Reader | None) -> Slice:
-    if reader is None:
-        return Slice((), state.delivered, is_shut_out=True)
+def _without_events(state: State, kind: str, reader: Reader) -> Slice:
     told = state.told(status=state.status)
     delivery = Delivery(state.id, kind, state.out(), told, datetime.now(UTC), reader.principal)
     return Slice((delivery,), state.delivered)

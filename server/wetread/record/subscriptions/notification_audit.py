@@ -48,27 +48,13 @@ def _disclosure(state: State, sent: Sequence[Delivery], patient_id: str) -> Audi
 
 
 def _dropped(state: State, event: NotifiedEvent) -> AuditEntry:
-    return _denied(state, "the subscription's owner may no longer read this; the notification was dropped", event)
-
-
-def all_dropped(state: State, through: int) -> AuditEntry:
-    """Of everything up to the number `through`, since nothing is open to the owner any more."""
-    numbers = _range(range(state.delivered + 1, through + 1))
-    message = f"the subscription's owner has no access any more; the notifications {numbers} were dropped"
-    return _denied(state, message, None)
-
-
-def _denied(state: State, message: str, event: NotifiedEvent | None) -> AuditEntry:
     return AuditEntry(
         kind="access-denied",
         action="R",
         outcome="4",
-        outcome_text=message,
+        outcome_text="the subscription's owner may no longer read this; the notification was dropped",
         principal=state.owner["principal"],
-        entities=(
-            Entity(what=f"Subscription/{state.id}", role_code="9"),
-            *([Entity(what=event.focus)] if event is not None else ()),
-        ),
+        entities=(Entity(what=f"Subscription/{state.id}", role_code="9"), Entity(what=event.focus)),
     )
 
 
