@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 
-from wetread.errors import StoreUnavailable
+from wetread.errors import Unreachable
 from wetread.record import events
 from wetread.record.subscriptions.subscriptions import CURSOR, Subscriptions
 from wetread.store.database import Connection, Database
@@ -36,7 +36,7 @@ class Matcher:
                     while not stop.is_set():
                         if await self._match(conn) < _BATCH:
                             await hint(_POLL_S)
-            except StoreUnavailable:
+            except Unreachable:
                 logger.warning("the matcher lost the database and will be back")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 0.5)

@@ -19,7 +19,7 @@ from typing import LiteralString
 import psycopg
 from psycopg.rows import class_row
 
-from wetread.errors import StoreUnavailable
+from wetread.errors import Unreachable
 from wetread.record.audit import chain
 from wetread.store.database import Connection, Database, own_errors
 
@@ -105,7 +105,7 @@ class Sequencer:
         while not stop.is_set():
             try:
                 await work(stop)
-            except StoreUnavailable:
+            except Unreachable:
                 logger.warning("the sequencer lost the database and will be back")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 0.5)

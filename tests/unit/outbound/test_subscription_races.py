@@ -13,7 +13,7 @@ import pytest
 from wetread.domain.reader import Reader, Scope
 from wetread.errors import Conflict, OutOfSpace, StoreUnavailable
 from wetread.outbound.settling import Settler
-from wetread.record import resources
+from wetread.record import events, resources
 from wetread.record.subscriptions import claims, switching
 from wetread.record.subscriptions.claims import Done, Failure, Patience
 from wetread.record.subscriptions.delivery import Delivery
@@ -235,6 +235,29 @@ async def test_a_database_that_is_full_for_a_moment_keeps_nothing_in_hand(
     async with server.delivering():
         await until_cursors(server, (1, 1))
     assert "claim" not in full
+
+
+async def test_a_database_that_is_full_for_a_moment_ends_neither_sequencer_nor_matcher(
+    server: Server, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.active(form(sink.url))
+    full: list[str] = []
+
+    def once(work: Any) -> Any:
+        async def tried(*args: Any) -> Any:
+            if work.__name__ not in full:
+                full.append(work.__name__)
+                raise OutOfSpace("full")
+            return await work(*args)
+
+        return tried
+
+    monkeypatch.setattr(events, "sequence", once(events.sequence))
+    monkeypatch.setattr(Subscriptions, "match_events", once(Subscriptions.match_events))
+    async with server.running():
+        await server.put(task("a"))
+        await until_cursors(server, (1, 1))
+    assert full == ["sequence", "match_events"]
 
 
 async def test_an_end_that_is_put_off_at_the_last_moment_counts(
