@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
@@ -58,6 +59,38 @@ async def test_one_bundle_holds_each_resource_and_what_goes_along_once(server: S
         [("PUT", "Observation/o2"), ("GET", "Device/d1"), ("GET", "Patient/p1")],
     ]
     assert await server.audits("disclosure")
+
+
+async def test_subscriptions_that_are_served_together_each_get_what_goes_along_in_their_own_form(
+    server: Server, sink: Sink
+) -> None:
+    await server.put({"resourceType": "Patient", "id": "p1"}, {"resourceType": "Device", "id": "d1"})
+    for content in ("full-resource", "full-resource", "id-only", "id-only", "empty"):
+        await server.active({**form(sink.url, content=content), "criteria": TOPIC})
+    await server.happen(_observation("o1", "preliminary"))
+    async with server.running():
+        await until_cursors(server, *[(1, 1)] * 5)
+    bundles = [json.loads(sent.body) for sent in sink.received]
+    told = sorted(
+        (
+            sorted(e["resource"]["resourceType"] for e in bundle["entry"][1:] if "resource" in e),
+            sorted(p["valueReference"]["reference"].removeprefix(f"{BASE}/") for p in _context(bundle)),
+        )
+        for bundle in bundles
+    )
+    along = ["Device/d1", "Patient/p1"]
+    assert told == [
+        ([], []),
+        ([], along),
+        ([], along),
+        (["Device", "Observation", "Patient"], along),
+        (["Device", "Observation", "Patient"], along),
+    ]
+
+
+def _context(bundle: dict[str, Any]) -> list[dict[str, Any]]:
+    [event] = [p for p in bundle["entry"][0]["resource"]["parameter"] if p["name"] == "notification-event"]
+    return [part for part in event["part"] if part["name"] == "additional-context"]
 
 
 async def test_that_a_subscription_is_in_error_is_told_at_another_endpoint_once(server: Server, sink: Sink) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
 from wetread.domain.reader import Reader
 from wetread.record.subscriptions import rows
 from wetread.record.subscriptions.delivery import Delivery
-from wetread.record.subscriptions.notifications import NotifiedEvent
+from wetread.record.subscriptions.notifications import Context, NotifiedEvent
 from wetread.record.subscriptions.rows import OwnerNow, State
 from wetread.record.subscriptions.shapes import with_context
 from wetread.record.subscriptions.sight import may_see, sees_all
@@ -21,6 +22,9 @@ _SLICE = 20
 _WITH_BODY = frozenset({"full-resource", "resource"})
 _WITH_CONTEXT = frozenset({"id-only", "full-resource"})
 _WITHOUT_FOCUS = frozenset({"empty", "ping"})
+
+_Version: TypeAlias = tuple[str, str, int]
+_Contexts: TypeAlias = Mapping[_Version, tuple[Context, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,42 @@ async def next_slices(
         if owner not in readers:
             readers[owner] = await owner_now(conn, state.owner)
         reader = readers[owner]
-        if reader is not None and all(sees_all(reader, t) for t in topic.resource_types) and not topic.shape:
+        if reader is not None and all(sees_all(reader, t) for t in topic.resource_types):
             plain.append((state, reader, topic))
     wanted = {s.id: (s.delivered + 1, _limit(s), s.channel["content"] in _WITH_BODY) for s, _, _ in plain}
     found = await rows.numbered_of(conn, wanted) if wanted else {}
-    return {s.id: await _slice(conn, s, reader, topic, found.get(s.id, [])) for s, reader, topic in plain}
+    along = await _along(conn, plain, found)
+    return {
+        s.id: await _slice(conn, s, reader, topic, found.get(s.id, []), along.get(s.id)) for s, reader, topic in plain
+    }
+
+
+async def _along(
+    conn: Connection,
+    plain: Sequence[tuple[State, Reader, Topic]],
+    found: Mapping[str, Sequence[tuple[NotifiedEvent, tuple[str, ...]]]],
+) -> dict[str, _Contexts]:
+    """By subscription what goes along with its events: read once for all of one reader that hear of the same few."""
+    alike: dict[tuple[int, str, bool], list[str]] = {}
+    readers: dict[tuple[int, str, bool], tuple[Reader, Topic]] = {}
+    for state, reader, topic in plain:
+        if topic.shape and state.channel["content"] in _WITH_CONTEXT:
+            which = (id(reader), topic.url, state.channel["content"] in _WITH_BODY)
+            alike.setdefault(which, []).append(state.id)
+            readers[which] = (reader, topic)
+    along: dict[str, _Contexts] = {}
+    for which, ids in alike.items():
+        events = {_version(event): event for id_ in ids for event, _ in found.get(id_, ())}
+        if len(ids) > 1 and len(events) <= _SLICE:
+            bare = [event if which[2] else replace(event, body="") for event in events.values()]
+            shaped = await with_context(conn, *readers[which], bare)
+            contexts = {_version(event): event.context for event in shaped}
+            along.update(dict.fromkeys(ids, contexts))
+    return along
+
+
+def _version(event: NotifiedEvent) -> _Version:
+    return event.resource_type, event.resource_id, event.version_id
 
 
 def _limit(state: State) -> int:
@@ -114,7 +149,9 @@ async def _slice(
     reader: Reader,
     topic: Topic | None,
     found: Sequence[tuple[NotifiedEvent, tuple[str, ...]]],
+    along: _Contexts | None = None,
 ) -> Slice:
+    """`along`: what goes along with the events, where it is known."""
     channel = state.out()
     found = await _judgeable(conn, state, reader, found)
     seen: list[tuple[NotifiedEvent, tuple[str, ...]]] = []
@@ -126,7 +163,10 @@ async def _slice(
         else:
             dropped.append(event)
     if topic is not None and topic.shape and channel.content in _WITH_CONTEXT:
-        shaped = await with_context(conn, reader, topic, [event for event, _ in seen])
+        if along is not None:
+            shaped = [replace(event, context=along.get(_version(event), ())) for event, _ in seen]
+        else:
+            shaped = await with_context(conn, reader, topic, [event for event, _ in seen])
         seen = [(event, _patients(event, own)) for event, (_, own) in zip(shaped, seen, strict=True)]
     # Events that were removed for their age leave a gap before the first that is kept, or no event at all.
     through = found[-1][0].number if found else state.events_since_start
