@@ -116,8 +116,14 @@ async def _along(
         events = {_version(event): event for id_ in ids for event, _ in found.get(id_, ())}
         if len(ids) > 1 and len(events) <= _SLICE:
             bare = [event if which[2] else replace(event, body="") for event in events.values()]
-            shaped = await with_context(conn, *readers[which], bare)
-            contexts = {_version(event): event.context for event in shaped}
+            # What goes along with one may be what another is about.
+            about = {event.focus: patient_ids for id_ in ids for event, patient_ids in found.get(id_, ())}
+            contexts = {
+                _version(event): tuple(
+                    replace(each, patient_ids=about.get(each.reference, each.patient_ids)) for each in event.context
+                )
+                for event in await with_context(conn, *readers[which], bare)
+            }
             along.update(dict.fromkeys(ids, contexts))
     return along
 
