@@ -81,6 +81,8 @@ def subscriber(port: int = 0) -> Iterator[Subscriber]:
             headers = {key.lower(): value for key, value in self.headers.items()}
             request = Posted(self.command, headers, body, at, 0)
             answered = ours[0].answers.get(name, lambda _: 200)(request)
+            # Before the answer: after it the next may come by another connection, and its thread be faster.
+            ours[0].posted[name].append(Posted(self.command, headers, body, at, answered))
             if not answered:
                 self.close_connection = True
             else:
@@ -89,7 +91,6 @@ def subscriber(port: int = 0) -> Iterator[Subscriber]:
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     self.wfile.flush()
-            ours[0].posted[name].append(Posted(self.command, headers, body, at, answered))
 
         do_POST = do_PUT = _take  # noqa: N815 (named by http.server)
 

@@ -310,7 +310,7 @@ class TestInMidFlight:
             sink.answer = lambda received: 200
             yield subscription_id
             async with asyncio.timeout(10):
-                while (await _state(server, subscription_id)).worker is not None:  # noqa: ASYNC110  (the database)
+                while (await _state(server, subscription_id)).worker is not None:  # noqa: ASYNC110  # noqa: ASYNC110  (the database)
                     await asyncio.sleep(0.05)
             await asyncio.sleep(0.8)
         assert numbers(sink) == ["1"], "something was sent after the end"
@@ -349,11 +349,12 @@ class TestTimes:
             beat = told_by(sink.received[0])
             assert (beat["type"], beat["status"]) == ("heartbeat", "active")
             assert "notification-event" not in beat
-            state = await _state(server, subscription_id)
+            async with asyncio.timeout(20):
+                while (await _state(server, subscription_id)).worker is not None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
             async with server.database.transaction() as conn:
                 found = await conn.execute("SELECT due_at - last_sent_at FROM subscription_state")
                 assert await found.fetchone() == (timedelta(seconds=10),)
-            assert state.worker is None
             await _set(server, "last_sent_at = now() - interval '1 minute'")
             await server.happen(task("a"))
             await until_cursors(server, (1, 1))
