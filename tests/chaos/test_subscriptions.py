@@ -214,9 +214,12 @@ def test_of_two_notifying_processes_one_is_killed_and_the_other_takes_over_withi
     with _another_notifier(ward) as other, ward.database() as conn:
         until("two deliverers", lambda: _living(conn) == 2)
         stop, written = threading.Event(), list[str]()
-        writer = threading.Thread(
-            target=lambda: [written.extend(ehr.write()) for _ in iter(stop.is_set, True)], daemon=True
-        )
+
+        def write() -> None:
+            while not stop.wait(0.1):
+                written.extend(ehr.write())
+
+        writer = threading.Thread(target=write, daemon=True)
         writer.start()
         until("both to have work in hand", lambda: len(_in_hand(conn)) == 2, 20)
         os.kill(other.pid, signal.SIGKILL)

@@ -287,7 +287,13 @@ def _deliveries(hospital: Hospital) -> list[dict[str, Any]]:
 def _subscribe(hospital: Hospital, topic: str) -> None:
     """Once a session; the tests share the subscriber."""
     criteria = f"https://wetread.org/fhir/SubscriptionTopic/{topic}"
-    if any(s["criteria"] == criteria for s in hospital.search("Subscription")):
+    endpoint = f"http://127.0.0.1:{hospital.subscriber_port}/notifications"
+
+    def statuses() -> set[str]:
+        ours = [s for s in hospital.search("Subscription", url=endpoint) if s["criteria"] == criteria]
+        return {s["status"] for s in ours}
+
+    if statuses():
         return
     subscription = {
         "resourceType": "Subscription",
@@ -296,11 +302,11 @@ def _subscribe(hospital: Hospital, topic: str) -> None:
         "criteria": criteria,
         "channel": {
             "type": "rest-hook",
-            "endpoint": f"http://127.0.0.1:{hospital.subscriber_port}/notifications",
+            "endpoint": endpoint,
             "payload": "application/fhir+json",
             "_payload": {"extension": [{"url": CONTENT, "valueCode": "id-only"}]},
         },
     }
     with hospital.client() as client:
         client.post("/fhir/Subscription", json=subscription).raise_for_status()
-    until("the subscription to be active", lambda: {s["status"] for s in hospital.search("Subscription")} == {"active"})
+    until("the subscription to be active", lambda: statuses() == {"active"})
