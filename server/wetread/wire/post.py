@@ -22,7 +22,6 @@ from wetread.wire.fetch import Resolver, resolved, trusted
 
 _DROPPED_BYTES = 64 * 1024
 _OWN = (("User-Agent", "wetread"), ("Accept-Encoding", "identity"))
-_NO_LIMIT = aiohttp.ClientTimeout(total=None)
 
 
 class Post:
@@ -90,7 +89,6 @@ class Post:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 skip_auto_headers=("Content-Type",),
-                timeout=_NO_LIMIT,
             )
         return self._session
 

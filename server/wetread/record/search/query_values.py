@@ -198,7 +198,7 @@ def _about(low: datetime) -> tuple[datetime, timedelta]:
 
 def date_asked(value: str, parameter: SearchParameter) -> tuple[str, datetime, datetime]:
     """The prefix, and the period from the first to the second. Raises InvalidInput."""
-    prefix, text = _prefixed(value)
+    prefix, text = prefixed(value)
     try:
         return prefix, *date_range(unescape(text).replace(" ", "+"))
     except ValueError as error:
@@ -215,14 +215,14 @@ def date_bounds(values: Sequence[str], parameter: SearchParameter) -> tuple[date
 
 
 def _number(value: str, modifier: str, parameter: SearchParameter) -> Condition:
-    prefix, text = _prefixed(value)
+    prefix, text = prefixed(value)
     return _compared(prefix, _decimal(text, parameter))
 
 
 def _quantity(value: str, modifier: str, parameter: SearchParameter) -> Condition:
     """In a UCUM unit every commensurable unit counts, on the common base; any other unit only as it stands."""
     text, *unit = split(value, "|")
-    prefix, number = _prefixed(text)
+    prefix, number = prefixed(text)
     amount = _decimal(number, parameter)
     match [unescape(u) for u in unit]:
         case [] | ["", ""]:
@@ -289,7 +289,8 @@ def _compared(prefix: str, number: Decimal, canonical: units.Canonical | None = 
     return Condition(low + " <= %s AND " + high + " >= %s", (about, around))
 
 
-def _prefixed(value: str) -> tuple[str, str]:
+def prefixed(value: str) -> tuple[str, str]:
+    """The prefix, `eq` where there is none (FHIR R4 search.html#prefix), and the rest."""
     found = _PREFIX.fullmatch(value)
     assert found is not None  # noqa: S101
     return found.group(1) or "eq", found.group(2)

@@ -11,12 +11,11 @@ from typing import TypeAlias
 from wetread.record.search import query_values, units
 from wetread.record.search.index_rows import BEGINNING, END, Row, bounded, folded, reference_parts
 from wetread.record.search.parameters import SearchParameter
-from wetread.record.search.query_values import date_asked, split, unescape
+from wetread.record.search.query_values import date_asked, prefixed, split, unescape
 
 Predicate: TypeAlias = Callable[[Row], bool]
 """Of a row without its parameter: the columns of the kind's table as they stand in `index.COLUMNS`."""
 
-_PREFIX = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
 _CODE = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
@@ -40,7 +39,7 @@ def normal(value: str, modifier: str, parameter: SearchParameter) -> str:
 
 def prefix_of(value: str) -> str:
     """The prefix of a date, number or quantity: `eq` where none stands there."""
-    return _prefixed(value)[0]
+    return prefixed(value)[0]
 
 
 def _token(value: str, modifier: str, parameter: SearchParameter) -> Predicate:
@@ -158,13 +157,13 @@ def _about(low: datetime, high: datetime) -> Predicate:
 
 
 def _number(value: str, modifier: str, parameter: SearchParameter) -> Predicate:
-    prefix, number = _prefixed(value)
+    prefix, number = prefixed(value)
     return _compared(prefix, Decimal(number))
 
 
 def _quantity(value: str, modifier: str, parameter: SearchParameter) -> Predicate:
     text, *unit = split(value, "|")
-    prefix, number = _prefixed(text)
+    prefix, number = prefixed(text)
     compared = _compared(prefix, Decimal(number))
     match [unescape(part) for part in unit]:
         case ["", code] if code:
@@ -213,12 +212,6 @@ def _compared(prefix: str, number: Decimal, canonical: units.Canonical | None = 
         case "eb":
             return lambda row: row[high] < at
     return lambda row: row[low] <= about and row[high] >= around
-
-
-def _prefixed(value: str) -> tuple[str, str]:
-    found = _PREFIX.fullmatch(value)
-    assert found is not None  # noqa: S101
-    return found.group(1) or "eq", found.group(2)
 
 
 _VALUES: dict[str, Callable[[str, str, SearchParameter], Predicate]] = {
