@@ -225,7 +225,7 @@ def test_who_is_signed_out_there_is_signed_out_here(
         def sessions() -> set[str]:
             return {session["id"] for session in admin.get(f"users/{rae['id']}/sessions").json()}
 
-        admin.post(f"users/{rae['id']}/logout")  # what other tests have left: Keycloak calls for one of several only
+        admin.post(f"users/{rae['id']}/logout")  # what others have left: keycloak#32124
         signed_in(browser, "rae")
         before = sessions()
         signed_in(elsewhere, "rae")

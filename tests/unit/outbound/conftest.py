@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
+
+from wetread.store.database import Database
+
+if TYPE_CHECKING:
+    from .subscribing import Server
 
 HANG = -1
 
@@ -64,3 +70,13 @@ async def sink() -> AsyncIterator[Sink]:
     sink.port = server.sockets[0].getsockname()[1]
     yield sink
     server.close()
+
+
+@pytest.fixture
+async def server(database: Database) -> AsyncIterator[Server]:
+    """The notifying parts of a server."""
+    from .subscribing import Server  # which builds on what stands above
+
+    made = Server(database)
+    yield made
+    await made.peers.close()

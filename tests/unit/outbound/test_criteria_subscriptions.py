@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,17 +10,9 @@ import pytest
 from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.errors import Forbidden
 from wetread.record import resources
-from wetread.store.database import Database
 
 from .conftest import Received, Sink
 from .subscribing import Resource, Server, task, until, until_cursors, until_status
-
-
-@pytest.fixture
-async def server(database: Database) -> AsyncIterator[Server]:
-    server = Server(database)
-    yield server
-    await server.peers.close()
 
 
 def _form(endpoint: str, criteria: str, **channel: Any) -> Resource:

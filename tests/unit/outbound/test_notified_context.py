@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from fhir.resources.R4B.bundle import Bundle
 
 from wetread.domain.reader import SYSTEM
 from wetread.record import resources
 from wetread.record.subscriptions import questions
-from wetread.store.database import Database
 
 from .conftest import Sink
 from .subscribing import BASE, CLIENT, Server, form, until_cursors, until_status
 
 TOPIC = "https://wetread.org/fhir/SubscriptionTopic/ai-observation"
 AIAST = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "AIAST"}
-
-
-@pytest.fixture
-async def server(database: Database) -> AsyncIterator[Server]:
-    server = Server(database)
-    yield server
-    await server.peers.close()
 
 
 def _observation(observation_id: str, status: str) -> dict[str, object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -21,7 +20,6 @@ from wetread.record import events, resources
 from wetread.record.subscriptions import questions, subscriptions
 from wetread.record.subscriptions.delivery import Delivery
 from wetread.record.subscriptions.subscriptions import Subscriptions
-from wetread.store.database import Database
 
 from .conftest import Received, Sink
 from .subscribing import (
@@ -39,13 +37,6 @@ from .subscribing import (
     until_cursors,
     until_status,
 )
-
-
-@pytest.fixture
-async def server(database: Database) -> AsyncIterator[Server]:
-    server = Server(database)
-    yield server
-    await server.peers.close()
 
 
 async def test_a_subscription_is_requested_shakes_hands_and_is_active(server: Server, sink: Sink) -> None:

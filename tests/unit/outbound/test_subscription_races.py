@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,19 +20,12 @@ from wetread.record.subscriptions.delivery import Delivery
 from wetread.record.subscriptions.due import next_slice
 from wetread.record.subscriptions.rows import as_created, state_of
 from wetread.record.subscriptions.subscriptions import Subscriptions
-from wetread.store.database import Connection, Database
+from wetread.store.database import Connection
 
 from .conftest import Sink
 from .subscribing import ALLOWED, BASE, CLIENT, TOPIC, TOPICS, Server, form, numbers, task, until_cursors, until_status
 
 OPERATOR = Reader("operator:ann", roles=frozenset({"engineer"}))
-
-
-@pytest.fixture
-async def server(database: Database) -> AsyncIterator[Server]:
-    server = Server(database)
-    yield server
-    await server.peers.close()
 
 
 async def _change(server: Server, subscription_id: str, form: dict[str, Any], reader: Reader = CLIENT) -> None:

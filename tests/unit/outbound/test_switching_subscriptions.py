@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from wetread.domain.reader import Reader
 from wetread.record.subscriptions import switching
-from wetread.store.database import Database
 
 from .conftest import Sink
 from .subscribing import Server, form, numbers, task, told_by, until, until_cursors, until_status
 
 OPERATOR = Reader("operator:ann", roles=frozenset({"engineer"}))
-
-
-@pytest.fixture
-async def server(database: Database) -> AsyncIterator[Server]:
-    server = Server(database)
-    yield server
-    await server.peers.close()
 
 
 async def ask_again(server: Server, subscription_id: str) -> None:
