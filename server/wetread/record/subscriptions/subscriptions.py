@@ -115,11 +115,13 @@ class Subscriptions:
         await events.cursor(conn, CURSOR)
         if not await rows.hold(conn, subscription_id, start, "requested"):
             return False
+        # With their numbers, what was written before does not count, however late the sequencer comes to it.
+        last = await events.settle(conn)
         await self._show(conn, subscription_id, "active", "")
         await conn.execute(
             """UPDATE subscription_state SET status = 'active', error = '', failures = 0, last_sent_at = now(),
                    started_seq = coalesce(started_seq, %s) WHERE id = %s""",
-            (await events.last(conn), subscription_id),
+            (last, subscription_id),
         )
         await self._make_due(conn, subscription_id)
         return True
