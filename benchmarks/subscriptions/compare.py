@@ -126,8 +126,9 @@ def _pile_up(server: Contestant, subscription_id: str, many: int) -> None:
         conn.execute(
             """
             INSERT INTO subscription_event
-                (subscription_id, number, seq, resource_type, resource_id, version_id, kind, at)
-            SELECT e.subscription_id, e.number + n, -n, e.resource_type, e.resource_id, e.version_id, e.kind, e.at
+                (subscription_id, number, seq, resource_type, resource_id, version_id, kind, at, patient_ids)
+            SELECT e.subscription_id, e.number + n, -n, e.resource_type, e.resource_id, e.version_id, e.kind, e.at,
+                e.patient_ids
             FROM generate_series(1, %(many)s) n, subscription_event e
             WHERE e.subscription_id = %(id)s
                 AND e.number = (SELECT max(number) FROM subscription_event WHERE subscription_id = %(id)s)
