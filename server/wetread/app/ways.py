@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from wetread.settings import Settings
 from wetread.settings.sending import Mail, Nats, PeerTls
 from wetread.store.database import Database
 from wetread.wire.fetch import trusted
+from wetread.wire.lookups import Lookups
 from wetread.wire.post import Post
 from wetread.wire.tls import ClientTls, Contexts, client_contexts
 
@@ -56,53 +55,37 @@ class Ways:
     def __init__(self, settings: Settings, database: Database, messages: Messages) -> None:
         outbound = settings.outbound
         self._allowed = AllowedEndpoints.parse(outbound.allow, plain=outbound.plain)
+        self._lookups = Lookups()
+        self._posts: list[Post] = []
         usual = trusted(outbound.authority, outbound.minimum_version)
-        self._posts = [Post(self._allowed, usual, kept_s=_KEPT_S)]
         endpoints = Endpoints(
             [Endpoint(e.url, e.key, _contexts(e.tls) if e.tls is not None else None) for e in outbound.endpoints]
         )
-        poster = EndpointPoster(HttpPoster(self._posts[0]), endpoints, self._over, lambda: datetime.now(UTC))
-        self._mllp = MllpChannel(database, reader_now, messages, self._allowed, lambda: usual, endpoints)
+        poster = EndpointPoster(self._over(lambda: usual), endpoints, self._over, lambda: datetime.now(UTC))
+        self._mllp = MllpChannel(database, reader_now, messages, self._allowed, lambda: usual, endpoints, self._lookups)
+        self._mail = EmailChannel(_relay(outbound.mail), settings.fhir_base) if outbound.mail is not None else None
         self._nats = NatsChannel(_broker(outbound.nats), settings.fhir_base) if outbound.nats is not None else None
         self.senders: Mapping[str, Sender] = {
             REST_HOOK: RestHook(poster, settings.fhir_base),
             MESSAGE: MessageChannel(poster, settings.fhir_base),
             MLLP: self._mllp,
-            **({EMAIL: EmailChannel(_relay(outbound.mail), settings.fhir_base)} if outbound.mail is not None else {}),
+            **({EMAIL: self._mail} if self._mail is not None else {}),
             **({NATS: self._nats} if self._nats is not None else {}),
         }
 
     async def close(self) -> None:
         await self._mllp.close()
+        if self._mail is not None:
+            self._mail.close()
         if self._nats is not None:
             await self._nats.close()
         for post in self._posts:
             await post.close()
+        self._lookups.close()
 
-    def _over(self, contexts: Contexts) -> _Renewed:
-        return _Renewed(contexts, self._open)
-
-    def _open(self, context: ssl.SSLContext) -> Post:
-        self._posts.append(Post(self._allowed, context, kept_s=_KEPT_S))
-        return self._posts[-1]
-
-
-@dataclass
-class _Renewed:
-    """Posts over TLS whose files may be replaced: new connections then show the new certificate."""
-
-    contexts: Contexts
-    open: Callable[[ssl.SSLContext], Post]
-    _context: ssl.SSLContext | None = None
-    _poster: HttpPoster | None = None
-
-    async def post(
-        self, url: str, body: bytes, headers: Sequence[tuple[str, str]], timeout_s: float, method: str = "POST"
-    ) -> None:
-        context = self.contexts()
-        if self._poster is None or context is not self._context:
-            self._context, self._poster = context, HttpPoster(self.open(context))
-        await self._poster.post(url, body, headers, timeout_s, method)
+    def _over(self, tls: Contexts) -> HttpPoster:
+        self._posts.append(Post(self._allowed, tls, self._lookups, kept_s=_KEPT_S))
+        return HttpPoster(self._posts[-1])
 
 
 def _relay(mail: Mail) -> Relay:

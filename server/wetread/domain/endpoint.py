@@ -57,6 +57,8 @@ class AllowedEndpoints:
 
     def check(self, url: str) -> None:
         """Raises Unsupported (422) with what to do."""
+        if not is_written_out(url):
+            raise Unsupported("write the endpoint in ASCII without spaces: %20 for a space, xn-- for other letters")
         try:
             parts = urlsplit(url)
             host, _port = parts.hostname or "", parts.port
@@ -110,6 +112,12 @@ class AllowedEndpoints:
 
     def _in_networks(self, address: _Address) -> bool:
         return any(address in network for network in self.networks)
+
+
+def is_written_out(url: str) -> bool:
+    """Whether it is of characters that stand in a URL (RFC 3986 2): in a request line others would be another request,
+    or none."""
+    return url.isascii() and url.isprintable() and " " not in url
 
 
 def is_loopback_host(host: str) -> bool:

@@ -6,9 +6,11 @@ Mail is neither secret nor sure to arrive at a person, so a resource never goes 
 from __future__ import annotations
 
 import asyncio
+import functools
 import smtplib
 import ssl
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -20,6 +22,8 @@ from wetread.record.subscriptions.notifications import notification
 from wetread.wire.tls import Contexts
 
 _PERMANENT = range(500, 600)
+_AT_ONCE = 8
+"""Connections to the relay; it may have a limit of its own."""
 
 
 class RefusedByRelay(Refused):
@@ -44,24 +48,41 @@ class Relay:
 
 
 class EmailChannel:
+    """Close it when done."""
+
     def __init__(self, relay: Relay, base_url: str) -> None:
         self._relay = relay
         self._base_url = base_url
+        # smtplib knows no asyncio, and a client of its own for it would be one dependency more. A relay that hangs
+        # takes no thread from others.
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "mail")
 
     async def send(self, delivery: Delivery) -> None:
-        """Returns when the relay has taken it. Raises PeerUnavailable and RefusedByRelay."""
+        """Returns when the relay has taken it. The channel's time limit is for all of it.
+
+        Raises PeerUnavailable and RefusedByRelay.
+        """
         recipient = delivery.channel.endpoint.removeprefix("mailto:")
         if not _is_allowed(recipient, self._relay.recipients):
             raise RefusedByRelay("this server may not mail to that address; its operator can add it")
         message = letter(self._relay, self._base_url, delivery)
-        # smtplib knows no asyncio, and a client of its own for it would be one dependency more.
-        await asyncio.to_thread(_hand_over, self._relay, recipient, message, delivery.channel.timeout_s)
+        timeout_s = delivery.channel.timeout_s
+        hand_over = functools.partial(_hand_over, self._relay, recipient, message, timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.get_running_loop().run_in_executor(self._threads, hand_over)
+        except TimeoutError as error:
+            raise PeerUnavailable(f"no whole answer from the mail relay within {timeout_s:g} s") from error
+
+    def close(self) -> None:
+        """Waits for nothing."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def letter(relay: Relay, base_url: str, delivery: Delivery) -> EmailMessage:
-    """The same delivery gives the same Message-ID, by which mailboxes know a repetition."""
+    """The same delivery gives the same Message-ID, by which mailboxes know a repetition; each heartbeat has another."""
     url = f"{base_url}/Subscription/{delivery.subscription_id}"
-    key = delivery.key or f"{delivery.subscription_id}-{delivery.kind}-{delivery.status.count}"
+    key = delivery.key or f"{delivery.subscription_id}-{delivery.kind}-{delivery.at:%Y%m%dT%H%M%S.%f}"
     message = EmailMessage()
     message["From"] = relay.sender
     message["To"] = delivery.channel.endpoint.removeprefix("mailto:")

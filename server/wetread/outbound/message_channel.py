@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 from wetread.domain.codes import WETREAD
 from wetread.outbound.endpoints import Poster
@@ -27,7 +28,8 @@ class MessageChannel:
         headers = [*channel.headers, ("Content-Type", channel.content_type)]
         if delivery.key:
             headers.append(("Idempotency-Key", delivery.key))
-        url = f"{channel.endpoint.rstrip('/')}/$process-message"
+        base = urlsplit(channel.endpoint)
+        url = base._replace(path=f"{base.path.rstrip('/')}/$process-message").geturl()
         await self._poster.post(url, message(self._base_url, delivery), headers, channel.timeout_s)
 
 

@@ -40,7 +40,8 @@ class Broker:
 
 
 class NatsChannel:
-    """Keeps one connection, opened when first needed. Close it when done."""
+    """Keeps one connection, opened when needed, then with the certificate and credentials that are there. Close it when
+    done."""
 
     def __init__(self, broker: Broker, base_url: str) -> None:
         """Raises Misconfigured where the client is not installed."""
@@ -89,21 +90,28 @@ class NatsChannel:
 
     async def _connected(self, timeout_s: float) -> Client:
         async with self._lock:
-            if self._client is not None and not self._client.is_closed:
+            if self._client is not None and self._client.is_connected:
                 return self._client
-            broker = self._broker
-            self._client = await self._nats.connect(
-                servers=list(broker.servers),
-                name="wetread",
-                connect_timeout=max(1, int(timeout_s)),
-                allow_reconnect=True,
-                max_reconnect_attempts=-1,
-                pending_size=0,
-                tls=broker.tls() if broker.tls is not None else None,
-                user_credentials=str(broker.credentials) if broker.credentials is not None else None,
-                error_cb=_quiet,
-            )
-            return self._client
+            # It would come back by itself, but for ever with the certificate that it began with.
+            await self.close()
+            broker, client = self._broker, self._nats.NATS()
+            try:
+                await client.connect(
+                    servers=list(broker.servers),
+                    name="wetread",
+                    connect_timeout=max(1, int(timeout_s)),
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    pending_size=0,
+                    tls=broker.tls() if broker.tls is not None else None,
+                    user_credentials=str(broker.credentials) if broker.credentials is not None else None,
+                    error_cb=_quiet,
+                )
+            except BaseException:
+                await client.close()
+                raise
+            self._client = client
+            return client
 
 
 async def _quiet(error: Exception) -> None:

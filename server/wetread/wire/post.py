@@ -16,9 +16,10 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from wetread.domain.endpoint import AllowedEndpoints
+from wetread.domain.endpoint import AllowedEndpoints, is_written_out
 from wetread.errors import PeerUnavailable, Unsupported
 from wetread.wire.fetch import Resolver, resolved, trusted
+from wetread.wire.tls import Contexts
 
 _DROPPED_BYTES = 64 * 1024
 _OWN = (("User-Agent", "wetread"), ("Accept-Encoding", "identity"))
@@ -31,14 +32,15 @@ class Post:
     def __init__(
         self,
         allowed: AllowedEndpoints,
-        context: ssl.SSLContext | None = None,
+        tls: Contexts | None = None,
         resolve: Resolver | None = None,
         *,
         kept_s: float = 5.0,
     ) -> None:
-        """`kept_s`: how long a connection that nobody uses stays open."""
+        """A connection is used again only under the context by which it was opened. `kept_s`: how long one that nobody
+        uses stays open."""
         self._allowed = allowed
-        self._context = context or trusted()
+        self._tls = tls or _always(trusted())
         self._resolver = _Checked(allowed, resolve or resolved)
         self._kept_s = kept_s
         self._session: aiohttp.ClientSession | None = None
@@ -58,13 +60,16 @@ class Post:
         if target.raw_user is not None or target.raw_password is not None:
             raise Unsupported("the endpoint must be an http(s) URL with a host and without a user")
         self._allowed.check_host(target.scheme, target.raw_host or "")
+        given = {name.lower() for name, _ in headers}
+        own = [(name, value) for name, value in _OWN if name.lower() not in given]
         try:
             async with self._opened().request(
                 method,
                 target,
-                headers=[*_OWN, *headers],
+                headers=[*own, *headers],
                 data=content,
                 allow_redirects=False,
+                ssl=self._tls() if target.scheme == "https" else True,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as answer:
                 await _drop(answer)
@@ -78,7 +83,6 @@ class Post:
         # Not before the first request, since it wants a running loop.
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                ssl=self._context,
                 resolver=self._resolver,
                 use_dns_cache=False,
                 limit=0,
@@ -93,9 +97,15 @@ class Post:
         return self._session
 
 
+def _always(context: ssl.SSLContext) -> Contexts:
+    return lambda: context
+
+
 @lru_cache(maxsize=4096)
 def _target(url: str) -> URL:
     """As it stands: what is escaped in it stays so."""
+    if not is_written_out(url):
+        raise Unsupported("the endpoint is not a URL")
     try:
         target = URL(url, encoded=True)
         _ = target.port  # whose form is not looked at before

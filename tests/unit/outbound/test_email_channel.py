@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
@@ -29,7 +30,8 @@ CHANNEL = Channel("email", "mailto:ward-3@example.org", "text/plain", "id-only",
 
 
 class Mailbox:
-    """What the server took; `says` is its answer to the message, `knows` whether it knows recipients."""
+    """What the server took; `says` is its answer to the message, `knows` whether it knows recipients.
+    It takes its time before each."""
 
     def __init__(self) -> None:
         self.taken: list[EmailMessage] = []
@@ -37,15 +39,18 @@ class Mailbox:
         self.was_tls: list[bool] = []
         self.says = "250 OK"
         self.knows = "250 OK"
+        self.pause_s = 0.0
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
+        await asyncio.sleep(self.pause_s)
         if self.knows.startswith("250"):
             envelope.rcpt_tos.append(address)
         return self.knows
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        await asyncio.sleep(self.pause_s)
         content = envelope.content
         assert isinstance(content, bytes)
         if self.says.startswith("250"):
@@ -110,9 +115,15 @@ async def test_the_notification_is_attached_where_it_is_asked_for(mailbox: Mailb
 
 
 @pytest.mark.parametrize("kind", ["handshake", "heartbeat"])
-async def test_that_it_is_there_is_told_too(kind: str, mailbox: Mailbox, relay: Relay) -> None:
-    await EmailChannel(relay, BASE).send(delivery(CHANNEL, kind=kind))
-    assert "subscription" in mailbox.taken[0]["Subject"]
+async def test_that_it_is_there_is_told_too_and_again_by_another_letter(
+    kind: str, mailbox: Mailbox, relay: Relay
+) -> None:
+    told = delivery(CHANNEL, kind=kind)
+    for each in (told, told, replace(told, at=told.at + timedelta(minutes=5))):
+        await EmailChannel(relay, BASE).send(each)
+    first, repeated, later = mailbox.taken
+    assert "subscription" in first["Subject"]
+    assert first["Message-ID"] == repeated["Message-ID"] != later["Message-ID"]
 
 
 def _says(code: int) -> Callable[[Mailbox], None]:
@@ -149,6 +160,29 @@ async def test_an_address_that_the_operator_does_not_allow_gets_nothing(mailbox:
     only = replace(relay, recipients=["Ward-3@Example.org"])
     await EmailChannel(only, BASE).send(delivery(CHANNEL, 7))
     assert mailbox.recipients == ["ward-3@example.org"]
+
+
+async def test_the_time_is_for_all_that_the_relay_is_asked(mailbox: Mailbox, relay: Relay) -> None:
+    """It answers each command in time, and is slow as a whole."""
+    mailbox.pause_s = 0.6
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    with pytest.raises(PeerUnavailable, match="within 1 s"):
+        await EmailChannel(relay, BASE).send(delivery(replace(CHANNEL, timeout_s=1), 7))
+    assert loop.time() - before < 1.5
+
+
+async def test_a_relay_that_hangs_holds_up_nothing_else(mailbox: Mailbox, relay: Relay) -> None:
+    mailbox.pause_s = 1.5
+    sender = EmailChannel(relay, BASE)
+    short = replace(CHANNEL, timeout_s=1)
+    waiting = [asyncio.create_task(sender.send(delivery(short, n))) for n in range(1, 40)]
+    await asyncio.sleep(0.2)
+    async with asyncio.timeout(0.5):
+        await asyncio.to_thread(bool)  # as all else does that waits in a thread
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in told} == {PeerUnavailable}
+    sender.close()
 
 
 async def test_no_relay_is_worth_another_try(relay: Relay) -> None:

@@ -110,11 +110,11 @@ async def test_our_certificate_is_shown_to_the_endpoint_that_it_is_set_for(tmp_p
     opened: list[Post] = []
 
     def over(contexts: Contexts) -> Poster:
-        opened.append(Post(ALLOWED, contexts()))
+        opened.append(Post(ALLOWED, contexts))
         return HttpPoster(opened[-1])
 
     async with asking_for_a_certificate(asking) as (url, shown):
-        usual = Post(ALLOWED, client_contexts(ClientTls(authority.certificate))())
+        usual = Post(ALLOWED, client_contexts(ClientTls(authority.certificate)))
         tls = client_contexts(ClientTls(authority.certificate, ours.certificate, ours.key))
         await EndpointPoster(HttpPoster(usual), Endpoints([Endpoint(url, tls=tls)]), over, lambda: AT).post(
             url, b"{}", [], 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
@@ -61,3 +62,11 @@ async def test_what_the_other_server_answers(sink: Sink, status: int, error: typ
     with pytest.raises(error):
         await MessageChannel(HttpPoster(peers), BASE).send(delivery(_channel(sink), 1))
     await peers.close()
+
+
+async def test_what_the_address_asks_for_stands_behind_the_operation(sink: Sink) -> None:
+    peers = Post(ALLOWED)
+    channel = replace(_channel(sink), endpoint=f"http://127.0.0.1:{sink.port}/fhir/?tenant=a%2Fb")
+    await MessageChannel(HttpPoster(peers), BASE).send(delivery(channel, 1))
+    await peers.close()
+    assert sink.received[0].path == "/fhir/$process-message?tenant=a%2Fb"

@@ -183,6 +183,32 @@ async def test_mutual_tls(tmp_path: Path) -> None:
                 await unknown.send(delivery(short, 2))
 
 
+async def test_a_certificate_that_was_replaced_is_shown_when_the_broker_is_back(tmp_path: Path) -> None:
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    ours, trusted = old.issue("wetread"), tmp_path / "trusted.pem"
+    trusted.write_bytes(old.certificate.read_bytes())
+    port = _free_port()
+
+    def options(authority: Authority) -> tuple[str, ...]:
+        theirs = authority.issue("broker")
+        files = {"cert": theirs.certificate, "key": theirs.key, "cacert": authority.certificate}
+        return ("--tlsverify", *(word for name, file in files.items() for word in (f"--tls{name}", str(file))))
+
+    tls = client_contexts(ClientTls(trusted, ours.certificate, ours.key))
+    short = Channel("nats", "nats:wetread.tasks", "application/fhir+json", "id-only", (), 1)
+    async with publishing(f"tls://127.0.0.1:{port}", tls=tls) as sender:
+        async with serving(tmp_path, port, *options(old)) as url, stream(url, tls()):
+            await sender.send(delivery(short, 1))
+        with pytest.raises(PeerUnavailable):
+            await sender.send(delivery(short, 2))
+        async with serving(tmp_path, port, *options(new)) as url:
+            with pytest.raises(PeerUnavailable):
+                await sender.send(delivery(short, 2))
+            trusted.write_bytes(new.certificate.read_bytes())
+            new.issue("wetread", into=ours)
+            await sender.send(delivery(short, 2))
+
+
 def _token(claims: dict[str, object], subject: nkeys.KeyPair, issuer: nkeys.KeyPair) -> str:
     """A JWT of NATS (ADR-14), signed by an Ed25519 key."""
     about = {

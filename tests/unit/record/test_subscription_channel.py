@@ -61,6 +61,12 @@ def test_a_rest_hook_at_every_level_of_content(level: str) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["a b", "hook HTTP/1.1", "a\r\nX-Own: 1", "a\tb", "\x0b", "\x7f", "füße", "\u2028"])
+def test_an_endpoint_is_written_as_it_stands_in_a_request(path: str) -> None:
+    endpoint = f"https://engine.example.org/{path}"
+    assert refused({**HOOK, "endpoint": endpoint}) == "Subscription.channel.endpoint"
+
+
 def test_a_websocket_has_a_payload_and_no_endpoint() -> None:
     found = channel.read(SOCKET, ALLOWED)
     assert (found.kind, found.endpoint, found.content_type) == ("websocket", "", "application/fhir+json")
@@ -144,6 +150,7 @@ def test_no_resource_goes_by_mail() -> None:
     [
         *("", "ward-3@example.org", "mailto:a@b@example.org", "mailto:a@example.org,b@example.org"),
         *("mailto:a@example.org?cc=b@example.org", "mailto:a@example.org\r\nBcc: b", "mailto:<a@example.org>"),
+        *("mailto:a%b.example@example.org", "mailto:a%40b.example@example.org", "mailto:b.example!a@example.org"),
     ],
 )
 def test_mail_goes_to_one_address(endpoint: str) -> None:

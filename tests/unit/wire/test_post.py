@@ -23,7 +23,7 @@ TRUSTED = trusted()
 
 @pytest.fixture
 async def post() -> AsyncIterator[Post]:
-    post = Post(LOOPBACK, TRUSTED, kept_s=0.3)
+    post = Post(LOOPBACK, lambda: TRUSTED, kept_s=0.3)
     yield post
     await post.close()
 
@@ -83,6 +83,23 @@ async def test_one_that_nobody_has_used_for_long_is_not_used_again(post: Post, c
     assert counting.opened == 2
 
 
+async def test_files_that_were_replaced_are_used_for_the_next_request(
+    peer: Peer, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=tls[0])
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    in_use = [tls[1]]
+    post = Post(LOOPBACK, lambda: in_use[-1])
+    assert await _sent(post, url) == 200
+    in_use.append(TRUSTED)
+    with pytest.raises(PeerUnavailable, match="Certificate"):
+        await _sent(post, url)
+    in_use.append(tls[1])
+    assert await _sent(post, url) == 200
+    await post.close()
+    server.close()
+
+
 async def test_many_peers_are_asked_at_once(post: Post, peer: Peer) -> None:
     peer.pause_s = 0.005
     found = await asyncio.gather(*(_sent(post, peer.url(f"/{n}")) for n in range(150)))
@@ -98,6 +115,13 @@ async def test_what_is_sent_is_what_was_given_and_little_else(post: Post, peer: 
         "host", "user-agent", "accept-encoding", "accept", "x-own", "content-length",
     }  # fmt: skip
     assert "Accept-Encoding: identity" in lines
+
+
+async def test_what_a_client_wants_said_is_said_in_place_of_our_own(post: Post, peer: Peer) -> None:
+    await post.send("POST", peer.url(), [("user-agent", "ward 3"), ("Accept-Encoding", "gzip")], b"{}", 5)
+    [head] = peer.asked
+    assert head.lower().count("user-agent:") == head.lower().count("accept-encoding:") == 1
+    assert "user-agent: ward 3" in head
 
 
 async def test_cookies_are_not_kept(post: Post, peer: Peer) -> None:
@@ -154,7 +178,7 @@ async def test_a_name_is_resolved_for_each_connection_which_goes_to_what_was_che
 
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=tls[0])
     port = server.sockets[0].getsockname()[1]
-    post = Post(NAMED, tls[1], rebinding)
+    post = Post(NAMED, lambda: tls[1], rebinding)
     peer.answer = lambda path: ok(b"", "Connection: close")
     assert await _sent(post, f"https://idp.example.org:{port}/") == 200
     assert f"Host: idp.example.org:{port}" in peer.asked[0]
@@ -172,7 +196,7 @@ async def test_tls_is_for_the_name_and_by_an_authority_that_is_trusted(
 
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=tls[0])
     port = server.sockets[0].getsockname()[1]
-    trusting, doubting = Post(NAMED, tls[1], local), Post(NAMED, TRUSTED, local)
+    trusting, doubting = Post(NAMED, lambda: tls[1], local), Post(NAMED, lambda: TRUSTED, local)
     assert await _sent(trusting, f"https://idp.example.org:{port}/") == 200
     with pytest.raises(PeerUnavailable, match="Certificate"):
         await _sent(trusting, f"https://ehr.example.org:{port}/")
@@ -189,7 +213,7 @@ async def test_a_listed_name_never_leads_to_these_addresses(address: str) -> Non
     async def resolve(host: str, port: int) -> Sequence[str]:
         return ["127.0.0.1", address]
 
-    post = Post(NAMED, TRUSTED, resolve)
+    post = Post(NAMED, lambda: TRUSTED, resolve)
     with pytest.raises(Unsupported, match="never called"):
         await _sent(post, "https://ehr.example.org/")
     await post.close()
@@ -211,6 +235,14 @@ async def test_a_listed_name_never_leads_to_these_addresses(address: str) -> Non
         "ftp://127.0.0.1/",
         "127.0.0.1/hook",
         "https://evil.example.org/",
+        "http://127.0.0.1/hook HTTP/1.1",
+        "http://127.0.0.1/hook\r\nX-Own: 1",
+        "http://127.0.0.1/a\tb",
+        "http://127.0.0.1/\x00",
+        "http://127.0.0.1/\x0b",
+        "http://127.0.0.1/\x7f",
+        "http://127.0.0.1/füße",
+        "http://localhost\u3002/",
     ],
 )
 async def test_nothing_leaves_for_what_is_not_listed(url: str, post: Post) -> None:
@@ -222,7 +254,7 @@ async def test_a_name_without_an_address_is_a_peer_that_does_not_answer() -> Non
     async def nowhere(host: str, port: int) -> Sequence[str]:
         raise OSError("no such name")
 
-    post = Post(NAMED, TRUSTED, nowhere)
+    post = Post(NAMED, lambda: TRUSTED, nowhere)
     with pytest.raises(PeerUnavailable):
         await _sent(post, "https://ehr.example.org/")
     await post.close()
@@ -235,7 +267,7 @@ async def test_the_next_address_of_a_name_is_tried_where_the_first_does_not_answ
         return ["127.0.0.2", "127.0.0.1"]
 
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=tls[0])
-    post = Post(NAMED, tls[1], two)
+    post = Post(NAMED, lambda: tls[1], two)
     assert await _sent(post, f"https://idp.example.org:{server.sockets[0].getsockname()[1]}/") == 200
     await post.close()
     server.close()

@@ -37,7 +37,8 @@ _DEFAULT_TIMEOUT_S = 10
 _LONGEST_HEARTBEAT_S = 24 * 3600
 _WHERE = "Subscription.channel"
 _HEADER = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[^\x00-\x1f\x7f]*)")
-_MAIL = re.compile(r"mailto:[A-Za-z0-9._+%-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+# No `%`: to many relays a%b@c is a@b, whatever domain the operator has allowed.
+_MAIL = re.compile(r"mailto:[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _SUBJECT = re.compile(r"nats:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _HOP_HEADERS = {"connection", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
 _SIGNATURE = {"webhook-id", "webhook-timestamp", "webhook-signature"}
