@@ -94,7 +94,7 @@ class NatsChannel:
                 return self._client
             # It would come back by itself, but for ever with the certificate that it began with.
             await self.close()
-            broker, client = self._broker, self._nats.NATS()
+            broker, client = self._broker, self._nats.aio.client.Client()
             try:
                 await client.connect(
                     servers=list(broker.servers),
