@@ -24,7 +24,8 @@ from wetread.api import fhir_outcome, socket_frames
 from wetread.api.credentials import Authenticate
 from wetread.api.fhir_subscriptions import SOCKET_PATH
 from wetread.api.socket_frames import Frame
-from wetread.api.socket_hub import POLICY, TRY_AGAIN, Hub, Lost
+from wetread.api.socket_hub import POLICY, TRY_AGAIN, Hub
+from wetread.api.socket_links import Lost
 from wetread.api.turned_away import TurnedAway, network
 from wetread.domain.reader import Reader
 from wetread.errors import Refused, Unauthorized, Unreachable, WetreadError

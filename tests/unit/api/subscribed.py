@@ -39,10 +39,12 @@ READERS = {
     "ehr": reader("ehr", "system/*.rs", "system/Subscription.cruds"),
     "blind": reader("blind", "system/Observation.rs"),
     "ann": reader("ann", "user/Task.rs", "user/Patient.rs", "user/Subscription.cruds"),
+    "ann-as-well": replace(reader("ann", "user/Task.rs", "user/Subscription.rs"), grant_id="grant"),
     "ann-elsewhere": reader("ann", "user/Patient.rs", "user/Subscription.rs"),
     "bob": reader("bob", "user/*.rs"),
     "engineer": reader("eve", "user/*.rs", roles=("engineer",)),
     "narrow": reader("narrow", "system/Subscription.cruds", "system/Task.rs?status=completed"),
+    "all-tasks-of-narrow": reader("narrow", "system/Subscription.rs", "system/Task.rs"),
 }
 
 

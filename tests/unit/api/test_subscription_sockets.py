@@ -13,6 +13,7 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Opcode
 
 from wetread import app as composition
 from wetread.api import subscription_sockets
@@ -25,17 +26,18 @@ from wetread.record.subscriptions.rows import reader_of
 from wetread.settings import load
 from wetread.store.database import Connection, Database
 
-from .subscribed import BASE, Site, authenticate, subscription, task
+from .subscribed import BASE, READERS, Site, authenticate, subscription, task
 
 Resource = dict[str, Any]
 
 
 class Open(Site):
-    """A site that listens. `shut` are the principals whose access has ended."""
+    """A site that listens. `shut` are the principals whose access has ended, `narrowed` the grants that open less."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self.shut: set[str] = set()
+        self.narrowed: dict[str, Reader] = {}
         self.subscriptions = self.with_owner(self._owner_now)
         self.turned_away = TurnedAway(database)
         self.hub = Hub(database, self.subscriptions, of_one_client=4)
@@ -44,7 +46,9 @@ class Open(Site):
         self.port = 0
 
     async def _owner_now(self, conn: Connection, owner: Mapping[str, Any]) -> Reader | None:
-        return None if owner["principal"] in self.shut else reader_of(owner)
+        if owner["principal"] in self.shut:
+            return None
+        return self.narrowed.get(str(owner["grant_id"])) or reader_of(owner)
 
     def connected(self, **named: Any) -> connect:
         return connect(f"ws://127.0.0.1:{self.port}/fhir/websocket", compression=None, **named)
@@ -114,6 +118,11 @@ async def bound(site: Open, socket: ClientConnection, who: str, *ids: str) -> li
     return [await bundle(socket) for _ in ids]
 
 
+async def last(socket: ClientConnection, number: int) -> None:
+    while (await bundle(socket))[1] < number:
+        pass
+
+
 async def refusal(socket: ClientConnection) -> str:
     found = await heard(socket)
     assert found["resourceType"] == "OperationOutcome", found
@@ -128,6 +137,13 @@ async def closed(socket: ClientConnection, within_s: float = 5.0) -> int:
     await socket.wait_closed()
     assert socket.close_code is not None
     return socket.close_code
+
+
+def unanswering(socket: ClientConnection) -> ClientConnection:
+    """A peer that reads, and answers no Ping from now on."""
+    send_frame = socket.protocol.send_frame
+    socket.protocol.send_frame = lambda frame: None if frame.opcode is Opcode.PONG else send_frame(frame)  # type: ignore[method-assign]
+    return socket
 
 
 async def silent(socket: ClientConnection, for_s: float = 0.4) -> None:
@@ -305,17 +321,6 @@ class TestEvents:
             await site.happen(task("t2"))
             assert [(await bundle(one))[2], (await bundle(other))[2]] == [[2], [2]]
 
-    async def test_one_that_does_not_read_delays_no_other_subscription(self, site: Open) -> None:
-        ids = [await site.subscribed("ehr", SOCKET) for _ in range(2)]
-        stuck = await site.connected()
-        async with site.connected() as socket:
-            await bound(site, stuck, "ehr", ids[0])
-            await bound(site, socket, "ehr", ids[1])
-            stuck.transport.pause_reading()
-            await site.happen(task("t1"), task("t2"))
-            assert [(await bundle(socket))[2] for _ in range(2)] == [[1], [2]]
-        stuck.transport.abort()
-
     async def test_a_heartbeat_after_silence_where_one_was_asked_for(
         self, site: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -354,6 +359,67 @@ class TestEvents:
         assert all("127.0.0.1" in row[3] for row in rows)
 
 
+class TestSlowPeers:
+    """A peer that answers no Ping, or does not read, is waited for by itself alone."""
+
+    @pytest.fixture(autouse=True)
+    def roomy(self, site: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(site.hub, "_of_one_client", 20)
+
+    async def test_they_delay_no_handshake(self, site: Open) -> None:
+        ids = [await site.subscribed("ehr", SOCKET) for _ in range(2)]
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(6):
+                deaf = unanswering(await stack.enter_async_context(site.connected()))
+                await bound(site, deaf, "ehr", ids[0])
+            for subscription_id in ids:
+                socket = await stack.enter_async_context(site.connected())
+                async with asyncio.timeout(1):
+                    assert await bound(site, socket, "ehr", subscription_id) == [("handshake", 0, [])]
+
+    @pytest.mark.parametrize("is_deaf", [True, False], ids=["answers no Ping", "does not read"])
+    async def test_they_delay_no_event(self, site: Open, is_deaf: bool) -> None:
+        ids = [await site.subscribed("ehr", SOCKET) for _ in range(2)]
+        async with contextlib.AsyncExitStack() as stack:
+            sockets = []
+            for subscription_id in (*ids, ids[0]):
+                sockets.append(await stack.enter_async_context(site.connected()))
+                await bound(site, sockets[-1], "ehr", subscription_id)
+            slow, *others = sockets
+            if is_deaf:
+                unanswering(slow)
+            else:
+                slow.transport.pause_reading()
+                stack.callback(slow.transport.abort)
+            async with asyncio.timeout(2):
+                for n in (1, 2, 3):
+                    await site.happen(task(f"t{n}"))
+                    assert [await bundle(each) for each in others] == [("event-notification", n, [n])] * 2
+                for subscription_id in ids:
+                    await site.delivered_is(subscription_id, 3)
+
+    async def test_each_goes_on_in_order_from_where_it_stands(self, site: Open) -> None:
+        subscription_id = await site.subscribed("ehr", SOCKET)
+        async with site.connected() as slow, site.connected() as other:
+            for socket in (slow, other):
+                await bound(site, socket, "ehr", subscription_id)
+            slow.transport.pause_reading()
+            for n in range(1, 31):
+                await site.happen(task(f"t{n}"))
+                assert (await bundle(other))[2] == [n]
+            slow.transport.resume_reading()
+            assert [(await bundle(slow))[2] for _ in range(30)] == [[n] for n in range(1, 31)]
+
+    async def test_they_are_closed_after_the_timeout_all_at_once(self, site: Open) -> None:
+        subscription_id = await site.subscribed("ehr", subscription(kind="websocket", timeout=1))
+        async with contextlib.AsyncExitStack() as stack:
+            deaf = [unanswering(await stack.enter_async_context(site.connected())) for _ in range(4)]
+            for socket in deaf:
+                await socket.send(f"bind-with-token {await site.token('ehr', subscription_id)}")
+            assert await asyncio.gather(*(closed(socket, 2.5) for socket in deaf)) == [1013] * 4
+        assert not site.sockets.open
+
+
 class TestRights:
     async def test_a_socket_is_closed_when_the_access_of_its_owner_ends(self, site: Open) -> None:
         subscription_id = await site.subscribed("ehr", SOCKET)
@@ -387,21 +453,44 @@ class TestRights:
             found = await conn.execute("SELECT count(*) FROM audit_event WHERE kind = 'access-denied'")
             assert await found.fetchone() == (1,)
 
-    async def test_sockets_of_one_subscription_hear_what_the_token_of_each_may_tell(self, site: Open) -> None:
-        subscription_id = await site.subscribed("ann", SOCKET)
-        async with site.connected() as whole, site.connected() as without_tasks:
+    async def test_a_token_that_opens_less_than_the_owner_may_read_takes_nothing_off_what_waits(
+        self, site: Open
+    ) -> None:
+        subscription_id, own = [await site.subscribed("ann", SOCKET) for _ in range(2)]
+        await site.happen(task("t1"))
+        async with site.connected() as narrow, site.connected() as whole:
+            await narrow.send(f"bind-with-token {await site.token('ann-elsewhere', subscription_id)}")
+            assert await refusal(narrow) == "forbidden"
+            assert await site.delivered(subscription_id) == 0
             await bound(site, whole, "ann", subscription_id)
-            await bound(site, without_tasks, "ann-elsewhere", subscription_id)
-            await site.happen(task("t1"), task("t2"))
-            assert [await bundle(whole) for _ in range(2)] == [
-                ("event-notification", 1, [1]),
-                ("event-notification", 2, [2]),
-            ]
-            await silent(without_tasks)
+            assert await bundle(whole) == ("event-notification", 1, [1])
+            await narrow.send(f"bind-with-token {await site.token('ann', own)}")
+            assert await bundle(narrow) == ("handshake", 0, [])
+
+    async def test_a_socket_whose_token_opens_less_by_now_is_closed_and_takes_nothing(self, site: Open) -> None:
+        subscription_id = await site.subscribed("ann", SOCKET)
+        async with site.connected() as other, site.connected() as whole:
+            await bound(site, other, "ann-as-well", subscription_id)
+            site.narrowed["grant"] = READERS["ann-elsewhere"]
+            await site.happen(task("t1"))
+            assert await closed(other) == 1008
+            assert await site.delivered(subscription_id) == 0
+            await bound(site, whole, "ann", subscription_id)
+            assert await bundle(whole) == ("event-notification", 1, [1])
+
+    @pytest.mark.parametrize("who", ["narrow", "all-tasks-of-narrow"])
+    async def test_what_is_dropped_is_on_record_once_whatever_the_sockets(self, site: Open, who: str) -> None:
+        subscription_id = await site.subscribed("narrow", SOCKET)
+        await site.happen(task("t1", "completed"))
+        await site.happen(task("t1", "failed"), task("t2", "completed"))
+        async with site.connected() as one, site.connected() as other:
+            for socket, token in ((one, await site.token("narrow")), (other, await site.token(who))):
+                await socket.send(f"bind-with-token {token}")
+            await asyncio.gather(*(last(socket, 2) for socket in (one, other)))
         await site.delivered_is(subscription_id, 2)
         async with site.database.transaction() as conn:
             found = await conn.execute("SELECT count(*) FROM audit_event WHERE kind = 'access-denied'")
-            assert await found.fetchone() == (0,)
+            assert await found.fetchone() == (1,)
 
     async def test_a_subscription_that_is_deleted_closes_a_socket_that_has_no_other(self, site: Open) -> None:
         gone, kept = [await site.subscribed("ehr", SOCKET) for _ in range(2)]
