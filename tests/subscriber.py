@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -22,6 +23,8 @@ class Posted:
     body: bytes
     at: float
     answered: int
+    certificate: str = ""
+    """The serial number of the one that was shown."""
 
     @property
     def bundle(self) -> dict[str, Any]:
@@ -44,12 +47,13 @@ Answer = Callable[["Posted"], int]
 @dataclass
 class Subscriber:
     port: int
+    scheme: str = "http"
     answers: dict[str, Answer] = field(default_factory=dict)
     """By the path of the endpoint; 200 where nothing is said."""
     posted: dict[str, list[Posted]] = field(default_factory=lambda: defaultdict(list))
 
     def endpoint(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.port}/{name}"
+        return f"{self.scheme}://127.0.0.1:{self.port}/{name}"
 
     def taken(self, name: str, kind: str = "event-notification") -> list[Posted]:
         """What was answered with 2xx, of this kind of notification."""
@@ -67,8 +71,8 @@ class Subscriber:
 
 
 @contextmanager
-def subscriber(port: int = 0) -> Iterator[Subscriber]:
-    """A running one."""
+def subscriber(port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Subscriber]:
+    """A running one; with `tls` by https."""
     ours: list[Subscriber] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -79,10 +83,12 @@ def subscriber(port: int = 0) -> Iterator[Subscriber]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             name, at = self.path.strip("/"), time.monotonic()
             headers = {key.lower(): value for key, value in self.headers.items()}
-            request = Posted(self.command, headers, body, at, 0)
+            shown = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
+            certificate = str((shown or {}).get("serialNumber", ""))
+            request = Posted(self.command, headers, body, at, 0, certificate)
             answered = ours[0].answers.get(name, lambda _: 200)(request)
             # Before the answer: after it the next may come by another connection, and its thread be faster.
-            ours[0].posted[name].append(Posted(self.command, headers, body, at, answered))
+            ours[0].posted[name].append(replace(request, answered=answered))
             if not answered:
                 self.close_connection = True
             else:
@@ -104,7 +110,9 @@ def subscriber(port: int = 0) -> Iterator[Subscriber]:
             pass
 
     with Server(("127.0.0.1", port), Handler) as server:
-        ours.append(Subscriber(server.server_address[1]))
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        ours.append(Subscriber(server.server_address[1], "http" if tls is None else "https"))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

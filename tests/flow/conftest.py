@@ -76,8 +76,8 @@ class Server:
             assert self.process.poll() is None, (self.config.parent / "server.log").read_text()[-3000:]
             try:
                 ready = httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
-                for name in ("mllp", "dicom"):
-                    socket.create_connection(("127.0.0.1", self.ports[name]), 1).close()
+                for port in self.ports.values():
+                    socket.create_connection(("127.0.0.1", port), 1).close()
                 if ready:
                     return
             except (httpx.TransportError, OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,9 +47,11 @@ class NatsChannel:
         """Raises Misconfigured where the client is not installed."""
         try:
             import nats
+            from nats.aio.client import Client
         except ImportError as error:
             raise Misconfigured("outbound.nats: needs the nats-py client; install wetread[nats]") from error
         self._nats = nats
+        self._new: Callable[[], Client] = Client
         self._broker = broker
         self._base_url = base_url
         self._lock = asyncio.Lock()
@@ -94,7 +96,7 @@ class NatsChannel:
                 return self._client
             # It would come back by itself, but for ever with the certificate that it began with.
             await self.close()
-            broker, client = self._broker, self._nats.aio.client.Client()
+            broker, client = self._broker, self._new()
             try:
                 await client.connect(
                     servers=list(broker.servers),
