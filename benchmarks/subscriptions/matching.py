@@ -87,7 +87,7 @@ async def _subscribe(conn: Connection, case: Case) -> None:
             [(id_, _TOPIC, Jsonb(filters), Jsonb(rows.owner_row(_OWNER))) for id_, filters in written.items()],
         )
     of_each = {
-        id_: keys.keys_of(_TOPIC, served[_TOPIC].resource_types, form.tests(filters, _BASE))
+        id_: keys.keys_of(_TOPIC, served[_TOPIC].resource_types, form.tests(filters, (_BASE,)))
         for id_, filters in written.items()
     }
     await keys.write(conn, of_each)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 
 from wetread.errors import Unreachable
 from wetread.record import events
+from wetread.record.subscriptions.matching import Unreadable
 from wetread.record.subscriptions.subscriptions import CURSOR, Subscriptions
 from wetread.store.database import Connection, Database
 
@@ -44,14 +46,25 @@ class Matcher:
     async def _index(self, conn: Connection) -> None:
         async with conn.transaction():
             await events.cursor(conn, CURSOR)
-            await self._subscriptions.index_all(conn)
+            refused = await self._subscriptions.index_all(conn)
+        await self._refuse(conn, refused)
 
     async def _match(self, conn: Connection) -> int:
         if not await events.pending(conn, CURSOR):
             return 0
-        async with conn.transaction():
-            found = await events.after(conn, await events.cursor(conn, CURSOR), _BATCH)
-            if found:
-                await self._subscriptions.match_events(conn, found)
-                await events.advance(conn, CURSOR, found[-1].seq)
+        try:
+            async with conn.transaction():
+                found = await events.after(conn, await events.cursor(conn, CURSOR), _BATCH)
+                if found:
+                    await self._subscriptions.match_events(conn, found)
+                    await events.advance(conn, CURSOR, found[-1].seq)
+        except Unreadable as error:
+            await self._refuse(conn, error.ids)
+            return 0
         return len(found)
+
+    async def _refuse(self, conn: Connection, ids: Sequence[str]) -> None:
+        """One by one, since locks are taken in the order resource, state."""
+        for subscription_id in ids:
+            async with conn.transaction():
+                await self._subscriptions.refuse(conn, subscription_id)

@@ -16,8 +16,7 @@ from wetread.domain.reader import SYSTEM
 from wetread.errors import InvalidInput, Unsupported
 from wetread.record import lossless, resources
 from wetread.record.search import query
-from wetread.record.search.index import Entries
-from wetread.record.search.index_rows import READERS
+from wetread.record.search.index import Extraction
 from wetread.record.search.parameters import FULL_TEXT, SearchParameter, parameters_of
 from wetread.record.subscriptions import criteria
 from wetread.store.database import Connection, Database
@@ -32,16 +31,16 @@ PREFIXES = ("", "eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 
 
 @pytest.fixture(scope="module")
-async def stored(module_database: Database) -> dict[str, dict[str, Entries]]:
+async def stored(module_database: Database) -> dict[str, dict[str, Extraction]]:
     """By type and id: what the server holds, as a subscription sees it."""
     with tarfile.open(ARCHIVE) as archive:
         texts = [stream.read().decode("utf-8-sig") for m in archive if (stream := archive.extractfile(m))]
-    found: dict[str, dict[str, Entries]] = defaultdict(dict)
+    found: dict[str, dict[str, Extraction]] = defaultdict(dict)
     async with module_database.transaction() as conn:
         for text in texts:
             if lossless.parse(text)["resourceType"] in TYPES:
                 created, _ = await resources.create(conn, text, reader=SYSTEM)
-                found[created.resource_type][created.id] = criteria.entries_of(created.resource())
+                found[created.resource_type][created.id] = Extraction(created.resource())
     return found
 
 
@@ -118,11 +117,10 @@ ASK = {
 }
 
 
-def _asked(parameter: SearchParameter, held: dict[str, Entries], dice: random.Random) -> Iterator[tuple[str, str]]:
+def _asked(parameter: SearchParameter, held: dict[str, Extraction], dice: random.Random) -> Iterator[tuple[str, str]]:
     """Queries made of what the resources hold, so that most of them match something and miss something."""
     yield f"{parameter.code}:missing", dice.choice(["true", "false"])
-    table = READERS[parameter.kind][0]
-    rows = sorted((r for e in held.values() for r in getattr(e, table) if r[0] == parameter.code), key=str)
+    rows = sorted((r for e in held.values() for r in e.rows(parameter.code) if r[0] == parameter.code), key=str)
     for row in dice.sample(rows, min(4, len(rows))):
         for modifier, value in ASK[parameter.kind](row[1:], dice):
             if value.strip(" |"):
@@ -130,7 +128,7 @@ def _asked(parameter: SearchParameter, held: dict[str, Entries], dice: random.Ra
 
 
 async def test_in_memory_every_simple_parameter_means_what_it_means_in_a_search(
-    module_database: Database, stored: dict[str, dict[str, Entries]]
+    module_database: Database, stored: dict[str, dict[str, Extraction]]
 ) -> None:
     dice = random.Random(20261122)
     differ, kinds, matched = [], Counter[str](), 0
@@ -144,9 +142,9 @@ async def test_in_memory_every_simple_parameter_means_what_it_means_in_a_search(
                         by_search = await _by_search(conn, resource_type, name, value)
                     except InvalidInput:
                         with pytest.raises(Unsupported):
-                            criteria.Test.parse(resource_type, name, value, BASE)
+                            criteria.Test.parse(resource_type, name, value, (BASE,))
                         continue
-                    test = criteria.Test.parse(resource_type, name, value, BASE)
+                    test = criteria.Test.parse(resource_type, name, value, (BASE,))
                     in_memory = {id_ for id_, entries in held.items() if test.passes(entries)}
                     kinds[test.kind] += 1
                     matched += bool(in_memory)
@@ -175,7 +173,7 @@ async def test_in_memory_every_simple_parameter_means_what_it_means_in_a_search(
 )
 async def test_so_do_composites_and_what_the_search_has_in_columns(
     module_database: Database,
-    stored: dict[str, dict[str, Entries]],
+    stored: dict[str, dict[str, Extraction]],
     resource_type: str,
     name: str,
     value: str,
@@ -186,7 +184,7 @@ async def test_so_do_composites_and_what_the_search_has_in_columns(
     assert {id_ for id_, entries in stored[resource_type].items() if test.passes(entries)} == by_search
 
 
-async def test_an_id_finds_its_own_resource_alone(stored: dict[str, dict[str, Entries]]) -> None:
+async def test_an_id_finds_its_own_resource_alone(stored: dict[str, dict[str, Extraction]]) -> None:
     some = next(iter(stored["Patient"]))
     [test] = criteria.parsed("Patient", f"_id={some}")
     assert [id_ for id_, entries in stored["Patient"].items() if test.passes(entries)] == [some]
@@ -205,7 +203,7 @@ async def test_an_id_finds_its_own_resource_alone(stored: dict[str, dict[str, En
     ],
 )
 def test_values_are_spelt_as_index_entries_spell_them(name: str, value: str, values: tuple[str, ...]) -> None:
-    test = criteria.Test.parse("Observation", name, value, BASE)
+    test = criteria.Test.parse("Observation", name, value, (BASE,))
     assert (test.param, test.modifier, test.values) == (*name.partition(":")[::2], values)
 
 

@@ -22,13 +22,13 @@ ALLOWED = AllowedEndpoints.parse(("ehr.example", "engine.example"))
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["reason"])
 def test_each_example_is_accepted(example: dict[str, Any]) -> None:
     shipped = topics.load(ROOT / "conformance" / "topics")
-    asked = form.read({**example, "id": "s1"}, shipped, ALLOWED, "https://wetread.example/fhir")
+    asked = form.read({**example, "id": "s1"}, shipped, ALLOWED, ("https://wetread.example/fhir",))
     assert asked.topic.resource_types
 
 
 def test_there_are_examples_of_channels_and_of_criteria_and_no_channel_is_left_out() -> None:
     shipped = topics.load(ROOT / "conformance" / "topics")
-    read = [form.read({**one, "id": "s1"}, shipped, ALLOWED, "https://wetread.example/fhir") for one in EXAMPLES]
+    read = [form.read({**one, "id": "s1"}, shipped, ALLOWED, ("https://wetread.example/fhir",)) for one in EXAMPLES]
     assert {one.channel.kind for one in read} == {channel.REST_HOOK, channel.WEBSOCKET, channel.MLLP}
     assert [kind for kind in channel.KINDS if f"`{kind}`" not in PAGE] == []
     assert [one.criteria for one in read if one.criteria] == ["ImagingStudy?modality=CT"]

@@ -8,7 +8,7 @@ import pytest
 
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import Misconfigured, Unsupported
-from wetread.record.search import index
+from wetread.record.search.index import Extraction
 from wetread.record.subscriptions import form as subscription_form
 from wetread.record.subscriptions import topics
 
@@ -36,7 +36,7 @@ FORM: dict[str, Any] = {
 
 
 def _read(form: dict[str, Any]) -> subscription_form.Request:
-    return subscription_form.read(form, topics.load(FOLDER), ALLOWED, BASE)
+    return subscription_form.read(form, topics.load(FOLDER), ALLOWED, (BASE,))
 
 
 def _with(path: str, value: Any) -> dict[str, Any]:
@@ -73,12 +73,10 @@ def test_a_whole_request_is_read() -> None:
     ],
 )
 def test_every_form_of_a_filter_means_the_same(text: str) -> None:
-    [test] = subscription_form.tests(_read(_filter(text)).filters, BASE)
+    [test] = subscription_form.tests(_read(_filter(text)).filters, (BASE,))
 
     def passes(patient: str) -> bool:
-        return test.passes(
-            index.extract({"resourceType": "Observation", "subject": {"reference": f"Patient/{patient}"}})
-        )
+        return test.passes(Extraction({"resourceType": "Observation", "subject": {"reference": f"Patient/{patient}"}}))
 
     assert passes("p1")
     assert not passes("p2")
@@ -96,7 +94,7 @@ def test_a_filter_without_a_type_narrows_every_type_of_the_topic() -> None:
     )
 
     def read(text: str) -> subscription_form.Request:
-        return subscription_form.read(_filter(text), {TOPIC: both}, ALLOWED, BASE)
+        return subscription_form.read(_filter(text), {TOPIC: both}, ALLOWED, (BASE,))
 
     assert read("patient=p1").filters == (("Observation", "patient=p1"), ("Task", "patient=p1"))
     assert read("Task?focus=ImagingStudy/i").filters == (("Task", "focus=ImagingStudy/i"),)
@@ -125,7 +123,7 @@ def test_criteria_that_are_a_search_make_a_subscription_of_r4(payload: str | Non
     request = _read(_by_criteria("Observation?category=imaging&patient=Patient/p1", payload))
     assert request.criteria == "Observation?category=imaging&patient=Patient/p1"
     assert (request.topic.url, request.topic.resource_types) == ("", {"Observation"})
-    assert [test.param for test in subscription_form.tests(request.filters, BASE)] == ["category", "patient"]
+    assert [test.param for test in subscription_form.tests(request.filters, (BASE,))] == ["category", "patient"]
     assert (request.channel.content, request.channel.max_count) == (content, 1)
     assert subscription_form.topic_of("", request.criteria, {}) == request.topic
 
@@ -148,7 +146,7 @@ def test_a_search_that_cannot_be_kept_is_refused_at_its_place(form: dict[str, An
 
 def test_filters_by_token_know_systems_and_not() -> None:
     coded = {"resourceType": "Observation", "code": {"coding": [{"system": "http://snomed.info/sct", "code": "50"}]}}
-    entries = index.extract(coded)
+    entries = Extraction(coded)
     answers = {
         "code=50": True,
         "code=http://snomed.info/sct|50": True,
@@ -160,7 +158,7 @@ def test_filters_by_token_know_systems_and_not() -> None:
         "code:not=51": True,
     }
     for text, passes in answers.items():
-        [test] = subscription_form.tests(_read(_filter(text)).filters, BASE)
+        [test] = subscription_form.tests(_read(_filter(text)).filters, (BASE,))
         assert test.passes(entries) is passes, text
 
 

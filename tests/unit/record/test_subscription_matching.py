@@ -16,8 +16,9 @@ from psycopg.types.json import Jsonb
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.reader import Reader, Scope
 from wetread.record import events, resources
+from wetread.record.search.index import Extraction
+from wetread.record.search.parameters import parameters_of
 from wetread.record.subscriptions import form, keys, matching, rows
-from wetread.record.subscriptions.criteria import entries_of
 from wetread.record.subscriptions.subscriptions import Subscriptions
 from wetread.record.subscriptions.topics import of_criteria
 from wetread.store.database import Connection, Database
@@ -42,7 +43,7 @@ def _observation(patient: str, *, code: str = "1", status: str = "final", **more
 
 def _keys(query: str) -> frozenset[str]:
     topic, filters = of_criteria(f"Observation?{query}" if query else "Observation")
-    return keys.keys_of("", topic.resource_types, form.tests(filters, BASE))
+    return keys.keys_of("", topic.resource_types, form.tests(filters, (BASE,)))
 
 
 class TestKeys:
@@ -94,15 +95,15 @@ class TestKeys:
             identifier=[{"system": "urn:ids", "value": "7"}],
             meta={"tag": [{"system": "urn:tags", "code": "a"}]},
         )
-        entries = entries_of(resource)
+        version = Extraction(resource)
         _, filters = of_criteria(f"Observation?{query}")
-        tests = form.tests(filters, BASE)
-        assert all(test.passes(entries) for test in tests), "the example is wrong"
-        everything = {row[0] for row in (*entries.token, *entries.reference)}
-        assert keys.keys_of_entries("", "Observation", entries, everything) & _keys(query)
+        tests = form.tests(filters, (BASE,))
+        assert all(test.passes(version) for test in tests), "the example is wrong"
+        everything = [code for code, p in parameters_of("Observation").items() if p.kind in ("token", "reference")]
+        assert keys.keys_of_version("", "Observation", version, everything) & _keys(query)
 
     def test_of_one_topic_are_not_those_of_another(self) -> None:
-        tests = form.tests([("Observation", "code=1")], BASE)
+        tests = form.tests([("Observation", "code=1")], (BASE,))
         assert keys.keys_of("urn:a", ["Observation"], tests).isdisjoint(keys.keys_of("urn:b", ["Observation"], tests))
 
 
@@ -125,7 +126,7 @@ async def _subscribe(conn: Connection, id_: str, query: str, **columns: Any) -> 
             given["ends_at"],
         ),
     )
-    await keys.write(conn, {id_: keys.keys_of("", topic.resource_types, form.tests(filters, BASE))})
+    await keys.write(conn, {id_: keys.keys_of("", topic.resource_types, form.tests(filters, (BASE,)))})
 
 
 async def _match(conn: Connection, *written: dict[str, Any]) -> int:

@@ -9,7 +9,8 @@ import pytest
 from fhir.resources.R4B.subscriptiontopic import SubscriptionTopic
 
 from wetread.errors import Misconfigured, Unsupported
-from wetread.record.subscriptions import criteria, topics
+from wetread.record.search.index import Extraction
+from wetread.record.subscriptions import topics
 from wetread.record.subscriptions.topics import Topic
 
 FOLDER = Path(__file__).parents[3] / "conformance" / "topics"
@@ -87,7 +88,7 @@ def test_every_filter_that_an_ai_observation_is_asked_for_by_finds_it(shipped: d
         for file in sorted((FOLDER.parent / "examples").glob("observation-*.json"))
         if "Critical" in file.read_text()
     )
-    entries = criteria.entries_of(made)
+    entries = Extraction(made)
     asked = {
         "patient": made["subject"]["reference"],
         "code": "http://snomed.info/sct|1386000",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from typing import Any, LiteralString, TypeAlias
@@ -76,47 +76,74 @@ _WITH_ITEM = frozenset({"token", "reference", "quantity"})
 _MOST_ITEMS = 32_767
 
 
-def extract(resource: dict[str, Any], bases: Sequence[str] = ()) -> Entries:
-    """The index entries of a resource under every parameter of its type.
+def extract(resource: Mapping[str, Any], bases: Sequence[str] = ()) -> Entries:
+    """The index entries of a resource under every parameter of its type, but for those that are columns.
 
-    `bases` are the server's own addresses (`Connection.bases`): what refers by them is found as what is here. Raises
-    InvalidInput on a malformed date.
+    `bases` as in `Extraction`. Raises InvalidInput on a malformed date.
     """
-    referring = partial(references, bases=bases)
     entries = Entries(narrative=text.narrative(resource), content=text.content(resource))
-    items: dict[paths.Read, paths.Nodes] = {}
-    present = {stem for member in resource for stem in _stems(member)}
-    for parameter, name, elements, reads in _plans(resource["resourceType"]):
-        if elements.isdisjoint(present):
-            continue
-        table: set[Row] = getattr(entries, name)
-        read = referring if name == "reference" else READERS[parameter.kind][1]
-        for nodes, item in _nodes(resource, reads, items):
+    extraction = Extraction(resource, bases)
+    for code, (_, name, _, _) in _plans(resource["resourceType"]).items():
+        if code not in ON_OWN_COLUMN:
+            table: set[Row] = getattr(entries, name)
+            table |= extraction.rows(code)
+    return entries
+
+
+class Extraction:
+    """The index rows of one resource, those of a parameter when they are first asked for.
+
+    `bases` are the server's own addresses (`Connection.bases`): what refers by them is found as what is here.
+    """
+
+    def __init__(self, resource: Mapping[str, Any], bases: Sequence[str] = ()) -> None:
+        self._resource = resource
+        self._plans = _plans(resource["resourceType"])
+        self._references = partial(references, bases=bases)
+        self._present = {stem for member in resource for stem in _stems(member)}
+        self._items: dict[paths.Read, paths.Nodes] = {}
+        self._rows: dict[str, set[Row]] = {}
+
+    def rows(self, code: str) -> set[Row]:
+        """`(param, ...)` as the columns of the parameter's table stand, those for `:of-type` among them; nothing for a
+        parameter that is not read from elements. Raises InvalidInput on a malformed date."""
+        if code not in self._rows:
+            plan = self._plans.get(code)
+            self._rows[code] = set() if plan is None or plan[2].isdisjoint(self._present) else self._read(plan)
+        return self._rows[code]
+
+    def _read(self, plan: Plan) -> set[Row]:
+        parameter, name, _, reads = plan
+        read = self._references if name == "reference" else READERS[parameter.kind][1]
+        rows: set[Row] = set()
+        for nodes, item in _nodes(self._resource, reads, self._items):
             last = (item,) if name in _WITH_ITEM else ()
             for node in nodes:
                 if node.type == "String" and parameter.kind == "date":
                     continue  # occurrence[x] and the like may be free text, which is no date
                 try:
-                    table.update((parameter.code, *values, *last) for values in read(node.value, parameter))
+                    rows.update((parameter.code, *values, *last) for values in read(node.value, parameter))
                 except ValueError as error:
                     raise InvalidInput(f"not a FHIR {parameter.kind}", location=parameter.expression) from error
                 if name == "token" and isinstance(node.value, dict) and "type" in node.value:
-                    table.update((f"{parameter.code}:of-type", *v, *last) for v in identifier_types(node.value))
-    return entries
+                    rows.update((f"{parameter.code}:of-type", *v, *last) for v in identifier_types(node.value))
+        return rows
 
 
 Reads: TypeAlias = tuple[paths.Read, paths.Read | None]
 """All at once; or the items, and within each its value."""
+Plan: TypeAlias = tuple[SearchParameter, str, frozenset[str], Reads]
+"""A parameter, its table, the elements of the resource that it begins at, and how to read it."""
 
 
 @cache
-def _plans(resource_type: str) -> tuple[tuple[SearchParameter, str, frozenset[str], Reads], ...]:
-    """Each parameter, its table, the elements of the resource that it begins at, and how to read it."""
-    return tuple(
-        (parameter, READERS[parameter.kind][0], _begins(parameter.expression), _reads(parameter))
-        for parameter in parameters_of(resource_type).values()
-        if parameter.expression and parameter.code not in ON_OWN_COLUMN
-    )
+def _plans(resource_type: str) -> Mapping[str, Plan]:
+    """By code, of the parameters that are read from elements."""
+    return {
+        code: (parameter, READERS[parameter.kind][0], _begins(parameter.expression), _reads(parameter))
+        for code, parameter in parameters_of(resource_type).items()
+        if parameter.expression
+    }
 
 
 _FIRST = re.compile(r"\b[A-Z]\w*\.(\w+)")
@@ -147,7 +174,7 @@ def _reads(parameter: SearchParameter) -> Reads:
 
 
 def _nodes(
-    resource: dict[str, Any], reads: Reads, items: dict[paths.Read, paths.Nodes]
+    resource: Mapping[str, Any], reads: Reads, items: dict[paths.Read, paths.Nodes]
 ) -> Iterator[tuple[paths.Nodes, int]]:
     """The nodes of a parameter, by item; `items` keeps those that several parameters look into."""
     outer, inner = reads

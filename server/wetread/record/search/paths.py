@@ -14,7 +14,7 @@ on the reference's own text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -33,7 +33,7 @@ class Node:
 
 Nodes: TypeAlias = list[Node]
 Evaluate: TypeAlias = Callable[[Nodes], Nodes]
-Read: TypeAlias = Callable[[dict[str, Any]], Nodes]
+Read: TypeAlias = Callable[[Mapping[str, Any]], Nodes]
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<string>'(?:[^'\\]|\\.)*')|(?P<number>\d+)|(?P<name>[A-Za-z_]\w*)|(?P<sign>!=|[.()|\[\]=]))"

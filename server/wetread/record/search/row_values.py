@@ -141,7 +141,8 @@ def _last_updated(prefix: str, low: datetime, high: datetime) -> Predicate:
             return lambda row: row[0] < low
         case "le":
             return lambda row: row[0] < high
-    return _about(low, high)
+    is_near = _about(low, high)
+    return lambda row: is_near((row[0], row[0]))
 
 
 def _about(low: datetime, high: datetime) -> Predicate:

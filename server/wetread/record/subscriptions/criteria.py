@@ -1,7 +1,7 @@
 """Search parameters asked of one version in memory: what a topic fires by, and what a subscription filters by.
 
-The rules are those of the search (`record/search/query_values.py`, FHIR R4 search.html 3.1.1.4), on the index entries
-of the version. What cannot be told from these alone is refused: chains, `_has`, `_list`, `_filter`, full text, and the
+The rules are those of the search (`record/search/query_values.py`, FHIR R4 search.html 3.1.1.4), on the index rows of
+the version. What cannot be told from these alone is refused: chains, `_has`, `_list`, `_filter`, full text, and the
 modifiers that ask a terminology.
 """
 
@@ -15,22 +15,22 @@ from urllib.parse import parse_qsl
 from wetread.errors import InvalidInput, Unsupported
 from wetread.record.lossless import is_text
 from wetread.record.search import row_values
-from wetread.record.search.index import ON_OWN_COLUMN, Entries, date_range, extract
-from wetread.record.search.index_rows import READERS, here
+from wetread.record.search.index import ON_OWN_COLUMN, Extraction
+from wetread.record.search.index_rows import here
 from wetread.record.search.parameters import FULL_TEXT, SearchParameter, parameters_of, resource_types
 from wetread.record.search.query import MODIFIERS, MOST_PARAMETERS, MOST_VALUES
 from wetread.record.search.query_values import split
 from wetread.record.search.row_values import Predicate
 
 _BY_TERMINOLOGY: Mapping[str, frozenset[str]] = {"token": frozenset({"in", "not-in", "above", "below"})}
-_Asked: TypeAlias = Callable[[Entries], bool]
+_Asked: TypeAlias = Callable[[Extraction], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Test:
     """One search parameter: any of `values` must hold, with `:not` none.
 
-    `kind` is the parameter's (token, reference, ...); `values` are spelt as index entries spell them: a reference as
+    `kind` is the parameter's (token, reference, ...); `values` are spelt as index rows spell them: a reference as
     `Type/id`, a bare id or an absolute url, a token as `code`, `system|code`, `|code` or `system|`.
     """
 
@@ -42,15 +42,16 @@ class Test:
     _asked: _Asked = field(repr=False, compare=False)
 
     @classmethod
-    def parse(cls, resource_type: str, name: str, value: str, base_url: str = "") -> Test:
-        """Of `name=value`, as in a query. Raises Unsupported, with what to do, on what cannot be evaluated."""
+    def parse(cls, resource_type: str, name: str, value: str, bases: Sequence[str] = ()) -> Test:
+        """Of `name=value`, as in a query; `bases` are the addresses that mean this server. Raises Unsupported, with
+        what to do, on what cannot be evaluated."""
         code, _, modifier = name.partition(":")
         parameter = _parameter(resource_type, code, modifier, name)
         values = split(value, ",")
         if len(values) > MOST_VALUES or not is_text(value):
             raise Unsupported(f"{name}: at most {MOST_VALUES} values, without control characters")
-        if parameter.kind == "reference" and base_url:
-            values = [here(each, (base_url,)) for each in values]
+        if parameter.kind == "reference":
+            values = [here(each, bases) for each in values]
         try:
             asked = _asked(resource_type, parameter, modifier, values)
         except InvalidInput as error:
@@ -58,29 +59,17 @@ class Test:
         normal = tuple(row_values.normal(each, modifier, parameter) for each in values)
         return cls(resource_type, code, parameter.kind, modifier, normal, asked)
 
-    def passes(self, entries: Entries) -> bool:
-        """Whether it holds of a version of its type, with the entries that `entries_of` gives."""
-        return self._asked(entries)
+    def passes(self, version: Extraction) -> bool:
+        """Whether it holds of a version of its type."""
+        return self._asked(version)
 
 
-def entries_of(resource: Mapping[str, Any], bases: Sequence[str] = ()) -> Entries:
-    """The index entries of a version, with those of `_id` and `_lastUpdated`, which the search has in columns; `bases`
-    as in `extract`."""
-    entries = extract(dict(resource), bases)
-    if own_id := resource.get("id"):
-        entries.token.add(("_id", "", own_id, "", 0))
-    if updated := resource.get("meta", {}).get("lastUpdated"):
-        low, _ = date_range(updated)
-        entries.date.add(("_lastUpdated", low, low))
-    return entries
-
-
-def parsed(resource_type: str, query: str, base_url: str = "") -> tuple[Test, ...]:
+def parsed(resource_type: str, query: str, bases: Sequence[str] = ()) -> tuple[Test, ...]:
     """Of `param=value&...`; all must hold. Raises Unsupported."""
     pairs = parse_qsl(query, keep_blank_values=True)
     if len(pairs) > MOST_PARAMETERS:
         raise Unsupported(f"more than {MOST_PARAMETERS} parameters")
-    return tuple(Test.parse(resource_type, name, value, base_url) for name, value in pairs)
+    return tuple(Test.parse(resource_type, name, value, bases) for name, value in pairs)
 
 
 def _parameter(resource_type: str, code: str, modifier: str, name: str) -> SearchParameter:
@@ -108,14 +97,13 @@ def _asked(resource_type: str, parameter: SearchParameter, modifier: str, values
         return _missing(resource_type, parameter, values)
     if parameter.kind == "composite":
         one_of = [_composite(resource_type, parameter, value) for value in values]
-        return lambda entries: any(each(entries) for each in one_of)
-    table, _ = READERS[parameter.kind]
+        return lambda version: any(each(version) for each in one_of)
     rows_of = f"{parameter.code}:of-type" if modifier == "of-type" else parameter.code
     predicates = [row_values.of_value(value, modifier, parameter) for value in values]
     wanted = modifier != "not"
 
-    def asked(entries: Entries) -> bool:
-        rows = [row[1:] for row in getattr(entries, table) if row[0] == rows_of]
+    def asked(version: Extraction) -> bool:
+        rows = [row[1:] for row in version.rows(parameter.code) if row[0] == rows_of]
         return any(holds(row) for holds in predicates for row in rows) is wanted
 
     return asked
@@ -124,13 +112,9 @@ def _asked(resource_type: str, parameter: SearchParameter, modifier: str, values
 def _missing(resource_type: str, parameter: SearchParameter, values: list[str]) -> _Asked:
     if values not in (["true"], ["false"]):
         raise InvalidInput(":missing takes true or false", location=parameter.code)
-    parts = _parts(resource_type, parameter)
+    codes = [part.code for part in _parts(resource_type, parameter)]
     wanted = values == ["false"]
-
-    def present(part: SearchParameter, entries: Entries) -> bool:
-        return any(row[0] == part.code for row in getattr(entries, READERS[part.kind][0]))
-
-    return lambda entries: all(present(part, entries) for part in parts) is wanted
+    return lambda version: all(version.rows(code) for code in codes) is wanted
 
 
 def _composite(resource_type: str, parameter: SearchParameter, value: str) -> _Asked:
@@ -140,18 +124,17 @@ def _composite(resource_type: str, parameter: SearchParameter, value: str) -> _A
         raise InvalidInput(f"expected {'$'.join(parameter.components)}", location=parameter.code)
     checks = [(part, row_values.of_value(v, "", part)) for part, v in zip(parts, values, strict=True)]
     if not parameter.items:
-        return lambda entries: all(_rows(part, holds, entries) for part, holds in checks)
+        return lambda version: all(_rows(part, holds, version) for part, holds in checks)
 
-    def asked(entries: Entries) -> bool:
-        found = [{row[-1] for row in _rows(part, holds, entries)} for part, holds in checks]
+    def asked(version: Extraction) -> bool:
+        found = [{row[-1] for row in _rows(part, holds, version)} for part, holds in checks]
         return bool(set.intersection(*found))
 
     return asked
 
 
-def _rows(part: SearchParameter, holds: Predicate, entries: Entries) -> list[tuple[Any, ...]]:
-    table = getattr(entries, READERS[part.kind][0])
-    return [row for row in table if row[0] == part.code and holds(row[1:])]
+def _rows(part: SearchParameter, holds: Predicate, version: Extraction) -> list[tuple[Any, ...]]:
+    return [row for row in version.rows(part.code) if row[0] == part.code and holds(row[1:])]
 
 
 def _parts(resource_type: str, parameter: SearchParameter) -> list[SearchParameter]:

@@ -13,13 +13,16 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from wetread.domain.endpoint import AllowedEndpoints
-from wetread.errors import Unsupported
+from wetread.errors import Refused, Unsupported
 from wetread.record.search.index import date_range
 from wetread.record.subscriptions import channel
 from wetread.record.subscriptions.channel import Channel
 from wetread.record.subscriptions.criteria import Test, parsed
 from wetread.record.subscriptions.extensions import extensions
 from wetread.record.subscriptions.topics import Topic, of_criteria
+
+NOT_UNDERSTOOD = (Refused, LookupError, TypeError, ValueError, AttributeError)
+"""What reading a stored subscription raises where another version has written it."""
 
 _WHERE = "Subscription.criteria"
 _SEARCH = re.compile(r"/?[A-Z][A-Za-z]+(\?.*)?", re.DOTALL)
@@ -39,8 +42,10 @@ class Request:
     """The search of a criteria-based subscription (FHIR R4), else empty."""
 
 
-def read(resource: Mapping[str, Any], topics: Mapping[str, Topic], allowed: AllowedEndpoints, base_url: str) -> Request:
-    """Raises Unsupported, with the element at fault and what to do."""
+def read(
+    resource: Mapping[str, Any], topics: Mapping[str, Topic], allowed: AllowedEndpoints, bases: Sequence[str]
+) -> Request:
+    """`bases` are the addresses that mean this server. Raises Unsupported, with the element at fault and what to do."""
     text = str(resource.get("criteria", "")).strip()
     ends = resource.get("end")
     ends_at = date_range(ends)[1] if ends else None
@@ -59,7 +64,7 @@ def read(resource: Mapping[str, Any], topics: Mapping[str, Topic], allowed: Allo
         raise Unsupported(message, location=_WHERE)
     criteria = extensions(resource.get("_criteria"), {"filter-criteria"}, _WHERE)
     with _at(f"{_WHERE}.extension"):
-        narrowed = [each for e in criteria for each in _filters(str(e.get("valueString", "")), found, base_url)]
+        narrowed = [each for e in criteria for each in _filters(str(e.get("valueString", "")), found, bases)]
     return Request(found, tuple(narrowed), channel.read(resource["channel"], allowed), ends_at)
 
 
@@ -73,9 +78,9 @@ def topic_of(url: str, criteria: str, topics: Mapping[str, Topic]) -> Topic | No
         return None
 
 
-def tests(filters: Iterable[Sequence[str]], base_url: str) -> list[Test]:
-    """The filters of a Request as tests on a resource's index entries."""
-    return [test for resource_type, query in filters for test in parsed(resource_type, query, base_url)]
+def tests(filters: Iterable[Sequence[str]], bases: Sequence[str]) -> list[Test]:
+    """The filters of a Request as tests on a version. Raises Unsupported on what this version cannot evaluate."""
+    return [test for resource_type, query in filters for test in parsed(resource_type, query, bases)]
 
 
 def _served(text: str, topics: Mapping[str, Topic]) -> Topic | None:
@@ -85,7 +90,7 @@ def _served(text: str, topics: Mapping[str, Topic]) -> Topic | None:
     return topic if topic is not None and version in ("", topic.version) else None
 
 
-def _filters(text: str, topic: Topic, base_url: str) -> list[tuple[str, str]]:
+def _filters(text: str, topic: Topic, bases: Sequence[str]) -> list[tuple[str, str]]:
     """`Type?param=value`, `Type.param=value` or `param=value`, each with or without a modifier (Backport IG 1.1, 1.2).
     Without a type it narrows all that the topic tells of."""
     found = _TYPE_AND_PARAM.fullmatch(text)
@@ -96,7 +101,7 @@ def _filters(text: str, topic: Topic, base_url: str) -> list[tuple[str, str]]:
     narrowed = [found["type"]] if found else sorted(topic.resource_types)
     for resource_type in narrowed:
         for name, value in pairs:
-            topic.filter(resource_type, name, value, base_url)
+            topic.filter(resource_type, name, value, bases)
     return [(resource_type, query) for resource_type in narrowed]
 
 

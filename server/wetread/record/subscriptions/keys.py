@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from wetread.record.search.index import ON_OWN_COLUMN, Entries, bounded, reference_parts
+from wetread.record.search.index import ON_OWN_COLUMN, Extraction, bounded, reference_parts
 from wetread.record.search.parameters import parameters_of
 from wetread.record.subscriptions.topics import Test, Topic
 from wetread.store.database import Connection
@@ -59,17 +59,18 @@ def _reference(value: str) -> str:
     return f"{parts.target_type}/{parts.target_id}#{parts.url}"
 
 
-def keys_of_entries(topic: str, resource_type: str, entries: Entries, params: Collection[str]) -> set[str]:
-    """Where the subscriptions stand that a resource with these entries may concern."""
+def keys_of_version(topic: str, resource_type: str, version: Extraction, params: Collection[str]) -> set[str]:
+    """Where the subscriptions stand that a version may concern: by these parameters, and without any."""
     here = f"{topic}|{resource_type}|"
     keys = {here}
-    if params:
-        keys |= {f"{here}{row[0]}={row[2]}" for row in entries.token if row[0] in params and row[2]}
-        for param, target_type, target_id, url, *_ in entries.reference:
-            if param in params:
-                keys.add(f"{here}{param}={target_type}/{target_id}#{url}")
-                if not url:
-                    keys.add(f"{here}{param}=/{target_id}")
+    for param in params:
+        if parameters_of(resource_type)[param].kind == "token":
+            keys |= {f"{here}{param}={row[2]}" for row in version.rows(param) if row[0] == param and row[2]}
+            continue
+        for _, target_type, target_id, url, *_ in version.rows(param):
+            keys.add(f"{here}{param}={target_type}/{target_id}#{url}")
+            if not url:
+                keys.add(f"{here}{param}=/{target_id}")
     return keys
 
 

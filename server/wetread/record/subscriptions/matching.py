@@ -7,7 +7,7 @@ are gap-free and in the log's order. The cost grows with what matches, not with 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -17,9 +17,9 @@ from psycopg.rows import class_row
 
 from wetread.domain.reader import Reader
 from wetread.record.events import Event
-from wetread.record.search.index import Entries
+from wetread.record.search.index import Extraction
 from wetread.record.subscriptions import form, keys, rows
-from wetread.record.subscriptions.criteria import Test, entries_of
+from wetread.record.subscriptions.criteria import Test
 from wetread.record.subscriptions.patients import patients_among
 from wetread.record.subscriptions.sight import may_see
 from wetread.record.subscriptions.topics import Topic
@@ -27,6 +27,14 @@ from wetread.store.database import Connection
 
 DUE = "wetread_due"
 """The channel on which the matcher hints that notifications are due."""
+
+
+class Unreadable(Exception):
+    """Nothing was matched: of these subscriptions this version does not understand what they ask for."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        super().__init__(*ids)
+        self.ids = ids
 
 
 @dataclass(slots=True)
@@ -43,24 +51,27 @@ class _Subscriber:
     count: int
     is_sent: bool
     """Whether what it is given is due at once."""
+    tests: tuple[Test, ...] = ()
+    reader: Reader | None = None
+    """These two as `_understand` reads them."""
 
 
 @dataclass(slots=True)
 class _Change:
-    """An event with what it made of its resource. `current` is None after a deletion."""
+    """An event with what it made of its resource. `current` is None after a deletion. Of the versions those search
+    parameters are extracted that somebody asks for."""
 
     event: Event
     current: dict[str, Any] | None
     previous: dict[str, Any] | None
-    entries: Entries
+    subject: Extraction
     """Of the version that there is: the current, after a deletion the previous."""
-    bases: Sequence[str]
+    former: Extraction
+    """Of the previous version; the subject where there is none."""
     topics: dict[str, bool] = field(default_factory=dict)
     """Whether those asked so far fire."""
     seen: dict[str, bool] = field(default_factory=dict)
     """Whether the owners asked so far may see it."""
-    former: Entries | None = None
-    """Of the previous version, once a topic asked for them."""
 
     def fires(self, name: str, topic: Topic) -> bool:
         if name not in self.topics:
@@ -68,18 +79,14 @@ class _Change:
             self.topics[name] = topic.fires(event.resource_type, event.kind, self.current, self.previous, self._look)
         return self.topics[name]
 
-    def _look(self, version: Mapping[str, Any]) -> Entries:
-        if version is not self.previous or self.current is None:
-            return self.entries
-        if self.former is None:
-            self.former = entries_of(version, self.bases)
-        return self.former
+    def _look(self, version: Mapping[str, Any]) -> Extraction:
+        return self.former if version is self.previous else self.subject
 
 
 async def match(conn: Connection, topics: Mapping[str, Topic], base_url: str, found: Sequence[Event]) -> int:
     """Gives the events to the subscriptions that they concern; how many numbered events that makes.
 
-    The caller holds the cursor over the log in the same transaction, and moves it.
+    The caller holds the cursor over the log in the same transaction, and moves it. Raises Unreadable.
     """
     types = {event.resource_type for event in found}
     served = [topic for topic in topics.values() if topic.resource_types & types]
@@ -90,10 +97,11 @@ async def match(conn: Connection, topics: Mapping[str, Topic], base_url: str, fo
     changes = await _changes(conn, relevant)
     concerned = await _concerned(conn, changes, watched, topics)
     subscribers = await _hold(conn, sorted({id_ for ids in concerned for id_ in ids}))
+    _understand(subscribers.values(), (base_url, *conn.bases))
     made: list[tuple[_Subscriber, int, _Change]] = []
     for change, ids in zip(changes, concerned, strict=True):
         for subscriber in (subscribers[id_] for id_ in sorted(ids) if id_ in subscribers):
-            if _is_for(subscriber, change, topics, base_url) and await _is_shown(conn, subscriber, change):
+            if _is_for(subscriber, change, topics) and await _is_shown(conn, subscriber, change):
                 subscriber.count += 1
                 made.append((subscriber, subscriber.count, change))
     if made:
@@ -106,9 +114,9 @@ async def _changes(conn: Connection, relevant: Sequence[Event]) -> list[_Change]
     changes = []
     for event in relevant:
         current, previous = bodies.get((event, 0)), bodies.get((event, 1))
-        subject = current if current is not None else previous
-        if subject is not None:
-            changes.append(_Change(event, current, previous, entries_of(subject, conn.bases), conn.bases))
+        looked_at = [Extraction(version, conn.bases) for version in (current, previous) if version is not None]
+        if looked_at:
+            changes.append(_Change(event, current, previous, looked_at[0], looked_at[-1]))
     return changes
 
 
@@ -122,7 +130,7 @@ async def _concerned(
         for name, params in watched[resource_type].items():
             if name and not change.fires(name, topics[name]):
                 continue
-            for key in keys.keys_of_entries(name, resource_type, change.entries, params):
+            for key in keys.keys_of_version(name, resource_type, change.subject, params):
                 wanted.setdefault(key, []).append(place)
     concerned: list[set[str]] = [set() for _ in changes]
     for key, subscription_id in await keys.found_by(conn, wanted) if wanted else ():
@@ -149,34 +157,22 @@ async def _hold(conn: Connection, ids: Sequence[str]) -> dict[str, _Subscriber]:
     return {subscriber.id: subscriber for subscriber in await found.fetchall()}
 
 
-def _is_for(subscriber: _Subscriber, change: _Change, topics: Mapping[str, Topic], base_url: str) -> bool:
-    event = change.event
-    if event.seq <= subscriber.started_seq or (subscriber.ends_at is not None and event.at >= subscriber.ends_at):
-        return False
-    topic = form.topic_of(subscriber.topic, subscriber.criteria, topics)
-    if topic is None or not change.fires(subscriber.topic or subscriber.criteria, topic):
-        return False
-    return passes(_tests(subscriber.filters, base_url), event.resource_type, change.entries)
+def _understand(subscribers: Iterable[_Subscriber], bases: tuple[str, ...]) -> None:
+    """Raises Unreadable, with all that are."""
+    unreadable = []
+    for subscriber in subscribers:
+        try:
+            subscriber.tests = _tests(subscriber.filters, bases)
+            subscriber.reader = _owner(subscriber.owner)
+        except form.NOT_UNDERSTOOD:
+            unreadable.append(subscriber.id)
+    if unreadable:
+        raise Unreadable(unreadable)
 
 
 @lru_cache(maxsize=20_000)
-def _tests(filters: str, base_url: str) -> tuple[Test, ...]:
-    return tuple(form.tests(json.loads(filters), base_url))
-
-
-def passes(tests: Sequence[Test], resource_type: str, entries: Entries) -> bool:
-    """A filter on another type of the topic does not narrow this one."""
-    return all(test.passes(entries) for test in tests if test.resource_type == resource_type)
-
-
-async def _is_shown(conn: Connection, subscriber: _Subscriber, change: _Change) -> bool:
-    """Whether the event counts: a number would tell a narrowed owner of what it may not see."""
-    owner = _owner(subscriber.owner)
-    if not owner.may_some("r", change.event.resource_type):
-        return True
-    if subscriber.owner not in change.seen:
-        change.seen[subscriber.owner] = await may_see(conn, owner, change.event, change.current or "")
-    return change.seen[subscriber.owner]
+def _tests(filters: str, bases: tuple[str, ...]) -> tuple[Test, ...]:
+    return tuple(form.tests(json.loads(filters), bases))
 
 
 @lru_cache(maxsize=20_000)
@@ -184,10 +180,35 @@ def _owner(owner: str) -> Reader:
     return rows.reader_of(json.loads(owner))
 
 
+def _is_for(subscriber: _Subscriber, change: _Change, topics: Mapping[str, Topic]) -> bool:
+    event = change.event
+    if event.seq <= subscriber.started_seq or (subscriber.ends_at is not None and event.at >= subscriber.ends_at):
+        return False
+    topic = form.topic_of(subscriber.topic, subscriber.criteria, topics)
+    if topic is None or not change.fires(subscriber.topic or subscriber.criteria, topic):
+        return False
+    return passes(subscriber.tests, event.resource_type, change.subject)
+
+
+def passes(tests: Sequence[Test], resource_type: str, version: Extraction) -> bool:
+    """A filter on another type of the topic does not narrow this one."""
+    return all(test.passes(version) for test in tests if test.resource_type == resource_type)
+
+
+async def _is_shown(conn: Connection, subscriber: _Subscriber, change: _Change) -> bool:
+    """Whether the event counts: a number would tell a narrowed owner of what it may not see."""
+    owner = subscriber.reader
+    if owner is None or not owner.may_some("r", change.event.resource_type):
+        return True
+    if subscriber.owner not in change.seen:
+        change.seen[subscriber.owner] = await may_see(conn, owner, change.event, change.current or "")
+    return change.seen[subscriber.owner]
+
+
 async def _write(conn: Connection, made: Sequence[tuple[_Subscriber, int, _Change]]) -> None:
     """The numbered events, and that they are due. Who is due already keeps its place in the queue."""
     patients = {
-        id(change): " ".join(patients_among(change.event.resource_type, change.event.resource_id, change.entries))
+        id(change): " ".join(patients_among(change.event.resource_type, change.event.resource_id, change.subject))
         for _, _, change in made
     }
     events = [change.event for _, _, change in made]

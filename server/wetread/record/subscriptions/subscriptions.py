@@ -20,15 +20,18 @@ from psycopg.types.json import Jsonb
 
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.domain.reader import SYSTEM, Reader
+from wetread.errors import Refused, Unsupported
 from wetread.record import events, resources
+from wetread.record.audit import audit
 from wetread.record.events import Event
 from wetread.record.subscriptions import form as subscription_form
 from wetread.record.subscriptions import keys, matching
 from wetread.record.subscriptions import rows as rows
 from wetread.record.subscriptions.carried import require_carried
 from wetread.record.subscriptions.due import Slice, next_slice, next_slices
+from wetread.record.subscriptions.notification_audit import given_up
 from wetread.record.subscriptions.rows import OwnerNow, State
-from wetread.record.subscriptions.topics import Topic
+from wetread.record.subscriptions.topics import Topic, of_criteria
 from wetread.store.database import Connection
 
 CURSOR = "subscriptions"
@@ -49,7 +52,8 @@ class Subscriptions:
         """Takes a Subscription that a client has created or replaced, in the transaction of its version; its handshake
         is due then. Raises Unsupported (422) for what cannot be kept, Forbidden where the client may not read what the
         topic tells of."""
-        form = subscription_form.read(resource, self.topics, self.allowed, self.base_url)
+        bases = self._bases(conn)
+        form = subscription_form.read(resource, self.topics, self.allowed, bases)
         require_carried(form.channel.kind, form.topic, self.carried)
         for resource_type in sorted(form.topic.resource_types):
             reader.require_some("r", resource_type)
@@ -79,7 +83,7 @@ class Subscriptions:
             row,
         )
         is_off = resource.get("status") == "off"
-        await keys.write(conn, {resource["id"]: frozenset() if is_off else self._keys(form.topic, form.filters)})
+        await keys.write(conn, {resource["id"]: frozenset() if is_off else _keys(form.topic, form.filters, bases)})
         if starts:
             await self._show(conn, resource["id"], "requested", "")
             await self._make_due(conn, resource["id"])
@@ -94,7 +98,8 @@ class Subscriptions:
     async def match_events(self, conn: Connection, found: Sequence[Event]) -> int:
         """Gives the events to the subscriptions that they concern; how many numbered events that makes.
 
-        For the notify role, which holds the cursor `CURSOR` in the same transaction and advances it.
+        For the notify role, which holds the cursor `CURSOR` in the same transaction and advances it. Raises
+        matching.Unreadable, with those to `refuse` before it is tried again.
         """
         return await matching.match(conn, self.topics, self.base_url, found)
 
@@ -157,7 +162,7 @@ class Subscriptions:
                     (topic, criteria),
                 )
                 for (subscription_id,) in await lost.fetchall():
-                    await self.fail(conn, subscription_id, "the topic is no longer served here")
+                    await self.refuse(conn, subscription_id)
 
     async def _is_over(self, conn: Connection, subscription_id: str) -> bool:
         """Asked again of one that is held: its client may just have put its end off."""
@@ -166,24 +171,50 @@ class Subscriptions:
         )
         return found.rowcount > 0
 
-    async def index_all(self, conn: Connection) -> None:
+    async def index_all(self, conn: Connection) -> list[str]:
         """Puts all subscriptions under the keys that this version and these topics give them. Holds all of them, since
-        what a client asks for at the same moment must not be found under the keys of what it asked for before."""
+        what a client asks for at the same moment must not be found under the keys of what it asked for before. Returns
+        those to `refuse` in transactions of their own: they stand under no key."""
         found = conn.cursor(row_factory=class_row(State))
         await found.execute(
             "SELECT " + rows.COLUMNS + " FROM subscription_state s WHERE status <> 'off' ORDER BY id FOR NO KEY UPDATE"
         )
-        wanted = {}
+        wanted: dict[str, frozenset[str]] = {}
+        refused = []
         for state in await found.fetchall():
-            topic = subscription_form.topic_of(state.topic, state.criteria, self.topics)
-            wanted[state.id] = self._keys(topic, state.filters) if topic else frozenset()
+            try:
+                wanted[state.id] = self._understood(state, self._bases(conn))
+            except subscription_form.NOT_UNDERSTOOD:
+                wanted[state.id] = frozenset()
+                refused.append(state.id)
         await keys.write(conn, wanted)
+        return refused
 
-    def _keys(self, topic: Topic, filters: Sequence[Sequence[str]]) -> frozenset[str]:
-        tests = subscription_form.tests(filters, self.base_url)
-        if topic.url:  # under what a topic can no longer be filtered by, nobody would look
-            tests = [test for test in tests if test.param in topic.filters.get(test.resource_type, ())]
-        return keys.keys_of(topic.url, topic.resource_types, tests)
+    async def refuse(self, conn: Connection, subscription_id: str) -> None:
+        """Puts a subscription that asks for what this version or these topics do not know in error, on record, and
+        takes it out of the index, where it would stand in everybody's way."""
+        is_held = await rows.hold(conn, subscription_id, None, "requested", "active", "error")
+        state = await rows.state_of(conn, subscription_id)
+        if state is None:
+            return
+        try:
+            self._understood(state, self._bases(conn))
+        except subscription_form.NOT_UNDERSTOOD as fault:
+            error = fault.message if isinstance(fault, Refused) else "another version wrote it, which this cannot read"
+            await keys.write(conn, {subscription_id: frozenset()})
+            if is_held and await self.fail(conn, subscription_id, error):
+                await audit.write(conn, given_up(state, error))
+
+    def _understood(self, state: State, bases: Sequence[str]) -> frozenset[str]:
+        """The keys of a subscription. Raises one of `form.NOT_UNDERSTOOD`."""
+        topic = of_criteria(state.criteria)[0] if state.criteria else self.topics.get(state.topic)
+        if topic is None:
+            raise Unsupported("the topic is no longer served here")
+        _ = state.reader
+        return _keys(topic, state.filters, bases)
+
+    def _bases(self, conn: Connection) -> tuple[str, ...]:
+        return (self.base_url, *conn.bases)
 
     async def _make_due(self, conn: Connection, subscription_id: str) -> None:
         await conn.execute(
@@ -198,3 +229,11 @@ class Subscriptions:
         body = {**version.resource(), "status": status}
         body.pop("error", None)
         await resources.put(conn, {**body, "error": error} if error else body)
+
+
+def _keys(topic: Topic, filters: Sequence[Sequence[str]], bases: Sequence[str]) -> frozenset[str]:
+    """Raises Unsupported."""
+    tests = subscription_form.tests(filters, bases)
+    if topic.url:  # under what a topic can no longer be filtered by, nobody would look
+        tests = [test for test in tests if test.param in topic.filters.get(test.resource_type, ())]
+    return keys.keys_of(topic.url, topic.resource_types, tests)

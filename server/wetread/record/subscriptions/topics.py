@@ -8,7 +8,7 @@ served, by which a site takes a shipped one away.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from wetread.errors import InvalidInput, Misconfigured, Unsupported
 from wetread.record.search import includes
 from wetread.record.search.includes import Include
+from wetread.record.search.index import Extraction
 from wetread.record.search.parameters import parameters_of
 from wetread.record.search.row_values import prefix_of
 from wetread.record.subscriptions import criteria
@@ -56,20 +57,20 @@ class Topic:
         kind: str,
         current: Resource | None,
         previous: Resource | None,
-        look: Look = criteria.entries_of,
+        look: Look = Extraction,
     ) -> bool:
         """Whether a change is an event of the topic. `kind` is create, update or delete; there is no `previous` of what
         is created, and no `current` of what is deleted."""
         return any(t.resource_type == resource_type and t.fires(kind, current, previous, look) for t in self.triggers)
 
-    def filter(self, resource_type: str, name: str, value: str, base_url: str = "") -> Test:
+    def filter(self, resource_type: str, name: str, value: str, bases: Sequence[str] = ()) -> Test:
         """A filter of a subscription to the topic. Raises Unsupported, with what is allowed."""
         known = self.filters.get(resource_type, {})
         param, _, modifier = name.partition(":")
         if param not in known:
             allowed = ", ".join(f"{t}.{p}" for t, params in self.filters.items() for p in sorted(params))
             raise Unsupported(f"the topic cannot be filtered by {name!r}; it can by {allowed}")
-        test = Test.parse(resource_type, name, value, base_url)
+        test = Test.parse(resource_type, name, value, bases)
         operators = known[param]
         asked = {modifier} if modifier else {prefix_of(v) for v in test.values if test.kind in _SAMPLES}
         if operators is not None and not asked - _PLAIN - {""} <= operators:

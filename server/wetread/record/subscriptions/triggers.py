@@ -11,7 +11,7 @@ from wetread.record import fhirpath
 from wetread.record.fhirpath import syntax
 from wetread.record.fhirpath.evaluate import compile_tree
 from wetread.record.fhirpath.scope import Scope, truth
-from wetread.record.search.index import Entries
+from wetread.record.search.index import Extraction
 from wetread.record.search.parameters import resource_types
 from wetread.record.subscriptions import criteria
 from wetread.record.subscriptions.criteria import Test
@@ -19,8 +19,8 @@ from wetread.record.subscriptions.criteria import Test
 Resource: TypeAlias = Mapping[str, Any]
 Rule: TypeAlias = Callable[[Resource | None, Resource | None], bool]
 """Of the versions after and before: a FHIRPath criterion."""
-Look: TypeAlias = Callable[[Resource], Entries]
-"""How the index entries of a version are had: `criteria.entries_of`, or a caller's memory of what that gave."""
+Look: TypeAlias = Callable[[Resource], Extraction]
+"""How the index rows of a version are had: `Extraction`, or a caller's memory of one."""
 
 KINDS = frozenset({"create", "update", "delete"})
 _CORE = "http://hl7.org/fhir/StructureDefinition/"
@@ -60,8 +60,8 @@ class Trigger:
 def _pass(tests: tuple[Test, ...], version: Resource | None, look: Look, without: bool) -> bool:
     if version is None:
         return without
-    entries = look(version)
-    return all(test.passes(entries) for test in tests)
+    looked_at = look(version)
+    return all(test.passes(looked_at) for test in tests)
 
 
 def trigger_of(body: Resource) -> Trigger:
