@@ -19,8 +19,8 @@ from wetread.errors import PeerUnavailable, Refused, StoreUnavailable, Unreachab
 from wetread.outbound.http import PeerGone
 from wetread.outbound.sender import Sender
 from wetread.outbound.settling import Settler
+from wetread.outbound.tenure import Tenure
 from wetread.record.audit import audit
-from wetread.record.events import Hint
 from wetread.record.subscriptions import claims, notification_audit
 from wetread.record.subscriptions.claims import Done, Failure, Patience
 from wetread.record.subscriptions.delivery import Delivery
@@ -33,10 +33,7 @@ from wetread.store.database import Connection, Database, own_errors
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.1
-_SWEEP_S = 1.0
 _UPKEEP_S = 10.0
-_ANSWER_S = 5.0
-"""A database that has not answered by then is lost."""
 _SILENT_S = 1.0
 _SETTLE_S = 1.0
 """What was sent for so long is recorded before more is sent."""
@@ -76,6 +73,7 @@ class Deliverer:
     """Still in hand in the database, and in no task any more."""
     _settlers: dict[int, Settler] = field(default_factory=dict)
     """By the number under which this deliverer works now."""
+    _tenure: Tenure | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _is_full: bool = False
     _is_leaving: bool = False
@@ -94,13 +92,15 @@ class Deliverer:
     async def _serve(self, conn: Connection, worker: int, stop: asyncio.Event) -> None:
         self._is_leaving = False
         self._settlers = {worker: Settler(self.database, worker)}
-        listener = asyncio.create_task(self._listen(conn))
+        self._tenure = Tenure(conn, self._wake.set)
+        keeping = asyncio.create_task(self._tenure.keep())
+        keeping.add_done_callback(lambda _: self._stop_sending())
         stopping = asyncio.create_task(self._wake_at(stop))
         upkeep = asyncio.create_task(self._keep_up())
         try:
             while not stop.is_set():
-                if listener.done():
-                    listener.result()
+                if keeping.done():
+                    keeping.result()
                 self._wake.clear()
                 await self._claim(worker)
                 with contextlib.suppress(TimeoutError):
@@ -109,26 +109,16 @@ class Deliverer:
         finally:
             stopping.cancel()
             upkeep.cancel()
-            listener.cancel()
+            keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError, Unreachable):
-                await listener
+                await keeping
             await self._leave(worker)
 
-    async def _listen(self, conn: Connection) -> None:
-        """Wakes the deliverer when something is due, and frees what the dead have in hand. Raises StoreUnavailable."""
-        hint = Hint(conn)
-        while True:
-            with own_errors():
-                try:
-                    async with asyncio.timeout(_ANSWER_S):
-                        if await claims.take_from_the_dead(conn):
-                            self._wake.set()
-                except TimeoutError as error:
-                    raise StoreUnavailable("the database does not answer") from error
-                until = time.monotonic() + _SWEEP_S
-                while (left := until - time.monotonic()) > 0:
-                    if await hint(left):
-                        self._wake.set()
+    def _stop_sending(self) -> None:
+        for turn in self._turns.values():
+            if turn.task is not None:
+                turn.task.cancel()
+        self._wake.set()
 
     async def _keep_up(self) -> None:
         """Ends what is over, and removes what is old. Harmless when others do so too."""
@@ -216,14 +206,15 @@ class Deliverer:
         """Sends a slice and records what came of it; the state then, None where it is no longer in our hands."""
         state = turn.state
         if due.is_shut_out:
-            await self._shut_out(state, worker)
+            # Nothing is sent or dropped until the owner has some rights again, and asks again.
+            await self._give_up(state, worker, "the owner of the subscription has no access any more")
             return None
         sent: list[Delivery] = []
-        failure, is_over = None, False
+        failure = None
         settle_at = time.monotonic() + _SETTLE_S
         for delivery in due.deliveries:
             try:
-                failure, is_over = await self._send(turn, delivery)
+                failure = await self._send(turn, delivery)
             except Unreachable:
                 raise
             except Exception as error:
@@ -246,57 +237,56 @@ class Deliverer:
             keeps = time.monotonic() < until and not self._is_leaving
             return await self._settlers[worker].settle(Done(state.id, through, bool(sent), keeps), told)
         async with self.database.transaction() as conn:
-            lost = await claims.put_off(conn, worker, state, through, failure, self.patience)
+            is_lost = await claims.put_off(conn, worker, state, through, failure, self.patience)
             await audit.write_many(conn, told)
-        if lost is not None and (is_over or lost):
-            await self._give_up(state, failure.error)
+        if is_lost:
+            await self._give_up(state, worker, failure.error)
         return None
 
-    async def _send(self, turn: _Turn, delivery: Delivery) -> tuple[Failure | None, bool]:
-        """What went wrong, if anything, and whether that is the end of it."""
+    async def _send(self, turn: _Turn, delivery: Delivery) -> Failure | None:
+        """What went wrong, if anything. Raises StoreUnavailable where another may send by now."""
+        if self._tenure is None or self._tenure.is_over:
+            raise StoreUnavailable("the database has not answered for too long")
         turn.asked_at = time.monotonic()
         try:
             sender = self.senders.get(delivery.channel.kind)
             if sender is None:
-                return Failure(f"this server sends nothing by {delivery.channel.kind}", is_refusal=True), True
+                return Failure(f"this server sends nothing by {delivery.channel.kind}", is_refusal=True, is_final=True)
             await sender.send(delivery)
         except PeerUnavailable as error:
-            return Failure(error.message, is_refusal=False), False
+            return Failure(error.message, is_refusal=False)
         except Refused as error:
-            return Failure(error.message, is_refusal=True), isinstance(error, PeerGone)
+            return Failure(error.message, is_refusal=True, is_final=isinstance(error, PeerGone))
         finally:
             turn.asked_at = 0.0
-        return None, False
+        return None
 
     async def _shaken(self, state: State, handshake: Delivery, failure: Failure | None, worker: int) -> None:
         """After a handshake. Any failure puts the subscription in error (Backport IG 1.1, workflow): no retry."""
         if failure is not None:
-            await self._give_up(state, failure.error)
-        else:
-            async with self.database.transaction() as conn:
-                if await self.subscriptions.activate(conn, state.id, state.start):
-                    await audit.write_many(conn, notification_audit.of_slice(state, [handshake], ()))
-        async with self.database.statements() as conn:
-            await claims.release(conn, worker, [state.id])
-
-    async def _shut_out(self, state: State, worker: int) -> None:
-        """The owner has no rights any more: nothing is sent or dropped until it has some, and asks again."""
-        await self._give_up(state, "the owner of the subscription has no access any more")
-        async with self.database.statements() as conn:
-            await claims.release(conn, worker, [state.id])
-
-    async def _give_up(self, state: State, error: str) -> None:
+            await self._give_up(state, worker, failure.error)
+            return
         async with self.database.transaction() as conn:
-            if await self.subscriptions.fail(conn, state.id, error, start=state.start):
+            if await self.subscriptions.activate(conn, state.id, state.start):
+                await audit.write_many(conn, notification_audit.of_slice(state, [handshake], ()))
+        async with self.database.statements() as conn:
+            await claims.release(conn, worker, [state.id])
+
+    async def _give_up(self, state: State, worker: int, error: str) -> None:
+        """Lets go of it, too. Nothing else where it is in another's hands, who may have come through."""
+        async with self.database.transaction() as conn:
+            if await self.subscriptions.fail(conn, state.id, error, start=state.start, worker=worker):
                 await audit.write(conn, notification_audit.given_up(state, error))
+        async with self.database.statements() as conn:
+            await claims.release(conn, worker, [state.id])
 
     async def _put_off_for_a_fault_of_ours(self, turn: _Turn, worker: int, error: Exception) -> None:
         state, failure = turn.state, _fault_of_ours(error)
         try:
             async with self.database.transaction() as conn:
-                lost = await claims.put_off(conn, worker, state, state.delivered, failure, self.patience)
-            if lost:
-                await self._give_up(state, failure.error)
+                is_lost = await claims.put_off(conn, worker, state, state.delivered, failure, self.patience)
+            if is_lost:
+                await self._give_up(state, worker, failure.error)
         except Exception as another:
             if not isinstance(another, Unreachable):
                 logger.exception("subscription %s cannot be put off", state.id)

@@ -228,7 +228,7 @@ class TestEndpointsThatFail:
         pair = authority.issue("endpoint", days=-1)
         theirs.load_cert_chain(pair.certificate, pair.key)
         ours = ssl.create_default_context(cafile=str(authority.certificate))
-        server.senders["rest-hook"] = RestHook(HttpPoster(peers := Post(ALLOWED, ours)), BASE)
+        server.senders["rest-hook"] = RestHook(HttpPoster(peers := Post(ALLOWED, lambda: ours)), BASE)
         async with await asyncio.start_server(sink.serve, "127.0.0.1", 0, ssl=theirs) as peer:
             port = peer.sockets[0].getsockname()[1]
             subscription_id = await server.active(form(f"https://127.0.0.1:{port}/hook"))
@@ -268,7 +268,7 @@ class TestEndpointsThatFail:
             await _until_failures(server, subscription_id, 2)
             assert (await server.status(subscription_id))["status"] == "active"
             ago = timedelta(hours=25) if column == "failing_since" else timedelta(minutes=11)
-            await _set(server, f"{column} = now() - %s", ago)
+            await _set(server, f"{column} = now() - %s, failures = 200", ago)
             told = await until_status(server, subscription_id, "error")
         assert str(answer) in told["error"]["text"]
 

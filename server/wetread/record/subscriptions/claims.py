@@ -1,14 +1,15 @@
 """Who delivers what: each subscription that is due is in the hands of one deliverer at a time.
 
 A deliverer has a number, and holds an advisory lock on it on a connection of its own for as long as it lives. What a
-number has in hand whose lock is gone is anybody's again. No clock takes part in that.
+number has in hand whose lock is gone is anybody's again, a second later: by then its deliverer has heard of that and
+stopped. No clock takes part in that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import LiteralString
@@ -21,7 +22,11 @@ from wetread.record.subscriptions.rows import COLUMNS, State
 from wetread.store.database import Connection, Database, own_errors
 
 _LOCK = 0x57455357
-_SOON_KNOWN_DEAD = "SET tcp_keepalives_idle = 1; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 2"
+_SOON_KNOWN_DEAD = """
+    SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = 5000
+"""
+"""The database lets go of the lock of a machine from which it has heard nothing for five seconds, and not before."""
 _LONGEST_PAUSE_S = 600.0
 _MANY = 20
 _NEXT: LiteralString = """
@@ -40,15 +45,18 @@ what is due much later than any pause lasts is taken for the work of a clock tha
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a round ended. `is_refusal`: the peer answered, and would so again."""
+    """Why a round ended. `is_refusal`: the peer answered, and would so again. `is_final`: it need not be asked."""
 
     error: str
     is_refusal: bool
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long an endpoint is tried that does not answer, and one that refuses."""
+    """How long an endpoint is tried that does not answer, and one that refuses. Neither runs out before there were as
+    many attempts as the pauses of half that time make: a clock that jumps, or a server that was away, is not the
+    endpoint's fault."""
 
     no_answer: timedelta = timedelta(hours=24)
     refusal: timedelta = timedelta(minutes=10)
@@ -101,22 +109,32 @@ async def claim(conn: Connection, worker: int, well: int, in_trouble: int) -> li
     return await found.fetchall()
 
 
-async def take_from_the_dead(conn: Connection) -> int:
-    """Frees what deliverers have in hand that are gone; how many subscriptions that is."""
+async def dead(conn: Connection) -> frozenset[int]:
+    """The numbers of deliverers that are gone and have something in hand."""
+    found = await conn.execute(
+        """
+        SELECT DISTINCT worker FROM subscription_state
+        WHERE worker IS NOT NULL AND worker <> ALL (ARRAY(
+            SELECT objid::int FROM pg_locks
+            WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2 AND granted
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))
+        """,
+        (_LOCK,),
+    )
+    return frozenset(row[0] for row in await found.fetchall())
+
+
+async def take_from(conn: Connection, workers: Collection[int]) -> int:
+    """Frees what these deliverers have in hand, who are gone; how many subscriptions that is."""
     freed = await conn.execute(
         """
         WITH left_over AS (
-            SELECT id FROM subscription_state
-            WHERE worker IS NOT NULL AND worker <> ALL (ARRAY(
-                SELECT objid::int FROM pg_locks
-                WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2 AND granted
-                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())))
-            FOR UPDATE SKIP LOCKED)
+            SELECT id FROM subscription_state WHERE worker = ANY (%s) FOR UPDATE SKIP LOCKED)
         UPDATE subscription_state s SET worker = NULL,
             due_at = CASE WHEN channel ->> 'kind' <> 'websocket' THEN coalesce(due_at, now()) END
         FROM left_over WHERE s.id = left_over.id
         """,
-        (_LOCK,),
+        (list(workers),),
     )
     return freed.rowcount
 
@@ -188,21 +206,27 @@ async def put_off(
     """Lets go after a failure, with all events up to `through` done with: due again after a pause, each twice as long
     as the one before, up to ten minutes, give or take a fifth.
 
-    Whether patience has run out. None where `worker` has it no longer in hand.
+    Whether it is to be given up, for which it stays in hand: the failure is final, or patience has run out. None where
+    `worker` has it no longer in hand.
     """
     failures = 1 if through > state.delivered else state.failures + 1
-    pause_s = min(0.5 * 2 ** min(failures - 1, 20), _LONGEST_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311
+    tried = timedelta(seconds=sum(_pause_s(n) for n in range(1, failures)))
+    runs_out = [2 * tried >= most for most in (patience.no_answer, patience.refusal)]
     found = await conn.execute(
         """
         UPDATE subscription_state SET delivered = greatest(delivered, %(through)s), failures = %(failures)s,
-            failing_since = CASE WHEN %(failures)s > 1 THEN coalesce(failing_since, now()) ELSE now() END,
+            failing_since = CASE WHEN %(failures)s > 1 THEN least(failing_since, now()) ELSE now() END,
             refused_since = CASE WHEN NOT %(is_refusal)s THEN NULL
-                WHEN %(failures)s > 1 THEN coalesce(refused_since, now()) ELSE now() END,
-            error = CASE WHEN status IN ('active', 'requested') THEN %(error)s ELSE error END, worker = NULL,
+                WHEN %(failures)s > 1 THEN least(refused_since, now()) ELSE now() END,
+            error = CASE WHEN status IN ('active', 'requested') THEN %(error)s ELSE error END,
+            worker = CASE WHEN %(is_final)s
+                OR %(failures)s > 1 AND %(no_answer_runs_out)s AND failing_since < now() - %(no_answer)s
+                OR %(failures)s > 1 AND %(refusal_runs_out)s AND refused_since < now() - %(refusal)s
+                THEN worker END,
             due_at = CASE WHEN status IN ('active', 'requested') AND channel ->> 'kind' <> 'websocket'
                 THEN CASE WHEN start = %(start)s THEN now() + %(pause)s ELSE now() END END
         WHERE id = %(id)s AND worker = %(worker)s
-        RETURNING failing_since < now() - %(no_answer)s OR coalesce(refused_since < now() - %(refusal)s, false)
+        RETURNING worker IS NOT NULL
         """,
         {
             "id": state.id,
@@ -211,11 +235,19 @@ async def put_off(
             "through": through,
             "failures": failures,
             "is_refusal": failure.is_refusal,
+            "is_final": failure.is_final,
             "error": failure.error,
-            "pause": timedelta(seconds=pause_s),
+            "pause": timedelta(seconds=_pause_s(failures) * random.uniform(0.8, 1.2)),  # noqa: S311
             "no_answer": patience.no_answer,
+            "no_answer_runs_out": runs_out[0],
             "refusal": patience.refusal,
+            "refusal_runs_out": failure.is_refusal and runs_out[1],
         },
     )
     row = await found.fetchone()
     return bool(row[0]) if row else None
+
+
+def _pause_s(failures: int) -> float:
+    """After so many, but for what chance adds."""
+    return float(min(0.5 * 2 ** min(failures - 1, 20), _LONGEST_PAUSE_S))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 from wetread.domain.reader import Reader
@@ -48,7 +48,7 @@ async def next_slice(conn: Connection, state: State, owner_now: OwnerNow, topic:
     """None where nothing is due. `topic` is None where it is no longer served."""
     if state.status not in ("requested", "active"):
         return None
-    if state.status == "active" and state.delivered >= state.events_since_start and not _silent_for_long(state):
+    if state.status == "active" and state.delivered >= state.events_since_start and not state.is_silent:
         return None
     reader = await owner_now(conn, state.owner)
     if reader is None:
@@ -58,13 +58,6 @@ async def next_slice(conn: Connection, state: State, owner_now: OwnerNow, topic:
     if state.delivered >= state.events_since_start:
         return _without_events(state, "heartbeat", reader)
     return await _events(conn, state, reader, topic)
-
-
-def _silent_for_long(state: State) -> bool:
-    period = state.out().heartbeat_s
-    if not period:
-        return False
-    return state.last_sent_at is None or datetime.now(UTC) - state.last_sent_at >= timedelta(seconds=period)
 
 
 def _without_events(state: State, kind: str, reader: Reader) -> Slice:
@@ -77,7 +70,8 @@ async def next_slices(
     conn: Connection, states: Sequence[State], owner_now: OwnerNow, topic_of: Callable[[State], Topic | None]
 ) -> dict[str, Slice]:
     """By id what is due to those of the subscriptions that have events, and whose owner may see all that their topic
-    tells of: these are read together. The others are left to be looked at one by one."""
+    tells of: these are read together, as far as they are not too large. The others are left to be looked at one by
+    one."""
     readers: dict[str, Reader | None] = {}
     plain: list[tuple[State, Reader, Topic]] = []
     for state in states:
@@ -94,7 +88,9 @@ async def next_slices(
     found = await rows.numbered_of(conn, wanted) if wanted else {}
     along = await _along(conn, plain, found)
     return {
-        s.id: await _slice(conn, s, reader, topic, found.get(s.id, []), along.get(s.id)) for s, reader, topic in plain
+        s.id: await _slice(conn, s, reader, topic, found[s.id], along.get(s.id))
+        for s, reader, topic in plain
+        if s.id in found
     }
 
 
@@ -196,17 +192,25 @@ async def _judgeable(
 def _parts(
     seen: Sequence[tuple[NotifiedEvent, tuple[str, ...]]], most: int, *, repeats: bool
 ) -> list[list[tuple[NotifiedEvent, tuple[str, ...]]]]:
-    """What goes out in one notification each. Unless a resource `repeats`, a Bundle holds one version of it, to which
-    references lead without a doubt."""
+    """What goes out in one notification each: `most` events, or fewer where these are larger than MOST_BYTES with what
+    goes along, but one at least. Unless a resource `repeats`, a Bundle holds one version of it, to which references
+    lead without a doubt."""
     parts: list[list[tuple[NotifiedEvent, tuple[str, ...]]]] = []
     foci: set[str] = set()
+    along: set[str] = set()
+    size = 0
     for each in seen:
-        focus = each[0].focus
-        if not parts or len(parts[-1]) == most or (focus in foci and not repeats):
+        event = each[0]
+        more = len(event.body) + sum(len(one.body) for one in event.context if one.reference not in along)
+        is_full = not parts or len(parts[-1]) == most or size + more > rows.MOST_BYTES
+        if is_full or (event.focus in foci and not repeats):
             parts.append([])
-            foci = set()
+            foci, along, size = set(), set(), 0
+            more = len(event.body) + sum(len(one.body) for one in event.context)
         parts[-1].append(each)
-        foci.add(focus)
+        foci.add(event.focus)
+        along.update(one.reference for one in event.context)
+        size += more
     return parts
 
 

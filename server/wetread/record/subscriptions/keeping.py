@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from wetread.record.audit import audit
 from wetread.record.audit.audit import AuditEntry, Entity
@@ -12,17 +12,20 @@ BATCH = 5000
 
 
 async def remove_old(conn: Connection, keep: timedelta) -> int:
-    """Removes events older than `keep`, BATCH at most, the oldest first; how many. Of a subscription to which some of
-    them were still due, the cursor moves past them, `$status` says so until the next delivery, and the audit record."""
+    """Removes events older than `keep`, BATCH at most, in the order of the log; how many. One behind a younger one was
+    dated by a wrong clock: it stays until that is old. Of a subscription to which some of them were still due, the
+    cursor moves past them, `$status` says so until the next delivery, and the audit record."""
     found = await conn.execute(
         """
-        WITH oldest AS (SELECT subscription_id, number, at FROM subscription_event ORDER BY seq LIMIT %s),
+        WITH oldest AS (
+                 SELECT subscription_id, number, bool_and(at < now() - %s) OVER (ORDER BY seq) AS is_old
+                 FROM (SELECT * FROM subscription_event ORDER BY seq LIMIT %s) AS first),
              gone AS (DELETE FROM subscription_event e USING oldest o
-                 WHERE e.subscription_id = o.subscription_id AND e.number = o.number AND o.at < %s
+                 WHERE e.subscription_id = o.subscription_id AND e.number = o.number AND o.is_old
                  RETURNING e.subscription_id, e.number)
         SELECT subscription_id, count(*), max(number) FROM gone GROUP BY 1 ORDER BY 1
         """,
-        (BATCH, datetime.now(UTC) - keep),
+        (keep, BATCH),
     )
     removed = await found.fetchall()
     for subscription_id, _, last in removed:

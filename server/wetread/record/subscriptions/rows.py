@@ -19,9 +19,19 @@ from wetread.store.database import Connection
 
 COLUMNS: LiteralString = """
     s.id, s.status, s.error, s.start, s.started_seq, s.events_since_start, s.topic, s.filters, s.channel, s.owner,
-    s.ends_at, s.criteria, s.delivered, s.worker, s.failures, s.failing_since, s.refused_since, s.last_sent_at
+    s.ends_at, s.criteria, s.delivered, s.worker, s.failures, s.failing_since, s.refused_since, s.last_sent_at,
+    coalesce((s.channel ->> 'heartbeat_s')::int, 0) > 0 AND NOT coalesce(
+        s.last_sent_at > now() - make_interval(secs => (s.channel ->> 'heartbeat_s')::int)
+            AND s.last_sent_at < now() + interval '1 minute', false) AS is_silent
 """
-"""Of `subscription_state s`, those of a State. When it is due may be -infinity, for which Python has no datetime."""
+"""Of `subscription_state s`, those of a State. When it is due may be -infinity, for which Python has no datetime. That
+it is silent the database says, whose clock wrote when it was not; what was sent in the future, a wrong clock wrote."""
+
+MOST_BYTES = 768 * 1024
+"""Of the resources that are read at once for one subscription, unless one alone is larger: with what stands around them
+in a notification they are below the 1 MiB that proxies and brokers take where nobody has set more."""
+_MOST_BYTES_TOGETHER = 16 * 1024 * 1024
+"""Of those that are read at once for several."""
 
 OwnerNow: TypeAlias = Callable[[Connection, Mapping[str, Any]], Awaitable[Reader | None]]
 """From the owner of a subscription, as `owner_row` wrote it down, to what it may do now; None: nothing any more."""
@@ -49,6 +59,8 @@ class State:
     failing_since: datetime | None
     refused_since: datetime | None
     last_sent_at: datetime | None
+    is_silent: bool
+    """Whether a heartbeat is due unless something else is."""
 
     @property
     def reader(self) -> Reader:
@@ -111,8 +123,11 @@ async def state_of(conn: Connection, subscription_id: str) -> State | None:
     return await found.fetchone()
 
 
-async def hold(conn: Connection, subscription_id: str, start: int | None, *statuses: str) -> bool:
-    """Whether the subscription is in one of the statuses (of this `start`); locks its resource and its state."""
+async def hold(
+    conn: Connection, subscription_id: str, start: int | None, *statuses: str, worker: int | None = None
+) -> bool:
+    """Whether the subscription is in one of the statuses (of this `start`, in the hands of this `worker`); locks its
+    resource and its state."""
     alive = await conn.execute(
         "SELECT 1 FROM resource WHERE resource_type = 'Subscription' AND id = %s AND NOT deleted FOR UPDATE",
         (subscription_id,),
@@ -121,8 +136,9 @@ async def hold(conn: Connection, subscription_id: str, start: int | None, *statu
         return False
     found = await conn.execute(
         """SELECT 1 FROM subscription_state
-           WHERE id = %s AND status = ANY(%s) AND start = coalesce(%s, start) FOR UPDATE""",
-        (subscription_id, list(statuses), start),
+           WHERE id = %s AND status = ANY(%s) AND start = coalesce(%s, start)
+               AND (%s::int IS NULL OR worker = %s) FOR UPDATE""",
+        (subscription_id, list(statuses), start, worker, worker),
     )
     return await found.fetchone() is not None
 
@@ -156,18 +172,23 @@ async def events_of(
 async def numbered(
     conn: Connection, subscription_id: str, since: int, until: int | None, *, limit: int, with_bodies: bool
 ) -> list[tuple[NotifiedEvent, tuple[str, ...]]]:
-    """The numbered events from `since` to `until`, both included, each with the patients of whom it tells."""
+    """The numbered events from `since` to `until`, both included, each with the patients of whom it tells: the first
+    `limit`, or fewer where these are larger than MOST_BYTES, but one at least."""
     found = await conn.execute(
         """
-        SELECT n.number, n.at, n.resource_type, n.resource_id, n.kind, coalesce(v.body, ''), n.version_id,
-            n.patient_ids
-        FROM subscription_event n
-        LEFT JOIN resource_version v ON (%s OR n.patient_ids IS NULL) AND v.resource_type = n.resource_type
-            AND v.id = n.resource_id AND v.version_id = n.version_id
-        WHERE n.subscription_id = %s AND n.number >= %s AND n.number <= coalesce(%s, n.number)
-        ORDER BY n.number LIMIT %s
+        SELECT number, at, resource_type, resource_id, kind, body, version_id, patient_ids FROM (
+            SELECT n.*, coalesce(v.body, '') AS body, coalesce(octet_length(v.body), 0) AS size,
+                sum(coalesce(octet_length(v.body), 0)) OVER (ORDER BY n.number) AS bytes
+            FROM (
+                SELECT * FROM subscription_event
+                WHERE subscription_id = %s AND number >= %s AND number <= coalesce(%s, number)
+                ORDER BY number LIMIT %s) n
+            LEFT JOIN resource_version v ON (%s OR n.patient_ids IS NULL) AND v.resource_type = n.resource_type
+                AND v.id = n.resource_id AND v.version_id = n.version_id) AS told
+        WHERE bytes <= %s OR bytes = size
+        ORDER BY number
         """,
-        (with_bodies, subscription_id, since, until, limit),
+        (subscription_id, since, until, limit, with_bodies, MOST_BYTES),
     )
     return [_numbered(row, conn.bases) for row in await found.fetchall()]
 
@@ -176,24 +197,30 @@ async def numbered_of(
     conn: Connection, wanted: Mapping[str, tuple[int, int, bool]]
 ) -> dict[str, list[tuple[NotifiedEvent, tuple[str, ...]]]]:
     """`numbered` for several subscriptions at once: by id from which number, how many at most, and whether with bodies.
-    Those without such events are left out."""
+    Those are left out that have no such events, and those that are one too many for what is read together."""
     found = await conn.execute(
         """
-        SELECT w.id, n.number, n.at, n.resource_type, n.resource_id, n.kind, coalesce(v.body, ''), n.version_id,
-            n.patient_ids
-        FROM unnest(%s::text[], %s::bigint[], %s::int[], %s::boolean[]) AS w (id, since, most, with_bodies)
-        CROSS JOIN LATERAL (
-            SELECT * FROM subscription_event e WHERE e.subscription_id = w.id AND e.number >= w.since
-            ORDER BY e.number LIMIT w.most) n
-        LEFT JOIN resource_version v ON (w.with_bodies OR n.patient_ids IS NULL)
-            AND v.resource_type = n.resource_type AND v.id = n.resource_id AND v.version_id = n.version_id
-        ORDER BY w.id, n.number
+        SELECT id, number, at, resource_type, resource_id, kind, body, version_id, patient_ids FROM (
+            SELECT *, sum(size) OVER (ORDER BY id, number) AS together FROM (
+                SELECT w.id, n.*, coalesce(v.body, '') AS body, coalesce(octet_length(v.body), 0) AS size,
+                    sum(coalesce(octet_length(v.body), 0)) OVER (PARTITION BY w.id ORDER BY n.number) AS bytes
+                FROM unnest(%s::text[], %s::bigint[], %s::int[], %s::boolean[]) AS w (id, since, most, with_bodies)
+                CROSS JOIN LATERAL (
+                    SELECT * FROM subscription_event e WHERE e.subscription_id = w.id AND e.number >= w.since
+                    ORDER BY e.number LIMIT w.most) n
+                LEFT JOIN resource_version v ON (w.with_bodies OR n.patient_ids IS NULL)
+                    AND v.resource_type = n.resource_type AND v.id = n.resource_id AND v.version_id = n.version_id
+            ) AS each WHERE bytes <= %s OR bytes = size
+        ) AS told WHERE together <= %s
+        ORDER BY id, number
         """,
         (
             list(wanted),
             [since for since, _, _ in wanted.values()],
             [most for _, most, _ in wanted.values()],
             [with_bodies for _, _, with_bodies in wanted.values()],
+            MOST_BYTES,
+            _MOST_BYTES_TOGETHER,
         ),
     )
     told: dict[str, list[tuple[NotifiedEvent, tuple[str, ...]]]] = {}

@@ -4,6 +4,8 @@ A subscription is `requested` until its handshake succeeded, `active` then, `err
 when its client or its `end` says so. Every event of it has a number of its own, without gaps (`matching`); up to which
 number they went out is its cursor, `delivered`. Events are counted through `error` and a new handshake, and what was
 not delivered goes out once the client has put it to `requested` again. An `end` that is past at creation has no effect.
+What waits goes out as it was counted when its client asks for something else, filters and channel say, but for another
+topic: under its name, and in a form that may not carry it, it would be something that nobody asked for.
 
 Locks are taken in the order cursor, resource, state.
 """
@@ -12,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from psycopg.rows import class_row
@@ -25,7 +26,7 @@ from wetread.record import events, resources
 from wetread.record.audit import audit
 from wetread.record.events import Event
 from wetread.record.subscriptions import form as subscription_form
-from wetread.record.subscriptions import keys, matching
+from wetread.record.subscriptions import headers, keys, matching
 from wetread.record.subscriptions import rows as rows
 from wetread.record.subscriptions.carried import require_carried
 from wetread.record.subscriptions.due import Slice, next_slice, next_slices
@@ -55,29 +56,35 @@ class Subscriptions:
         bases = self._bases(conn)
         form = subscription_form.read(resource, self.topics, self.allowed, bases)
         require_carried(form.channel.kind, form.topic, self.carried)
+        former = await rows.state_of(conn, resource["id"])
+        channel = headers.kept(form.channel, former.out() if former else None)
+        await headers.hide(conn, resource, channel)
         for resource_type in sorted(form.topic.resource_types):
             reader.require_some("r", resource_type)
         starts = resource.get("status") in ("requested", "active")
-        ends_at = form.ends_at if form.ends_at and form.ends_at > datetime.now(UTC) else None
         row = {
             "id": resource["id"],
             "status": "requested" if starts else resource.get("status"),
             "topic": form.topic.url,
             "criteria": form.criteria,
             "filters": Jsonb(form.filters),
-            "channel": Jsonb(asdict(form.channel)),
+            "channel": Jsonb(asdict(channel)),
             "owner": Jsonb(rows.owner_row(reader)),
-            "ends_at": ends_at,
+            "ends_at": form.ends_at,
         }
         await conn.execute(
             """
             INSERT INTO subscription_state AS former (id, status, topic, criteria, filters, channel, owner, ends_at)
-            VALUES (%(id)s, %(status)s, %(topic)s, %(criteria)s, %(filters)s, %(channel)s, %(owner)s, %(ends_at)s)
+            VALUES (%(id)s, %(status)s, %(topic)s, %(criteria)s, %(filters)s, %(channel)s, %(owner)s,
+                CASE WHEN %(ends_at)s::timestamptz > now() THEN %(ends_at)s END)
             ON CONFLICT (id) DO UPDATE SET status = excluded.status, topic = excluded.topic, error = '',
                 criteria = excluded.criteria, filters = excluded.filters, channel = excluded.channel,
                 owner = excluded.owner, ends_at = excluded.ends_at, start = former.start + 1, failures = 0,
-                due_at = NULL, delivered = CASE WHEN former.status = 'off' THEN former.events_since_start
-                    ELSE former.delivered END,
+                due_at = NULL, delivered = CASE
+                    WHEN former.status = 'off' OR former.topic <> excluded.topic
+                        OR split_part(ltrim(former.criteria, '/'), '?', 1)
+                            <> split_part(ltrim(excluded.criteria, '/'), '?', 1)
+                    THEN former.events_since_start ELSE former.delivered END,
                 started_seq = CASE WHEN former.status <> 'off' THEN former.started_seq END
             """,
             row,
@@ -131,10 +138,12 @@ class Subscriptions:
         await self._make_due(conn, subscription_id)
         return True
 
-    async def fail(self, conn: Connection, subscription_id: str, error: str, start: int | None = None) -> bool:
+    async def fail(
+        self, conn: Connection, subscription_id: str, error: str, start: int | None = None, worker: int | None = None
+    ) -> bool:
         """After a permanent failure: nothing more is sent until the client asks again. False where it is over
-        already, or the client has asked again since this `start`."""
-        if not await rows.hold(conn, subscription_id, start, "requested", "active"):
+        already, the client has asked again since this `start`, or this `worker` has it in hand no longer."""
+        if not await rows.hold(conn, subscription_id, start, "requested", "active", worker=worker):
             return False
         await self._show(conn, subscription_id, "error", error)
         await conn.execute(
@@ -144,25 +153,33 @@ class Subscriptions:
         return True
 
     async def end(self, conn: Connection) -> None:
-        """Switches off what is over; says so where the topic is no longer served, rather than never to fire."""
-        over = await conn.execute("SELECT id FROM subscription_state WHERE status <> 'off' AND ends_at <= now()")
-        for (subscription_id,) in await over.fetchall():
-            is_held = await rows.hold(conn, subscription_id, None, "requested", "active", "error")
-            if is_held and await self._is_over(conn, subscription_id):
-                await self._show(conn, subscription_id, "off", "")
-                await self.withdraw(conn, subscription_id)
+        """Switches off what is over; says so where the topic is no longer served, rather than never to fire. All in the
+        order of their ids, in which the matcher holds them."""
         open_ = await conn.execute(
             "SELECT DISTINCT topic, criteria FROM subscription_state WHERE status IN ('requested', 'active')"
         )
-        for topic, criteria in await open_.fetchall():
-            if subscription_form.topic_of(topic, criteria, self.topics) is None:
-                lost = await conn.execute(
-                    """SELECT id FROM subscription_state
-                       WHERE status IN ('requested', 'active') AND topic = %s AND criteria = %s ORDER BY id""",
-                    (topic, criteria),
-                )
-                for (subscription_id,) in await lost.fetchall():
-                    await self.refuse(conn, subscription_id)
+        lost = [
+            (topic, criteria)
+            for topic, criteria in await open_.fetchall()
+            if subscription_form.topic_of(topic, criteria, self.topics) is None
+        ]
+        found = await conn.execute(
+            """
+            SELECT id, ends_at IS NOT NULL AND ends_at <= now() FROM subscription_state
+            WHERE status <> 'off' AND (ends_at <= now() OR status <> 'error'
+                AND (topic, criteria) IN (SELECT * FROM unnest(%s::text[], %s::text[])))
+            ORDER BY id
+            """,
+            ([topic for topic, _ in lost], [criteria for _, criteria in lost]),
+        )
+        for subscription_id, is_over in await found.fetchall():
+            if not is_over:
+                await self.refuse(conn, subscription_id)
+            elif await rows.hold(conn, subscription_id, None, "requested", "active", "error") and await self._is_over(
+                conn, subscription_id
+            ):
+                await self._show(conn, subscription_id, "off", "")
+                await self.withdraw(conn, subscription_id)
 
     async def _is_over(self, conn: Connection, subscription_id: str) -> bool:
         """Asked again of one that is held: its client may just have put its end off."""
