@@ -27,11 +27,12 @@ class Received:
 
 @dataclass
 class Sink:
-    """`answer` gives the status for each request; 0 closes the connection without one, HANG never answers, and bytes go
-    out as they stand before it closes."""
+    """`answer` gives the status for each request, after `pause_s`; 0 closes the connection without one, HANG never
+    answers, and bytes go out as they stand before it closes."""
 
     port: int = 0
     answer: Callable[[Received], int | bytes] = lambda received: 200
+    pause_s: float = 0.0
     received: list[Received] = field(default_factory=list)
 
     @property
@@ -47,6 +48,8 @@ class Sink:
                 received = Received(request.split()[1], headers, body, request.split()[0])
                 self.received.append(received)
                 status = self.answer(received)
+                if self.pause_s:
+                    await asyncio.sleep(self.pause_s)
                 if isinstance(status, bytes):
                     writer.write(status)
                     break
