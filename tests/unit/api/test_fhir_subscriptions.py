@@ -11,11 +11,13 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.parameters import Parameters
 
+from wetread.domain.codes import WETREAD
 from wetread.record.subscriptions import bindings, questions
+from wetread.record.subscriptions.channel import HL7V2
 from wetread.record.xml_form import to_json
 from wetread.store.database import Database
 
-from .subscribed import BASE, TOPIC, Site, subscription, task
+from .subscribed import BASE, TOPIC, B, Site, subscription, task
 
 
 @pytest.fixture
@@ -290,3 +292,28 @@ async def test_a_binding_token_is_for_ones_own_websockets_that_are_on(site: Site
     assert (await asked(site, "all", f"Subscription/{mine}/{operation}")).status_code == 403
     assert (await asked(site, "ann", f"Subscription/{operation}", id=[mine, "none"])).status_code == 404
     assert issue(await asked(site, "bob", f"Subscription/{operation}"))[:2] == (422, "not-supported")
+
+
+async def test_subscriptions_are_found_by_the_parameters_of_the_guide(site: Site) -> None:
+    plain = await site.subscribed("ehr", subscription("id-only"))
+    filtered = subscription("full-resource")
+    filtered["_criteria"] = {"extension": [{"url": f"{B}filter-criteria", "valueString": "Task?status=completed"}]}
+    filtered_id = await site.subscribed("ehr", filtered)
+    engine = subscription("full-resource", kind="message")
+    engine["channel"]["_type"] = {
+        "extension": [{"url": f"{B}channel-type", "valueCoding": {"system": WETREAD, "code": "mllp"}}]
+    }
+    engine["channel"] |= {"endpoint": "mllp://127.0.0.1:9", "payload": HL7V2}
+    engine_id = await site.subscribed("ehr", engine)
+    found = {
+        f"topic={TOPIC}": {plain, filtered_id, engine_id},
+        "topic=https://elsewhere.example/topic": set(),
+        "filter-criteria=Task?status": {filtered_id},
+        f"custom-channel={WETREAD}|mllp": {engine_id},
+        "payload-type=id-only": {plain},
+        "payload-type=full-resource&type=rest-hook": {filtered_id},
+    }
+    async with site.caller("ehr") as client:
+        for query, ids in found.items():
+            answer = await client.get(f"Subscription?{query}")
+            assert {entry["resource"]["id"] for entry in answer.json().get("entry", ())} == ids, query

@@ -40,6 +40,8 @@ class SearchParameter:
 
 FULL_TEXT = frozenset({"_text", "_content"})
 """Parameters answered by the database's full text, not by an expression."""
+_BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport"
+_OF_BACKPORT = f"{_BACKPORT}/StructureDefinition/backport"
 _ADDED: dict[str, dict[str, Any]] = {
     "Resource": {
         "_text": {"type": "string", "url": "http://hl7.org/fhir/SearchParameter/DomainResource-text"},
@@ -63,6 +65,30 @@ _ADDED: dict[str, dict[str, Any]] = {
             "type": "token",
             "expression": "Observation.bodySite",
             "url": "https://wetread.org/fhir/SearchParameter/Observation-bodysite",
+        },
+    },
+    # The Backport IG 1.1's, read where the extensions stand; two of them tokens, as the guide has put it right since
+    # (FHIR-43072).
+    "Subscription": {
+        "topic": {
+            "type": "uri",
+            "expression": "Subscription.criteria",
+            "url": f"{_BACKPORT}/SearchParameter/Subscription-topic",
+        },
+        "filter-criteria": {
+            "type": "string",
+            "expression": f"Subscription._criteria.extension('{_OF_BACKPORT}-filter-criteria')",
+            "url": f"{_BACKPORT}/SearchParameter/Subscription-filter-criteria",
+        },
+        "custom-channel": {
+            "type": "token",
+            "expression": f"Subscription.channel._type.extension('{_OF_BACKPORT}-channel-type')",
+            "url": f"{_BACKPORT}/SearchParameter/Subscription-custom-channel",
+        },
+        "payload-type": {
+            "type": "token",
+            "expression": f"Subscription.channel._payload.extension('{_OF_BACKPORT}-payload-content')",
+            "url": f"{_BACKPORT}/SearchParameter/Subscription-payload-type",
         },
     },
     "Binary": {
