@@ -226,6 +226,7 @@ def test_a_number_is_given_once_and_by_its_type() -> None:
     [
         *("application/fhir+json; fhirVersion=4.0", "application/json;fhirversion=4.0.1", "Application/FHIR+JSON"),
         *("application/fhir+json; charset=utf-8", 'application/fhir+json; fhirVersion="4.0"'),
+        "application/fhir+xml; fhirVersion=4.0",
     ],
 )
 def test_a_payload_in_our_version_is_kept_as_it_is_written(payload: str) -> None:
@@ -236,11 +237,17 @@ def test_a_payload_in_our_version_is_kept_as_it_is_written(payload: str) -> None
     "payload",
     [
         *("application/fhir+json; fhirVersion=5.0", "application/fhir+json; fhirVersion=4.3", "text/html", ""),
-        *("application/fhir+json; charset=latin-1", "application/fhir+json; profile=x", "application/fhir+xml"),
+        *("application/fhir+json; charset=latin-1", "application/fhir+json; profile=x", "application/xml"),
     ],
 )
 def test_a_payload_in_another_version_or_form_is_refused(payload: str) -> None:
     assert refused({**HOOK, "payload": payload}) == "Subscription.channel.payload"
+
+
+def test_xml_goes_by_rest_hook_only() -> None:
+    xml = {"payload": "application/fhir+xml"}
+    assert channel.read({"type": "rest-hook", "endpoint": HOOK["endpoint"], **xml}, ALLOWED, by_criteria=True)
+    assert refused({**HOOK, "type": "message", **xml}) == "Subscription.channel.payload"
 
 
 def test_by_criteria_a_payload_is_the_resource_and_none_is_a_sign() -> None:

@@ -178,7 +178,7 @@ def test_filters_by_token_know_systems_and_not() -> None:
         ("channel.endpoint", "https://[::1/hook"),
         ("channel.endpoint", "http://127.0.0.1:99999/hook"),
         ("channel.endpoint", ""),
-        ("channel.payload", "application/fhir+xml"),
+        ("channel.payload", "application/xml"),
         ("channel.payload", "application/fhir+json; fhirVersion=5.0"),
         ("channel._payload", {}),
         ("channel._payload", {"extension": [{"url": f"{B}payload-content", "valueCode": "everything"}]}),

@@ -23,6 +23,7 @@ them up."""
 CUSTOM = {(WETREAD, MLLP): MLLP, (WETREAD, NATS): NATS}
 """Custom channels: system and code of the extension backport-channel-type."""
 CONTENTS = ("empty", "id-only", "full-resource")
+XML = "application/fhir+xml"
 HL7V2 = "x-application/hl7-v2+er7"
 LONGEST_TIMEOUT_S = 60
 LEAST_HEARTBEAT_S = 10
@@ -30,7 +31,7 @@ MOST_EVENTS = 100
 """Of one notification, whatever larger number a client lets us send."""
 
 _JSON = ("application/fhir+json", "application/json")
-_PAYLOADS = dict.fromkeys(KINDS, _JSON) | {EMAIL: ("text/plain",), MLLP: (HL7V2,)}
+_PAYLOADS = dict.fromkeys(KINDS, _JSON) | {REST_HOOK: (*_JSON, XML), EMAIL: ("text/plain",), MLLP: (HL7V2,)}
 _SERVED = dict.fromkeys(KINDS, CONTENTS) | {EMAIL: ("empty", "id-only"), MLLP: ("full-resource",)}
 _BY_CRITERIA = (REST_HOOK, WEBSOCKET, MLLP)
 _DEFAULT_TIMEOUT_S = 10
