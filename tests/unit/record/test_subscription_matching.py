@@ -12,9 +12,10 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from tests.conftest import BASES
 
 from wetread.domain.endpoint import AllowedEndpoints
-from wetread.domain.reader import Reader, Scope
+from wetread.domain.reader import SYSTEM, Reader, Scope
 from wetread.record import events, resources
 from wetread.record.search.index import Extraction
 from wetread.record.search.parameters import parameters_of
@@ -224,6 +225,54 @@ class TestMatching:
                 statements.append(len(sent))
         assert held == ["1-0", *sorted(["1-0", "300-0"])]
         assert statements[0] == statements[1], "the number of statements grows with that of subscriptions"
+
+    async def test_reads_of_a_version_what_somebody_asks_for(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+        rows_of = Extraction.rows
+
+        def watched(version: Extraction, code: str) -> Any:
+            asked.append(code)
+            return rows_of(version, code)
+
+        monkeypatch.setattr(Extraction, "rows", watched)
+        async with database.transaction() as conn:
+            await _subscribe(conn, "p1", "subject=Patient/p1&status=final")
+            await _subscribe(conn, "dated", "code=7&date=ge2020")
+            before = await events.last(conn)
+            for patient in ("p1", "p2"):
+                await resources.put(conn, _observation(patient))
+                await events.settle(conn)
+                [event] = await events.after(conn, before, 10)
+                before = event.seq
+                asked.clear()
+                await matching.match(conn, {}, BASE, [event])
+                if patient == "p1":
+                    assert {"subject", "status"} <= set(asked)
+                    assert set(asked).isdisjoint({"date", "category", "identifier"})
+                else:
+                    assert set(asked) == {"subject", "code"}
+
+    @pytest.mark.parametrize("query", ["patient=Patient/p1", "subject:missing=false&subject=Patient/p1"])
+    @pytest.mark.parametrize("base", [BASE, *BASES[1:]])
+    async def test_knows_the_server_by_what_it_is_called_and_was_called_before(
+        self, query: str, base: str, database: Database
+    ) -> None:
+        async with database.transaction() as conn:
+            form_of = {
+                "criteria": f"Observation?{query.replace('Patient/', f'{base}/Patient/')}",
+                "channel": {"type": "rest-hook", "endpoint": "http://127.0.0.1:9/", "payload": "application/fhir+json"},
+            }
+            asked = {"resourceType": "Subscription", "id": "s1", "status": "requested", "reason": "r", **form_of}
+            made, _ = await resources.update(conn, SYSTEM, asked)
+            subscriptions = Subscriptions({}, AllowedEndpoints.parse(("127.0.0.0/8",)), BASE)
+            await subscriptions.accept(conn, OWNER, made.resource())
+            assert await subscriptions.activate(conn, "s1", 1)
+            referring = _observation("p1", id="by-address") | {"subject": {"reference": f"{base}/Patient/p1"}}
+            assert await _match(conn, _observation("p1"), referring, _observation("p2")) == 2
+            await subscriptions.index_all(conn)
+            assert await _match(conn, _observation("p1", code="2")) == 1
 
     async def test_notes_of_whom_each_version_tells(self, database: Database) -> None:
         async with database.transaction() as conn:

@@ -263,6 +263,24 @@ def test_a_fhirpath_criterion_sees_both_versions_and_fires_where_it_is_true(rule
     assert {kind for kind, versions in changes.items() if topic.fires("Task", kind, *versions)} == turns
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "%current.output.where(%current.output.count() > 1).exists()",
+        "%current.output.where(%current.descendants().where($this is string).exists()).exists()",
+        "%current.output.type.distinct().exists()",
+        "(%current.output.type | {}).exists()",
+        "%current.output.type ~ %previous.output.type",
+        "%current.output.aggregate(%current.output.aggregate($total + 1, 0), 0) > 1",
+    ],
+)
+@pytest.mark.timeout(60)
+def test_a_fhirpath_criterion_comes_to_its_end_on_a_large_resource(rule: str) -> None:
+    topic = _site(fhirPathCriteria=rule)
+    output = [{"type": {"coding": [{"system": "urn:x", "code": str(n)}], "text": "a"}} for n in range(10_000)]
+    topic.fires("Task", "update", {**DONE, "output": output}, {**OPEN, "output": output[::-1]})
+
+
 def test_query_and_fhirpath_criteria_must_both_hold() -> None:
     topic = _site(queryCriteria={"current": "status=completed"}, fhirPathCriteria="%current.priority = 'stat'")
     assert topic.fires("Task", "create", {**DONE, "priority": "stat"}, None)
@@ -306,6 +324,9 @@ def test_a_topic_that_would_not_do_what_it_says_is_refused_by_file_name(
         ({"fhirPathCriteria": "%previous.status !="}, "fhirPathCriteria"),
         ({"fhirPathCriteria": "memberOf('http://x.org/vs')"}, "fhirPathCriteria"),
         ({"fhirPathCriteria": "%former.status"}, "fhirPathCriteria"),
+        ({"fhirPathCriteria": "%current.description.matches('^(a+)+$')"}, "matches\\(\\) may run for ever"),
+        ({"fhirPathCriteria": "%current.input.where(type.text.matchesFull(%previous.x)).exists()"}, "for ever"),
+        ({"fhirPathCriteria": "%current.description.replaceMatches('(a+)+b', '') = ''"}, "for ever"),
         ({"queryCriteria": {"current": "Task?colour=red"}}, "colour"),
         ({"queryCriteria": {"current": "Task?modified=someday"}}, "FHIR date"),
         ({"queryCriteria": {"current": "Observation?status=final"}}, "its query on Observation"),

@@ -91,9 +91,11 @@ def _path(tree: syntax.Dot) -> Evaluate:
 
 
 def _is_fixed(tree: syntax.Tree) -> bool:
-    """Whether a path starts at a variable of the whole evaluation and has no arguments."""
+    """Whether a path starts at what is the same for the whole evaluation and has no arguments."""
     if isinstance(tree, syntax.Dot):
         return _is_fixed(tree.left) and not (isinstance(tree.right, syntax.Call) and tree.right.arguments)
+    if isinstance(tree, syntax.Given):
+        return True
     return isinstance(tree, syntax.Variable) and tree.name in ("%resource", "%rootResource", "%context")
 
 

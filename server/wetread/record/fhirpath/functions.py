@@ -17,6 +17,9 @@ from wetread.record.fhirpath.operators import contains, distinct
 from wetread.record.fhirpath.scope import Evaluate, Scope, Undecided, bounded, single, truth
 from wetread.record.fhirpath.values import Items, Node, Quantity, Temporal, plain
 
+REGULAR_EXPRESSIONS = frozenset({"matches", "matchesFull", "replaceMatches"})
+"""May run for ever, on a text or by an expression that was made for that: not for those who bring their own."""
+
 _MOST_BITS = 4000
 """Of the result of power()."""
 _MOST_DIGITS = 4000

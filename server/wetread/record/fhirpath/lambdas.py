@@ -95,6 +95,7 @@ def _aggregate(step: Evaluate, start: Evaluate | None = None) -> Evaluate:
         this, index, total = scope.this, scope.index, scope.total
         try:
             scope.total = start(focus, scope) if start else []
+            scope.compares(focus, focus[:1])
             for number, item in enumerate(focus):
                 scope.this, scope.index = [item], number
                 scope.total = step(scope.this, scope)

@@ -7,7 +7,7 @@ from decimal import Decimal, DivisionByZero, InvalidOperation
 from typing import Any
 
 from wetread.record.fhirpath import values
-from wetread.record.fhirpath.scope import Undecided, bounded, single
+from wetread.record.fhirpath.scope import MOST_COMPARISONS, Undecided, bounded, single
 from wetread.record.fhirpath.values import Items, Quantity
 
 
@@ -39,12 +39,20 @@ def equivalent_collections(left: Items, right: Items) -> bool:
     if len(left) != len(right):
         return False
     rest = list(right)
+    compared = 0
     for one in left:
         found = next((n for n, other in enumerate(rest) if values.equivalent(one, other)), None)
         if found is None:
             return False
         rest.pop(found)
+        compared = _within_bounds(compared + found)
     return True
+
+
+def _within_bounds(compared: int) -> int:
+    if compared > MOST_COMPARISONS:
+        raise Undecided("too many items to compare")
+    return compared
 
 
 def _compares(accepted: Callable[[int], bool]) -> Callable[[Items, Items], Items]:
@@ -73,7 +81,9 @@ def distinct(items: Items) -> Items:
             firsts.setdefault(text, item)
         return list(firsts.values())
     found: Items = []
+    compared = 0
     for item in items:
+        compared = _within_bounds(compared + len(found))
         if not contains(found, item):
             found.append(item)
     return found

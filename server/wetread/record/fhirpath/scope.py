@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from wetread.record.fhirpath import values
 from wetread.record.fhirpath.values import Items, Node
 
-_MOST_COMPARISONS = 500_000
+MOST_COMPARISONS = 500_000
 """About a second."""
 _MOST_CHARACTERS = 10_000_000
 """Of a text that an expression makes: more than a body may have of one, less than hurts."""
@@ -30,7 +30,7 @@ class Scope:
     index: int = 0
     total: Items = field(default_factory=list)
     known: dict[int, Items] = field(default_factory=dict)
-    """What paths from `%resource` gave, which is the same wherever they stand."""
+    """What paths from `%resource` and from what is `given` gave, which is the same wherever they stand."""
     comparisons: int = 0
     given: Mapping[str, Items] = field(default_factory=dict)
     """What `syntax.Given` stands for, by its name."""
@@ -38,7 +38,7 @@ class Scope:
     def compares(self, left: Items, right: Items) -> None:
         """Counts what every item with every other costs. Raises Undecided where it is too much."""
         self.comparisons += len(left) * len(right)
-        if self.comparisons > _MOST_COMPARISONS:
+        if self.comparisons > MOST_COMPARISONS:
             raise Undecided("too many items to compare")
 
 

@@ -10,6 +10,7 @@ from wetread.errors import Unsupported
 from wetread.record import fhirpath
 from wetread.record.fhirpath import syntax
 from wetread.record.fhirpath.evaluate import compile_tree
+from wetread.record.fhirpath.functions import REGULAR_EXPRESSIONS
 from wetread.record.fhirpath.scope import Scope, truth
 from wetread.record.search.index import Extraction
 from wetread.record.search.parameters import resource_types
@@ -127,10 +128,12 @@ def rule_of(text: str) -> Rule:
 
 
 def _rewritten(tree: Any) -> Any:
-    """The tree with the two versions as what is given to it."""
+    """The tree with the two versions as what is given to it. Raises Unsupported."""
     match tree:
         case syntax.Variable(name="%previous" | "%current" as name):
             return syntax.Given(name[1:])
+        case syntax.Call(name=name) if name in REGULAR_EXPRESSIONS:
+            raise Unsupported(f"fhirPathCriteria: {name}() may run for ever; say it with startsWith(), contains() or =")
         case tuple():
             return tuple(_rewritten(each) for each in tree)
         case str():

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from wetread.record import fhirpath, structures
 from wetread.record.fhirpath import syntax
 from wetread.record.fhirpath.evaluate import path_of
+from wetread.record.fhirpath.functions import REGULAR_EXPRESSIONS
 from wetread.record.search.parameters import table
 
 Definitions: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -18,7 +19,6 @@ CORE = "http://hl7.org/fhir/StructureDefinition/"
 _IMPLIED_SLICING = {"discriminator": [{"type": "value", "path": "url"}], "rules": "open"}
 _BY_TYPE = {"discriminator": [{"type": "type", "path": "$this"}], "rules": "open"}
 _MOST_BASES = 20
-_REFUSED = frozenset({"matches", "matchesFull", "replaceMatches"})
 NOT_A_PATH = (fhirpath.NotFhirPath, RecursionError, TypeError, ValueError, ArithmeticError)
 
 
@@ -120,7 +120,7 @@ def path_tried(text: str) -> fhirpath.Path | None:
     """An expression of a profile; None for one that is not tried."""
     try:
         parsed = syntax.parse(text)
-        is_tried = text in _own_expressions() or _REFUSED.isdisjoint(_functions(parsed))
+        is_tried = text in _own_expressions() or REGULAR_EXPRESSIONS.isdisjoint(_functions(parsed))
         return path_of(parsed) if is_tried else None
     except NOT_A_PATH:
         return None

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from wetread.errors import InvalidInput, TooCostly
 from wetread.record.fhirpath import Node, NotFhirPath, Undecided, syntax
 from wetread.record.fhirpath.evaluate import compile_tree
+from wetread.record.fhirpath.functions import REGULAR_EXPRESSIONS
 from wetread.record.fhirpath.scope import Scope
 
 
@@ -42,8 +43,8 @@ _KINDS = {
 }
 _NAME = re.compile(r"[A-Za-z]\w*")
 _TYPE = re.compile(r"[A-Za-z]+")
-_REFUSED = frozenset({"aggregate", "matches", "matchesFull", "replaceMatches"})
-"""A caller's regular expression may run for ever, and aggregate() has the total for itself."""
+_REFUSED = REGULAR_EXPRESSIONS | {"aggregate"}
+"""The last has the total for itself."""
 _LAST_PART = "split('/_history/').first().split('/').last()"
 
 
