@@ -32,7 +32,7 @@ async def subscription_metrics(conn: Connection) -> list[Metric]:
         GaugeMetricFamily("wetread_subscriptions_websocket", "Subscriptions by websocket", totals.websockets),
         GaugeMetricFamily(
             "wetread_subscription_oldest_pending_seconds",
-            "Age of the oldest event that waits in an active subscription",
+            "Age of the oldest event that waits in an active subscription, those by websocket apart",
             totals.oldest_s,
         ),
         CounterMetricFamily("wetread_subscription_events_numbered", "Events given a number", totals.numbered),

@@ -47,15 +47,16 @@ async def test_totals_tell_what_was_numbered_delivered_and_waits(scrape: httpx.A
     await subscribed(database, Subscriber("slow", numbered=9, delivered=4, age_s=3600))
     await subscribed(database, Subscriber("broken", "error", numbered=5, delivered=2, age_s=90_000, failures=12))
     await subscribed(database, Subscriber("ended", "off", numbered=4, delivered=1, age_s=99_000))
+    await subscribed(database, Subscriber("closed", numbered=1, delivered=0, age_s=99_000, kind="websocket"))
     found = await told(scrape)
     assert {state: found[f'wetread_subscriptions{{state="{state}"}}'] for state in ("active", "error", "off")} == {
-        "active": 2,
+        "active": 3,
         "error": 1,
         "off": 1,
     }
-    assert found["wetread_subscription_events_numbered_total"] == 25
+    assert found["wetread_subscription_events_numbered_total"] == 26
     assert found["wetread_subscription_events_delivered_total"] == 14
-    assert found['wetread_subscription_events_pending{state="active"}'] == 5
+    assert found['wetread_subscription_events_pending{state="active"}'] == 6
     assert found['wetread_subscription_events_pending{state="error"}'] == 3
     assert found["wetread_subscriptions_failing"] == 1
     assert found["wetread_subscription_oldest_pending_seconds"] == pytest.approx(3600, abs=30)

@@ -83,7 +83,8 @@ class ToldEvent:
 @dataclass(frozen=True, slots=True)
 class Totals:
     """Of all subscriptions together, those that ended included in `numbered` and `delivered`, which only grow.
-    `pending` is by state; `oldest_s` is the age of the oldest event that waits in an active one."""
+    `pending` is by state; `oldest_s` is the age of the oldest event that waits in an active one; not by
+    websocket, where it may wait for nobody but its client."""
 
     states: dict[str, int]
     pending: dict[str, int]
@@ -175,7 +176,7 @@ async def totals(conn: Connection) -> Totals:
         f"""SELECT s.status, count(*), sum(greatest(0, s.events_since_start - s.delivered)),
                 count(*) FILTER (WHERE s.status <> 'off' AND s.channel ->> 'kind' = 'websocket'),
                 count(*) FILTER (WHERE s.failures > 0), sum(s.events_since_start), sum(s.delivered),
-                max({_LAG}) FILTER (WHERE s.status = 'active')
+                max({_LAG}) FILTER (WHERE s.status = 'active' AND s.channel ->> 'kind' <> 'websocket')
             {_FROM} GROUP BY s.status"""
     )
     rows = await found.fetchall()

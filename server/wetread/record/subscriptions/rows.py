@@ -201,17 +201,18 @@ async def numbered_of(
     found = await conn.execute(
         """
         SELECT id, number, at, resource_type, resource_id, kind, body, version_id, patient_ids FROM (
-            SELECT *, sum(size) OVER (ORDER BY id, number) AS together FROM (
-                SELECT w.id, n.*, coalesce(v.body, '') AS body, coalesce(octet_length(v.body), 0) AS size,
-                    sum(coalesce(octet_length(v.body), 0)) OVER (PARTITION BY w.id ORDER BY n.number) AS bytes
-                FROM unnest(%s::text[], %s::bigint[], %s::int[], %s::boolean[]) AS w (id, since, most, with_bodies)
-                CROSS JOIN LATERAL (
-                    SELECT * FROM subscription_event e WHERE e.subscription_id = w.id AND e.number >= w.since
-                    ORDER BY e.number LIMIT w.most) n
+            SELECT w.id, told.*, sum(size) OVER (ORDER BY w.id, number) AS together
+            FROM unnest(%s::text[], %s::bigint[], %s::int[], %s::boolean[]) AS w (id, since, most, with_bodies)
+            CROSS JOIN LATERAL (
+                SELECT n.*, coalesce(v.body, '') AS body, coalesce(octet_length(v.body), 0) AS size,
+                    sum(coalesce(octet_length(v.body), 0)) OVER (ORDER BY n.number) AS bytes
+                FROM (
+                    SELECT * FROM subscription_event WHERE subscription_id = w.id AND number >= w.since
+                    ORDER BY number LIMIT w.most) n
                 LEFT JOIN resource_version v ON (w.with_bodies OR n.patient_ids IS NULL)
                     AND v.resource_type = n.resource_type AND v.id = n.resource_id AND v.version_id = n.version_id
-            ) AS each WHERE bytes <= %s OR bytes = size
-        ) AS told WHERE together <= %s
+            ) AS told WHERE bytes <= %s OR bytes = size
+        ) AS all_told WHERE together <= %s
         ORDER BY id, number
         """,
         (
