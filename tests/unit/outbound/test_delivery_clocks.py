@@ -165,3 +165,19 @@ class TestKeeping:
         async with server.delivering():
             await until_cursors(server, (3, 3))
         assert numbers(sink) == ["1", "2", "3"]
+
+    async def test_who_failed_until_nothing_was_left_hears_of_what_comes_then(self, server: Server, sink: Sink) -> None:
+        subscription_id = await server.active(form(sink.url))
+        sink.answer = lambda received: 503
+        await server.happen(task("a"))
+        async with server.delivering():
+            await until(lambda: len(sink.received) == 2)
+            async with server.database.transaction() as conn:
+                await conn.execute("UPDATE subscription_event SET at = now() - interval '31 days'")
+                assert await remove_old(conn, timedelta(days=30)) == 1
+            await asyncio.sleep(1.5)
+            sink.answer = lambda received: 200
+            await server.happen(task("b"))
+            await until_cursors(server, (2, 2))
+        assert numbers(sink)[-1] == "2"
+        assert (await server.status(subscription_id))["status"] == "active"

@@ -108,6 +108,18 @@ async def test_who_is_due_keeps_its_place_when_more_happens(server: Server, sink
     assert await _one(server, "due_at, events_since_start") == (first, 2)
 
 
+async def test_who_is_let_go_of_while_something_happens_is_due(server: Server, sink: Sink) -> None:
+    subscription_id = await server.active(form(sink.url))
+    async with claims.enlisted(server.database) as (conn, worker):
+        await claims.claim(conn, worker, 1, 1)
+        async with server.database.transaction() as matcher:
+            await matcher.execute("UPDATE subscription_state SET events_since_start = 1")
+            releasing = asyncio.create_task(claims.release(conn, worker, [subscription_id]))
+            await asyncio.sleep(0.2)
+        await releasing
+    assert await _one(server, "worker, due_at IS NULL") == (None, False)
+
+
 async def test_a_rest_hook_that_waits_and_becomes_a_websocket_is_left_to_its_sockets(
     server: Server, sink: Sink
 ) -> None:

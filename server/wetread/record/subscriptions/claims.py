@@ -187,7 +187,8 @@ async def settle(conn: Connection, worker: int, done: Sequence[Done]) -> dict[st
 
 
 async def release(conn: Connection, worker: int, subscription_ids: Sequence[str]) -> None:
-    """Lets go of what is in the hands of `worker`, to be taken again when something is due."""
+    """Lets go of what is in the hands of `worker`, to be taken again when something is due. Where nothing ever is,
+    nothing is wrong with it any more: what failed was removed for its age, say."""
     await conn.execute(
         """
         WITH done AS MATERIALIZED (
@@ -195,7 +196,9 @@ async def release(conn: Connection, worker: int, subscription_ids: Sequence[str]
             WHERE id = ANY(%s) AND worker = %s ORDER BY id FOR NO KEY UPDATE)
         UPDATE subscription_state s SET worker = NULL, due_at = """
         + _NEXT
-        + "FROM done WHERE s.id = done.id",
+        + ", failures = CASE WHEN status = 'active' AND ("
+        + _NEXT
+        + ") IS NULL THEN 0 ELSE failures END FROM done WHERE s.id = done.id",
         (list(subscription_ids), worker),
     )
 
