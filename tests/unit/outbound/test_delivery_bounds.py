@@ -55,7 +55,7 @@ async def test_a_slice_is_bounded_by_its_bytes(server: Server, sink: Sink) -> No
 
 async def test_one_that_is_larger_goes_alone(server: Server, sink: Sink) -> None:
     subscription_id = await server.active(form(sink.url, content="full-resource", most=100))
-    await server.happen(task("a"), _large("b", 900 * KIB), task("c"), task("d"))
+    await server.happen(task("a"), _large("b", 2048 * KIB), task("c"), task("d"))
     assert _told(await _next(server, subscription_id)) == [1]
     async with server.delivering():
         await until_cursors(server, (4, 4))
