@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs what `make conformance` needs beside Python: Java and Maven for the FHIR validator, Node.js and npm for peers
-# of MLLP and FHIR, Chromium for a SMART app. Debian 12 or Ubuntu 24.04.
+# Installs what `make conformance` needs beside Python: a JDK and Maven for the FHIR validator and HAPI, Node.js and npm
+# for peers of MLLP and FHIR, Chromium for a SMART app. Debian 12 or Ubuntu 24.04.
 set -euo pipefail
 
-declare -A packages=([java]=openjdk-17-jre-headless [mvn]=maven [node]=nodejs [npm]=npm [chromium]=chromium
+declare -A packages=([javac]=openjdk-17-jdk-headless [mvn]=maven [node]=nodejs [npm]=npm [chromium]=chromium
     [chromedriver]=chromium-driver)
 missing=()
 for program in "${!packages[@]}"; do

@@ -44,10 +44,12 @@ def validator_jars() -> Path:
 
 
 def npm_peers() -> Path:
-    """The folder with the drivers and the npm packages of the MLLP peers and of the FHIR client, each with its pinned
-    digest. Raises PeerMissing."""
+    """The folder with the drivers and npm packages of the peers, each with its pinned digest. Raises PeerMissing."""
     folder = BUILD / "npm"
-    what = "the npm peers (fhir-kit-client, fhirclient, node-hl7-client and -server, @medplum/core and hl7, simple-hl7)"
+    what = (
+        "the npm peers (fhir-kit-client, fhirclient, node-hl7-client and -server, @medplum/core and hl7, simple-hl7, "
+        "standardwebhooks)"
+    )
     _npm_packages(what, PINS, folder)
     for driver in (*PINS.glob("*.js"), *PINS.glob("*.mjs")):
         shutil.copy(driver, folder)

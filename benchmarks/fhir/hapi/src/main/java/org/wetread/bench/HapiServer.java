@@ -144,6 +144,8 @@ public class HapiServer {
         settings.setExpungeEnabled(true);
         settings.setReuseCachedSearchResultsForMillis(60_000L);
         settings.setExpireSearchResultsAfterMillis(3_600_000L);
+        // And notifications of subscriptions, which are Bundles of type history.
+        settings.setBundleTypesAllowedForStorage(Set.of("collection", "document", "message", "history"));
         settings.setSearchPreFetchThresholds(List.of(13, 503, 2003, -1));
         settings.setTreatReferencesAsLogical(Set.of(
                 "http://terminology.hl7.org/*", "https://terminology.hl7.org/*",
