@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -126,16 +126,18 @@ class Deliverer:
         while True:
             await asyncio.sleep(pause_s)
             pause_s = _UPKEEP_S
-            try:
-                async with self.database.transaction() as conn:
-                    await self.subscriptions.end(conn)
+            over: list[str] = []
+            with _tried_again():
+                async with self.database.statements() as conn:
+                    over = await self.subscriptions.over(conn)
+            for subscription_id in over:
+                with _tried_again():
+                    async with self.database.transaction() as conn:
+                        await self.subscriptions.end(conn, subscription_id)
+            with _tried_again():
                 async with self.database.transaction() as conn:
                     if await remove_old(conn, self.keep) == BATCH:
                         pause_s = _POLL_S
-            except StoreUnavailable:
-                logger.warning("the upkeep of subscriptions will be tried again")
-            except Exception:
-                logger.exception("the upkeep of subscriptions will be tried again")
 
     async def _wake_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -313,6 +315,16 @@ class Deliverer:
                 async with self.database.statements() as conn:
                     await claims.release(conn, worker, list(self._dropped))
             self._dropped.clear()
+
+
+@contextlib.contextmanager
+def _tried_again() -> Iterator[None]:
+    try:
+        yield
+    except Unreachable:
+        logger.warning("the upkeep of subscriptions will be tried again")
+    except Exception:
+        logger.exception("the upkeep of subscriptions will be tried again")
 
 
 def _fault_of_ours(error: Exception) -> Failure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -14,7 +15,7 @@ from wetread.record.subscriptions.subscriptions import CURSOR, Subscriptions
 from wetread.store.database import Connection
 
 from .conftest import Sink
-from .subscribing import CLIENT, Server, form, task, until_cursors
+from .subscribing import CLIENT, Server, form, task, until_status
 
 
 async def test_an_activation_that_fails_leaves_nothing(
@@ -69,8 +70,9 @@ async def test_many_are_activated_and_changed_while_events_are_written_matched_a
 
     async def upkeep() -> None:
         while not is_over.is_set():
-            async with server.database.transaction() as conn:
-                await server.subscriptions.end(conn)
+            for each in ids:
+                async with server.database.transaction() as conn:
+                    await server.subscriptions.end(conn, each)
             async with server.database.transaction() as conn:
                 await events.settle(conn)
 
@@ -87,23 +89,56 @@ async def test_many_are_activated_and_changed_while_events_are_written_matched_a
     assert caplog.messages == []
 
 
-async def test_the_upkeep_holds_subscriptions_in_the_order_of_the_matcher(server: Server, sink: Sink) -> None:
-    first, second = sorted([await server.active(form(sink.url)), await server.active(form(sink.url))])
-    async with server.database.transaction() as conn:
-        await conn.execute("UPDATE subscription_state SET topic = 'https://gone.example/' WHERE id = %s", (first,))
-        await conn.execute("UPDATE subscription_state SET ends_at = now() WHERE id = %s", (second,))
-    hold = "SELECT FROM subscription_state WHERE id = %s FOR NO KEY UPDATE"
-
-    async def end() -> None:
+class TestUpkeep:
+    @pytest.fixture
+    async def ids(self, server: Server, sink: Sink) -> list[str]:
+        """One whose topic is no longer served, and one whose end is past."""
+        first, second = sorted([await server.active(form(sink.url)), await server.active(form(sink.url))])
         async with server.database.transaction() as conn:
-            await server.subscriptions.end(conn)
+            await conn.execute("UPDATE subscription_state SET topic = 'https://gone.example/' WHERE id = %s", (first,))
+            await conn.execute("UPDATE subscription_state SET ends_at = now() WHERE id = %s", (second,))
+        return [first, second]
 
-    async with server.database.transaction() as matcher:
-        await events.cursor(matcher, CURSOR)
-        await matcher.execute(hold, (first,))
-        ending = asyncio.create_task(end())
-        await asyncio.sleep(0.3)
-        await matcher.execute(hold, (second,))
-    await ending
-    assert [(await server.status(each))["status"] for each in (first, second)] == ["error", "off"]
-    await until_cursors(server, (0, 0), (0, 0))
+    async def test_waits_for_the_matcher_and_not_in_a_circle(
+        self, server: Server, ids: list[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING)
+        hold = "SELECT FROM subscription_state WHERE id = %s FOR NO KEY UPDATE"
+        async with contextlib.AsyncExitStack() as stack:
+            async with server.database.transaction() as matcher:
+                await events.cursor(matcher, CURSOR)
+                await matcher.execute(hold, (ids[0],))
+                await stack.enter_async_context(server.delivering())
+                await asyncio.sleep(0.3)
+                await matcher.execute(hold, (ids[1],))
+            await until_status(server, ids[0], "error")
+            await until_status(server, ids[1], "off")
+        assert caplog.messages == []
+
+    async def test_one_that_cannot_be_ended_is_in_nobodys_way(
+        self, server: Server, sink: Sink, ids: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await server.active(form(sink.url))
+        assert await server.happen(task("a")) == 1
+        async with server.database.transaction() as conn:
+            await conn.execute("UPDATE subscription_event SET at = now() - interval '31 days'")
+        show = Subscriptions._show
+
+        async def flawed(self: Subscriptions, conn: Connection, subscription_id: str, *args: Any) -> None:
+            if subscription_id == ids[0]:
+                raise KeyError(subscription_id)
+            await show(self, conn, subscription_id, *args)
+
+        monkeypatch.setattr(Subscriptions, "_show", flawed)
+        async with server.delivering():
+            await until_status(server, ids[1], "off")
+            async with asyncio.timeout(5):
+                while await _events(server):  # noqa: ASYNC110  (the database)
+                    await asyncio.sleep(0.05)
+
+
+async def _events(server: Server) -> int:
+    async with server.database.transaction() as conn:
+        row = await (await conn.execute("SELECT count(*) FROM subscription_event")).fetchone()
+    assert row is not None
+    return int(row[0])

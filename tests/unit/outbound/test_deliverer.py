@@ -329,7 +329,7 @@ class TestInMidFlight:
     async def test_a_subscription_ends(self, server: Server, sending: str) -> None:
         await _set(server, "ends_at = now()")
         async with server.database.transaction() as conn:
-            await server.subscriptions.end(conn)
+            await server.subscriptions.end(conn, sending)
         assert await server.resource_status(sending) == "off"
 
 

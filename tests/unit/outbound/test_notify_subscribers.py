@@ -296,7 +296,8 @@ async def test_a_subscription_to_a_topic_that_is_no_longer_served_is_in_error(se
     async with server.database.transaction() as conn:
         await events.sequence(conn)
         assert await without.match_events(conn, await events.after(conn, 0, 100)) == 0
-        await without.end(conn)
+        assert await without.over(conn) == [subscription_id]
+        await without.end(conn, subscription_id)
     assert (await server.status(subscription_id))["status"] == "error"
     assert await server.resource_status(subscription_id) == "error"
 

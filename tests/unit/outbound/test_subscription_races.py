@@ -277,7 +277,7 @@ async def test_an_end_that_is_put_off_at_the_last_moment_counts(
 
         async def end() -> None:
             async with server.database.transaction() as other:
-                await server.subscriptions.end(other)
+                await server.subscriptions.end(other, subscription_id)
 
         ending = asyncio.create_task(end())
         await asyncio.sleep(0.2)

@@ -152,9 +152,8 @@ class Subscriptions:
         )
         return True
 
-    async def end(self, conn: Connection) -> None:
-        """Switches off what is over; says so where the topic is no longer served, rather than never to fire. All in the
-        order of their ids, in which the matcher holds them."""
+    async def over(self, conn: Connection) -> list[str]:
+        """The subscriptions to `end`, in transactions of their own: one that cannot be is in nobody's way."""
         open_ = await conn.execute(
             "SELECT DISTINCT topic, criteria FROM subscription_state WHERE status IN ('requested', 'active')"
         )
@@ -165,21 +164,22 @@ class Subscriptions:
         ]
         found = await conn.execute(
             """
-            SELECT id, ends_at IS NOT NULL AND ends_at <= now() FROM subscription_state
+            SELECT id FROM subscription_state
             WHERE status <> 'off' AND (ends_at <= now() OR status <> 'error'
                 AND (topic, criteria) IN (SELECT * FROM unnest(%s::text[], %s::text[])))
-            ORDER BY id
             """,
             ([topic for topic, _ in lost], [criteria for _, criteria in lost]),
         )
-        for subscription_id, is_over in await found.fetchall():
-            if not is_over:
-                await self.refuse(conn, subscription_id)
-            elif await rows.hold(conn, subscription_id, None, "requested", "active", "error") and await self._is_over(
-                conn, subscription_id
-            ):
-                await self._show(conn, subscription_id, "off", "")
-                await self.withdraw(conn, subscription_id)
+        return [row[0] for row in await found.fetchall()]
+
+    async def end(self, conn: Connection, subscription_id: str) -> None:
+        """Switches off what is over; says so where the topic is no longer served, rather than never to fire."""
+        is_held = await rows.hold(conn, subscription_id, None, "requested", "active", "error")
+        if is_held and await self._is_over(conn, subscription_id):
+            await self._show(conn, subscription_id, "off", "")
+            await self.withdraw(conn, subscription_id)
+        else:
+            await self.refuse(conn, subscription_id)
 
     async def _is_over(self, conn: Connection, subscription_id: str) -> bool:
         """Asked again of one that is held: its client may just have put its end off."""
