@@ -195,6 +195,7 @@ class TestRefusals:
             ("[mllp]\ndefault_charset = 'klingon'", "mllp.default_charset: not a character set"),
             ("[mllp]\nallow = ['10.1.0.0/8']", "mllp.allow: '10.1.0.0/8' is not a network"),
             ("[dicom]\nallow = ['pacs']", "dicom.allow: 'pacs' is not a network"),
+            ("[outbound]\nallow = ['bücher.example']", "outbound.allow: 'bücher.example': write other letters as xn--"),
             ("[outbound]\nallow = ['10.0.0.1/8']", "outbound.allow: '10.0.0.1/8' is neither a network nor a host name"),
             ("overlay_dir = 'nowhere'", "overlay_dir: there is no folder"),
             ("[mllp.tls]\ncertificate = 'a.pem'\nkey = 'a.key'", "mllp.tls.certificate: there is no file"),

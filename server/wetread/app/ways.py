@@ -24,7 +24,7 @@ from wetread.record.subscriptions.channel import EMAIL, MESSAGE, MLLP, NATS, RES
 from wetread.settings import Settings
 from wetread.settings.sending import Mail, Nats, PeerTls
 from wetread.store.database import Database
-from wetread.wire.fetch import trusted
+from wetread.wire.fetch import trusted_contexts
 from wetread.wire.lookups import Lookups
 from wetread.wire.post import Post
 from wetread.wire.tls import ClientTls, Contexts, client_contexts
@@ -57,12 +57,12 @@ class Ways:
         self._allowed = AllowedEndpoints.parse(outbound.allow, plain=outbound.plain)
         self._lookups = Lookups()
         self._posts: list[Post] = []
-        usual = trusted(outbound.authority, outbound.minimum_version)
+        usual = trusted_contexts(outbound.authority, outbound.minimum_version)
         endpoints = Endpoints(
             [Endpoint(e.url, e.key, _contexts(e.tls) if e.tls is not None else None) for e in outbound.endpoints]
         )
-        poster = EndpointPoster(self._over(lambda: usual), endpoints, self._over, lambda: datetime.now(UTC))
-        self._mllp = MllpChannel(database, reader_now, messages, self._allowed, lambda: usual, endpoints, self._lookups)
+        poster = EndpointPoster(self._over(usual), endpoints, self._over, lambda: datetime.now(UTC))
+        self._mllp = MllpChannel(database, reader_now, messages, self._allowed, usual, endpoints, self._lookups)
         self._mail = EmailChannel(_relay(outbound.mail), settings.fhir_base) if outbound.mail is not None else None
         self._nats = NatsChannel(_broker(outbound.nats), settings.fhir_base) if outbound.nats is not None else None
         self.senders: Mapping[str, Sender] = {

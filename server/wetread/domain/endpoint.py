@@ -52,6 +52,8 @@ class AllowedEndpoints:
             except ValueError:
                 if "/" in item or not item:
                     raise Misconfigured(f"outbound.allow: {item!r} is neither a network nor a host name") from None
+                if not item.isascii():
+                    raise Misconfigured(f"outbound.allow: {item!r}: write other letters as xn--") from None
                 hosts.add(item.lower())
         return cls(frozenset(hosts), tuple(networks), plain)
 

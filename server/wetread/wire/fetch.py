@@ -23,7 +23,7 @@ import httpx
 
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import Misconfigured, PeerUnavailable, Refused, Unsupported
-from wetread.wire.tls import VERSIONS, MinimumVersion
+from wetread.wire.tls import VERSIONS, Contexts, MinimumVersion, renewed
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """From a host name and port to its addresses. Raises OSError where it has none."""
@@ -70,6 +70,11 @@ def trusted(authority: Path | None = None, minimum: MinimumVersion = "1.3") -> s
         except (OSError, ssl.SSLError) as error:
             raise Misconfigured(f"outbound.authority: {authority} holds no certificates in PEM") from error
     return context
+
+
+def trusted_contexts(authority: Path | None = None, minimum: MinimumVersion = "1.3") -> Contexts:
+    """The same, of the file as it is at the next connection. Raises Misconfigured."""
+    return renewed(lambda: trusted(authority, minimum), (authority,))
 
 
 class Fetch:

@@ -74,7 +74,7 @@ def server_context(wanted: ServerTls, *, protocols: Sequence[str] = ()) -> ssl.S
         return context
 
     outer = build()
-    contexts = _renewed(build, (wanted.certificate, wanted.key, wanted.client_ca))
+    contexts = renewed(build, (wanted.certificate, wanted.key, wanted.client_ca))
 
     def choose(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
         """OpenSSL calls this at each handshake, whether or not the client names a host."""
@@ -98,7 +98,7 @@ def client_contexts(wanted: ClientTls) -> Contexts:
             _load_own(context, wanted.certificate, wanted.key)
         return context
 
-    return _renewed(build, (wanted.authority, wanted.certificate, wanted.key))
+    return renewed(build, (wanted.authority, wanted.certificate, wanted.key))
 
 
 def expiry(certificate: Path) -> datetime | None:
@@ -138,7 +138,7 @@ def _reason(error: OSError) -> str:
     return (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or type(error).__name__
 
 
-def _renewed(build: Contexts, files: Sequence[Path | None]) -> Contexts:
+def renewed(build: Contexts, files: Sequence[Path | None]) -> Contexts:
     """What `build` makes, made anew when one of `files` has changed. Threads may share it."""
     used = [file for file in files if file is not None]
     lock = threading.Lock()

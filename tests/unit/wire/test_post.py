@@ -6,13 +6,16 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+from tests.certificates import Authority
 
 from wetread.domain.endpoint import AllowedEndpoints
 from wetread.errors import PeerUnavailable, Unsupported
-from wetread.wire.fetch import trusted
+from wetread.wire.fetch import trusted, trusted_contexts
 from wetread.wire.post import Post
+from wetread.wire.tls import ServerTls, server_context
 
 from .conftest import Peer, ok, redirect
 
@@ -98,6 +101,29 @@ async def test_files_that_were_replaced_are_used_for_the_next_request(
     assert await _sent(post, url) == 200
     await post.close()
     server.close()
+
+
+async def test_an_authority_that_was_replaced_vouches_for_the_next_connection(peer: Peer, tmp_path: Path) -> None:
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    file = tmp_path / "hospital-ca.pem"
+    file.write_bytes(old.certificate.read_bytes())
+    urls, servers = [], []
+    for authority, name in ((old, "old-ehr"), (new, "new-ehr")):
+        theirs = authority.issue(name)
+        context = server_context(ServerTls(theirs.certificate, theirs.key))
+        servers.append(await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=context))
+        urls.append(f"https://127.0.0.1:{servers[-1].sockets[0].getsockname()[1]}/")
+    post = Post(LOOPBACK, trusted_contexts(file))
+    assert await _sent(post, urls[0]) == 200
+    with pytest.raises(PeerUnavailable, match="Certificate"):
+        await _sent(post, urls[1])
+    file.write_bytes(new.certificate.read_bytes())
+    assert await _sent(post, urls[1]) == 200
+    with pytest.raises(PeerUnavailable, match="Certificate"):
+        await _sent(post, urls[0])
+    await post.close()
+    for server in servers:
+        server.close()
 
 
 async def test_many_peers_are_asked_at_once(post: Post, peer: Peer) -> None:
