@@ -31,6 +31,8 @@ TABLES: dict[str, LiteralString] = {
 
 def split(text: str, separator: str) -> list[str]:
     """Splits on a separator that no backslash escapes; the escapes stay (FHIR R4 3.1.1.4.4)."""
+    if "\\" not in text:
+        return text.split(separator)
     parts = [""]
     characters = iter(text)
     for character in characters:
@@ -45,7 +47,7 @@ def split(text: str, separator: str) -> list[str]:
 
 def unescape(text: str) -> str:
     """Takes the backslash off `\\,` `\\|` `\\$` and `\\\\`."""
-    return re.sub(r"\\([,|$\\])", r"\1", text)
+    return re.sub(r"\\([,|$\\])", r"\1", text) if "\\" in text else text
 
 
 def of_value(value: str, modifier: str, parameter: SearchParameter) -> Condition:

@@ -207,31 +207,22 @@ async def _is_shown(conn: Connection, subscriber: _Subscriber, change: _Change) 
 
 async def _write(conn: Connection, made: Sequence[tuple[_Subscriber, int, _Change]]) -> None:
     """The numbered events, and that they are due. Who is due already keeps its place in the queue."""
-    patients = {
-        id(change): " ".join(patients_among(change.event.resource_type, change.event.resource_id, change.subject))
-        for _, _, change in made
-    }
-    events = [change.event for _, _, change in made]
+    told = {change.event.seq: change for _, _, change in made}
     await conn.execute(
         """
         INSERT INTO subscription_event
             (subscription_id, number, seq, resource_type, resource_id, version_id, kind, at, patient_ids)
         SELECT subscription_id, number, seq, resource_type, resource_id, version_id, kind, at,
             string_to_array(patient_ids, ' ')
-        FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::int[], %s::text[],
-            %s::timestamptz[], %s::text[])
-            AS made (subscription_id, number, seq, resource_type, resource_id, version_id, kind, at, patient_ids)
+        FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS made (subscription_id, number, seq)
+        JOIN unnest(%s::bigint[], %s::text[]) AS told (seq, patient_ids) USING (seq) JOIN event USING (seq)
         """,
         (
             [subscriber.id for subscriber, _, _ in made],
             [number for _, number, _ in made],
-            [event.seq for event in events],
-            [event.resource_type for event in events],
-            [event.resource_id for event in events],
-            [event.version_id for event in events],
-            [event.kind for event in events],
-            [event.at for event in events],
-            [patients[id(change)] for _, _, change in made],
+            [change.event.seq for _, _, change in made],
+            list(told),
+            [" ".join(patients_among(c.event.resource_type, c.event.resource_id, c.subject)) for c in told.values()],
         ),
     )
     counted = {subscriber.id: subscriber for subscriber, _, _ in made}
