@@ -66,7 +66,7 @@ async def test_who_lost_its_lock_stops_at_once_whatever_else_it_waits_for(
     server: Server, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subscription_id = await server.active(form(sink.url))
-    await server.happen(*(task(f"t{n}") for n in range(60)))
+    await server.happen(*(task(f"t{n}") for n in range(40)))
     sink.pause_s = 0.05
     claim, stuck = claims.claim, set()
 
@@ -84,21 +84,21 @@ async def test_who_lost_its_lock_stops_at_once_whatever_else_it_waits_for(
         await asyncio.sleep(0.2)
         async with server.delivering():
             await _end_lock(server, worker)
-            await until_cursors(server, (60, 60))
+            await until_cursors(server, (40, 40))
     _assert_in_order([int(number) for number in numbers(sink)])
 
 
 async def test_order_holds_whichever_deliverer_loses_its_lock(server: Server, sink: Sink) -> None:
     subscription_id = await server.active(form(sink.url))
-    await server.happen(*(task(f"t{n}") for n in range(100)))
+    await server.happen(*(task(f"t{n}") for n in range(60)))
     sink.pause_s = 0.03
     async with server.delivering(), server.delivering():
-        for _ in range(3):
+        for _ in range(2):
             await asyncio.sleep(0.4)
             worker = (await _state(server, subscription_id)).worker
             if worker in await _locks(server):
                 await _end_lock(server, worker)
-        await until_cursors(server, (100, 100))
+        await until_cursors(server, (60, 60))
     _assert_in_order([int(number) for number in numbers(sink)])
 
 
