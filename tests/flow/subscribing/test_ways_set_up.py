@@ -259,3 +259,15 @@ def test_an_endpoint_sees_our_certificate_the_new_one_once_it_is_there_and_a_sig
         at = datetime.fromtimestamp(int(told.headers["webhook-timestamp"]), UTC)
         key = f"{subscription_id}-{told.numbers[0]}"
         assert dict(signature(KEY, key, at, told.body)).items() <= told.headers.items()
+
+
+def test_no_key_no_address_and_nothing_of_a_patient_stands_in_the_log(site: Site, ehr: Client) -> None:
+    recipient = f"log-{ehr.code[:8]}@example.org"
+    by_mail(ehr, "id-only", recipient)
+    ehr.subscribed(f"secret-{ehr.code[:8]}", headers=("Authorization: Bearer hush-hush",))
+    write_about_somebody(ehr, f"m{ehr.code[:20]}")
+    until("mail", lambda: len(site.relay.to(recipient)) >= 2)
+    log = (site.hospital.server.config.parent / "server.log").read_text()
+    assert "HTTP listens" in log
+    hidden = ["hush-hush", "@example.org", f"secret-{ehr.code[:8]}", "4711", base64.b64encode(KEY).decode()]
+    assert [word for word in hidden if word in log] == []
