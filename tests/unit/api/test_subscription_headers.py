@@ -98,3 +98,11 @@ async def test_what_is_not_known_is_refused_rather_than_sent(site: Site, body: d
     assert await sent(site, subscription_id) == KEPT
     async with site.caller("ehr") as client:
         assert (await client.post("Subscription", json=body)).status_code == 422
+
+
+async def test_a_deleted_subscription_leaves_none_behind(site: Site) -> None:
+    subscription_id = await site.subscribed("ehr", form())
+    async with site.caller("ehr") as client:
+        assert (await client.delete(f"Subscription/{subscription_id}")).status_code in (200, 204)
+    assert await sent(site, subscription_id) == []
+    assert await put(site, "ehr", subscription_id, form(*SHOWN)) == 422

@@ -55,3 +55,11 @@ async def hide(conn: Connection, resource: Mapping[str, Any], channel: Channel) 
         "UPDATE resource_version SET body = %s WHERE resource_type = 'Subscription' AND id = %s AND version_id = %s",
     ):
         await conn.execute(statement, (body, resource["id"], int(resource["meta"]["versionId"])))
+
+
+async def forget(conn: Connection, subscription_id: str) -> None:
+    """After its deletion nobody needs the values."""
+    await conn.execute(
+        """UPDATE subscription_state SET channel = jsonb_set(channel, '{headers}', '[]') WHERE id = %s""",
+        (subscription_id,),
+    )

@@ -96,7 +96,11 @@ class Subscriptions:
             await self._make_due(conn, resource["id"])
 
     async def withdraw(self, conn: Connection, subscription_id: str) -> None:
-        """Ends a subscription, as when its resource was deleted."""
+        """Ends a subscription whose resource was deleted."""
+        await self._switch_off(conn, subscription_id)
+        await headers.forget(conn, subscription_id)
+
+    async def _switch_off(self, conn: Connection, subscription_id: str) -> None:
         await conn.execute(
             "UPDATE subscription_state SET status = 'off', due_at = NULL WHERE id = %s", (subscription_id,)
         )
@@ -177,7 +181,7 @@ class Subscriptions:
         is_held = await rows.hold(conn, subscription_id, None, "requested", "active", "error")
         if is_held and await self._is_over(conn, subscription_id):
             await self._show(conn, subscription_id, "off", "")
-            await self.withdraw(conn, subscription_id)
+            await self._switch_off(conn, subscription_id)
         else:
             await self.refuse(conn, subscription_id)
 
