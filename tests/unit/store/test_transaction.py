@@ -1,8 +1,11 @@
 """A unit of work commits or rolls back as one."""
 
-import pytest
+import asyncio
 
-from wetread.store.database import Database
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from wetread.store.database import Database, SyncDatabase
 from wetread.work.jobs import Step, Work
 
 STEP = Step("step", "work")
@@ -43,3 +46,21 @@ async def test_a_key_is_enqueued_once_ever(database: Database) -> None:
     async with database.transaction() as conn:
         assert not await work.enqueue(conn, STEP, {"id": "1"}, key="k")
     assert await _count(database, "procrastinate_jobs") == 1
+
+
+async def test_a_host_that_is_gone_without_a_word_is_given_up_soon_unless_the_operator_says_otherwise(
+    database_url: str,
+) -> None:
+    url = make_conninfo(database_url, keepalives_count=7)
+    database, blocking = Database(url), SyncDatabase(url)
+    await database.open()
+    await asyncio.to_thread(blocking.open)
+    try:
+        async with await database.alone("test") as alone, database.statements() as pooled:
+            with blocking.transaction() as sync:
+                for conn in (alone, pooled, sync):
+                    told = conn.info.get_parameters()
+                    assert (told["tcp_user_timeout"], told["keepalives_count"]) == ("20000", "7")
+    finally:
+        await database.close()
+        await asyncio.to_thread(blocking.close)
