@@ -22,7 +22,7 @@ from wetread.record.subscriptions import switching
 from wetread.settings import load
 from wetread.store.database import Database
 
-from .conftest import Sink
+from .conftest import HANG, Sink
 from .subscribing import form, numbers, task, told_by, until
 
 SCOPE = "system/Subscription.cruds system/Task.rs"
@@ -80,7 +80,7 @@ async def listener(database: Database, tmp_path: Path) -> AsyncIterator[Listener
 
 
 async def active(listener: Listener, sink: Sink) -> str:
-    made = await listener.http.post("/fhir/Subscription", json=form(sink.url), headers=listener.own)
+    made = await listener.http.post("/fhir/Subscription", json=form(sink.url, timeout_s=1), headers=listener.own)
     assert made.status_code == 201, made.text
     await until_status(listener, made.json()["id"], "active")
     return str(made.json()["id"])
@@ -157,6 +157,24 @@ async def test_a_client_that_is_disabled_is_told_nothing_until_it_is_enabled_and
     assert again.status_code == 200, again.text
     await until(lambda: len(heard(sink)) == 3)
     assert numbers(sink) == ["1", "2", "3"]
+
+
+async def test_a_client_that_is_disabled_while_it_is_told_hears_nothing_after_that(
+    listener: Listener, sink: Sink
+) -> None:
+    subscription_id = await active(listener, sink)
+    before = len(sink.received)
+    sink.answer = lambda received: HANG
+    await listener.task("on-its-way")
+    await until(lambda: len(sink.received) == before + 1)
+    for n in range(3):
+        await listener.task(f"waits-{n}")
+    async with listener.database.transaction() as conn:
+        await clients.disable(conn, "ehr")
+    sink.answer = lambda received: 200
+    await until_status(listener, subscription_id, "error")
+    assert len(sink.received) == before + 1
+    await done(listener, 0)
 
 
 async def test_who_is_enabled_with_fewer_rights_is_told_of_what_waited_what_they_open(
