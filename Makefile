@@ -29,7 +29,7 @@ demo: setup
 # What a change must pass. Installs the peers from Debian that the tests run against.
 test: setup
 	./scripts/install-peers.sh dcmtk dicom3tools orthanc orthanc-dicomweb postgresql chromium chromium-driver openssl \
-	    nats-server rsyslog rsyslog-openssl
+	    nats-server rsyslog rsyslog-openssl libfaketime
 	@./scripts/test-lanes.sh tests/unit "tests/flow --ignore tests/flow/access" \
 	    "tests/flow/access tests/browser tests/chaos"
 
@@ -52,7 +52,7 @@ conformance: setup
 
 # The full counts: fuzz twenty times over, two hundred kills, the whole brain model. An hour or two.
 soak: setup
-	./scripts/install-peers.sh dcmtk dicom3tools orthanc orthanc-dicomweb postgresql nats-server rsyslog rsyslog-openssl
+	./scripts/install-peers.sh dcmtk dicom3tools orthanc orthanc-dicomweb postgresql nats-server rsyslog rsyslog-openssl libfaketime
 	WETREAD_SOAK=1 $(BIN)/pytest -m "not conformance" --timeout 5400
 
 # Renews the pins after a change of pyproject.toml (needs uv).

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -26,16 +27,16 @@ class Posted:
     certificate: str = ""
     """The serial number of the one that was shown."""
 
-    @property
+    @cached_property
     def bundle(self) -> dict[str, Any]:
         parsed: dict[str, Any] = json.loads(self.body)
         return parsed
 
-    @property
+    @cached_property
     def kind(self) -> str:
         return str(status_of(self.bundle)["type"])
 
-    @property
+    @cached_property
     def numbers(self) -> list[int]:
         return [int(event["event-number"]) for event in status_of(self.bundle)["notification-event"]]
 

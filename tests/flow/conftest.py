@@ -112,9 +112,14 @@ class Hospital:
     heard: peers.Heard
     subscriber_port: int
 
-    def token(self, scope: str = "system/*.cruds", roles: tuple[str, ...] = ("administrator",)) -> str:
+    def token(
+        self,
+        scope: str = "system/*.cruds",
+        roles: tuple[str, ...] = ("administrator",),
+        lifetime: timedelta = timedelta(hours=1),
+    ) -> str:
         tokens = Tokens(signing_key(self.server.data_dir / "token.key"), TOKEN_AUDIENCE)
-        return tokens.issue("operator:test", scope, roles, timedelta(hours=1)).token
+        return tokens.issue("operator:test", scope, roles, lifetime).token
 
     def client(self, **kwargs: Any) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.token(**kwargs)}"}
