@@ -119,9 +119,12 @@ class Killer:
         elif victim == "parent":
             os.kill(process.pid, signal.SIGKILL)
             process.wait(10)
-        elif victim == "postgres":
+        elif victim in ("postgres", "postgres-restart"):
             postmaster = int((self.server.data_dir / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0])
-            _kill(postmaster, *children(postmaster))
+            if victim == "postgres":
+                _kill(postmaster, *children(postmaster))
+            else:
+                os.kill(postmaster, signal.SIGINT)  # as `pg_ctl restart` does: it sends all clients away
         else:
             role = {"front": "http,mllp", "work": "work,notify", "dicom": "dicom", "infer": "infer"}[victim]
             # One that was just killed may be in the pause before its next start.

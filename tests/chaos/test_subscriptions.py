@@ -104,14 +104,14 @@ def _flapping(seed: int) -> Any:
     return answer
 
 
-_LONG = ("work", "group", "postgres", "front", "group", "work", "parent") * 3
+_LONG = ("work", "group", "postgres", "front", "postgres-restart", "work", "parent") * 3
 
 
 @pytest.mark.timeout(2700)
 @pytest.mark.parametrize(
     ("events", "victims", "seed"),
     [
-        (400, ("work", "postgres", "group"), 1),
+        (400, ("work", "postgres", "postgres-restart", "group"), 1),
         pytest.param(10_000, _LONG, 1, marks=pytest.mark.slow),
         pytest.param(10_000, _LONG, 2, marks=pytest.mark.slow),
     ],
