@@ -177,6 +177,23 @@ async def test_a_client_that_is_disabled_while_it_is_told_hears_nothing_after_th
     await done(listener, 0)
 
 
+async def test_a_client_that_is_disabled_amid_a_backlog_hears_for_a_second_at_most(
+    listener: Listener, sink: Sink
+) -> None:
+    subscription_id = await active(listener, sink)
+    sink.answer = lambda received: 503
+    for n in range(19):
+        await listener.task(f"waits-{n}")
+    before = len(sink.received)
+    sink.answer, sink.pause_s = lambda received: 200, 0.2
+    await until(lambda: len(sink.received) > before + 1)
+    async with listener.database.transaction() as conn:
+        await clients.disable(conn, "ehr")
+    told = len(sink.received)
+    await until_status(listener, subscription_id, "error")
+    assert len(sink.received) <= told + 6
+
+
 async def test_who_is_enabled_with_fewer_rights_is_told_of_what_waited_what_they_open(
     listener: Listener, sink: Sink
 ) -> None:
