@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from benchmarks.stand import machine
 from benchmarks.subscriptions.compare import Plan, Row
+from benchmarks.subscriptions.idle_sockets import Held
 from benchmarks.subscriptions.matching import Matched
-from benchmarks.subscriptions.sockets import Idle
 
 _HOW = """\
 **Matching** runs the matcher's own transaction, a tenth of a second of 200 writes/s at a time, and reads the
@@ -28,7 +28,7 @@ is lost.
 """
 
 
-def page(matched: Sequence[Matched], rows: Sequence[Row], backlog: Sequence[Row], idle: Idle, plan: Plan) -> str:
+def page(matched: Sequence[Matched], rows: Sequence[Row], backlog: Sequence[Row], idle: Held, plan: Plan) -> str:
     lines = ["# Subscriptions", "", machine(), "", "## Matching", ""]
     lines += [
         "| subscriptions | matches per write | matcher, CPU µs per write | its PostgreSQL | the write | of the write |",
@@ -48,10 +48,10 @@ def page(matched: Sequence[Matched], rows: Sequence[Row], backlog: Sequence[Row]
         "",
         "## Idle websockets",
         "",
-        f"{idle.sockets:,} sockets: {idle.after_mb - idle.before_mb:.0f} MB more "
-        f"({(idle.after_mb - idle.before_mb) * 1000 / idle.sockets:.0f} kB each; all of the server's processes went "
-        f"from {idle.before_mb:.0f} to {idle.after_mb:.0f} MB). Of one event {idle.heard:,} heard, the last after "
-        f"{idle.all_heard_s:.2f} s.",
+        f"{idle.sockets:,} sockets, each bound to a subscription of its own: the process that holds them grows by "
+        f"{idle.after_mb - idle.before_mb:.0f} MB, from {idle.before_mb:.0f} to {idle.after_mb:.0f} MB. While nothing "
+        f"happens it takes {idle.idle_percent:.1f} % of a core. To open and bind one takes {idle.bind_ms:.1f} ms, "
+        "forty at a time.",
         "",
         _HOW,
     ]

@@ -63,9 +63,10 @@ def write(url: str, token: str, load: Load, folder: Path) -> list[Written]:
 
 
 class _Connection(asyncio.Protocol):
-    """One HTTP/1.1 connection; one request at a time."""
+    """One HTTP/1.1 connection; one request at a time. `stays`: the server takes another after the last answer."""
 
     def __init__(self) -> None:
+        self.stays = True
         self._parser = httptools.HttpResponseParser(self)
         self._done: asyncio.Future[tuple[int, bytes]] | None = None
         self._body: list[bytes] = []
@@ -90,6 +91,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         assert self._done is not None
+        self.stays = self._parser.should_keep_alive()
         self._done.set_result((self._parser.get_status_code(), b"".join(self._body)))
 
 
@@ -105,13 +107,20 @@ def _request(host: str, token: str, number: int) -> bytes:
     return head.encode() + body
 
 
+async def _connected(host: str, port: int) -> _Connection:
+    _, connection = await asyncio.get_running_loop().create_connection(_Connection, host, port)
+    return connection
+
+
 async def _write(host: str, port: int, token: str, load: Load) -> array[int]:
     rows, numbers = array("q"), iter(range(load.first, load.first + load.count))
     started = time.monotonic()
 
     async def work() -> None:
-        _, connection = await asyncio.get_running_loop().create_connection(_Connection, host, port)
+        connection = await _connected(host, port)
         for number in numbers:
+            if not connection.stays:  # Tomcat closes each after a hundred requests
+                connection = await _connected(host, port)
             request = _request(f"{host}:{port}", token, number)
             if load.per_s:
                 await asyncio.sleep(started + (number - load.first) / load.per_s - time.monotonic())
