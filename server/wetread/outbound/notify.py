@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from wetread.errors import Unreachable
 from wetread.record import events
+from wetread.record.subscriptions import rows
 from wetread.record.subscriptions.matching import Unreadable
 from wetread.record.subscriptions.subscriptions import CURSOR, Subscriptions
 from wetread.store.database import Connection, Database
@@ -16,6 +17,8 @@ from wetread.store.database import Connection, Database
 logger = logging.getLogger(__name__)
 
 _BATCH = 500
+_MOST_BYTES = 16 * 1024 * 1024
+"""Of the versions that are matched at once, unless one alone is larger: parsed they take several times that."""
 _POLL_S = 0.1
 
 
@@ -36,7 +39,7 @@ class Matcher:
                         await self._index(conn)
                         is_indexed = True
                     while not stop.is_set():
-                        if await self._match(conn) < _BATCH:
+                        if not await self._match(conn):
                             await hint(_POLL_S)
             except Unreachable:
                 logger.warning("the matcher lost the database and will be back")
@@ -49,19 +52,21 @@ class Matcher:
             refused = await self._subscriptions.index_all(conn)
         await self._refuse(conn, refused)
 
-    async def _match(self, conn: Connection) -> int:
+    async def _match(self, conn: Connection) -> bool:
+        """Whether there is more for sure."""
         if not await events.pending(conn, CURSOR):
-            return 0
+            return False
         try:
             async with conn.transaction():
-                found = await events.after(conn, await events.cursor(conn, CURSOR), _BATCH)
+                waiting = await events.after(conn, await events.cursor(conn, CURSOR), _BATCH)
+                found = waiting[: await rows.first_of(conn, waiting, _MOST_BYTES)]
                 if found:
                     await self._subscriptions.match_events(conn, found)
                     await events.advance(conn, CURSOR, found[-1].seq)
         except Unreadable as error:
             await self._refuse(conn, error.ids)
-            return 0
-        return len(found)
+            return False
+        return len(found) < len(waiting) or len(waiting) == _BATCH
 
     async def _refuse(self, conn: Connection, ids: Sequence[str]) -> None:
         """One by one, since locks are taken in the order resource, state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 import pytest
 
 from wetread.domain.reader import SYSTEM
+from wetread.outbound import notify
+from wetread.outbound.notify import Matcher
+from wetread.record import events
+from wetread.record.events import Event
 from wetread.record.subscriptions import questions, rows
 from wetread.record.subscriptions.due import Slice
 from wetread.record.subscriptions.rows import State, state_of
+from wetread.store.database import Connection
 
 from .conftest import Sink
 from .subscribing import BASE, Server, form, numbers, task, told_by, until_cursors
@@ -135,3 +141,33 @@ async def test_events_that_are_asked_for_are_read_within_the_same_bound(
         told = await questions.events(conn, SYSTEM, BASE, subscription_id)
     assert [e["resource"]["id"] for e in json.loads(told.body)["entry"][1:]] == [f"t{n}" for n in range(5)]
     assert max(read) <= rows.MOST_BYTES
+
+
+async def test_what_is_matched_at_once_is_bounded_by_its_bytes(
+    server: Server, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "_MOST_BYTES", 700 * KIB)
+    subscription_id = await server.active(form(sink.url))
+    large = [_large("t0", 2048 * KIB), *(_large(f"t{n}", 300 * KIB) for n in range(1, 5))]
+    await server.put(*large)
+    batches: list[list[str]] = []
+    bodies_of = rows.bodies_of
+
+    async def watched(conn: Connection, found: Sequence[Event]) -> Any:
+        batches.append([event.resource_id for event in found if event.resource_type == "Task"])
+        return await bodies_of(conn, found)
+
+    monkeypatch.setattr(rows, "bodies_of", watched)
+    async with server.database.transaction() as conn:
+        await events.settle(conn)
+    stop = asyncio.Event()
+    matching = asyncio.create_task(Matcher(server.database, server.subscriptions).run(stop))
+    async with asyncio.timeout(20):
+        while (await server.cursors())[0][0] < 5:  # noqa: ASYNC110  (the database is what is waited for)
+            await asyncio.sleep(0.02)
+    stop.set()
+    await matching
+    assert [batch for batch in batches if batch] == [["t0"], ["t1", "t2"], ["t3", "t4"]]
+    async with server.database.transaction() as conn:
+        told = await rows.numbered(conn, subscription_id, 1, None, limit=10, with_bodies=False)
+    assert [event.resource_id for event, _ in told] == [f"t{n}" for n in range(5)]

@@ -143,6 +143,28 @@ async def hold(
     return await found.fetchone() is not None
 
 
+async def first_of(conn: Connection, found: Sequence[Event], most_bytes: int) -> int:
+    """How many of the first events are of versions that are together no larger than that; one at least."""
+    counted = await conn.execute(
+        """
+        SELECT count(*) FROM (
+            SELECT place, sum(coalesce(octet_length(v.body), 0)) OVER (ORDER BY place) AS bytes
+            FROM unnest(%s::text[], %s::text[], %s::int[]) WITH ORDINALITY
+                AS wanted (resource_type, id, version_id, place)
+            LEFT JOIN resource_version v USING (resource_type, id, version_id)) AS sized
+        WHERE bytes <= %s OR place = 1
+        """,
+        (
+            [event.resource_type for event in found],
+            [event.resource_id for event in found],
+            [event.version_id for event in found],
+            most_bytes,
+        ),
+    )
+    row = await counted.fetchone()
+    return int(row[0]) if row else 0
+
+
 async def bodies_of(conn: Connection, found: Sequence[Event]) -> dict[tuple[Event, int], dict[str, Any]]:
     """The parsed version of each event, under `(event, 0)`, and the one before it, under `(event, 1)`."""
     places = [(event, back) for event in found for back in (0, 1)]
