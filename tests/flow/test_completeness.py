@@ -49,7 +49,7 @@ def test_a_study_is_complete_when_its_modality_has_performed_the_step(hospital: 
 
 
 def test_who_knows_that_all_images_are_here_may_end_the_wait(hospital: Hospital, story: Make) -> None:
-    film, other = _growing(story("chest-film")), _growing(story("chest-film"))
+    film = _growing(story("chest-film"))
     hospital.store(film.datasets[:1])
     study = until("the study", lambda: hospital.study(film.study_instance_uid))
     with hospital.client(scope="system/*.rs") as reader:
@@ -60,11 +60,8 @@ def test_who_knows_that_all_images_are_here_may_end_the_wait(hospital: Hospital,
     with hospital.client() as client:
         assert client.post(f"/api/studies/{study['id']}/complete").status_code == 409
 
-    with _trickle(hospital, other):
-        study = until("the study", lambda: hospital.study(other.study_instance_uid))
-        hospital.command("studies", "complete", study["id"])
-        until("the study to be complete", lambda: hospital.study(other.study_instance_uid)["completed_why"])
-    assert hospital.study(other.study_instance_uid)["completed_why"] == "declared complete"
+    # On a busy machine the command may come when the quiet period has passed all the same.
+    assert "declared complete" in (_completed_by_command(hospital, _growing(story("chest-film"))) for _ in range(4))
 
 
 def test_images_that_keep_trickling_in_are_read_at_the_deadline(hospital: Hospital, story: Make) -> None:
@@ -128,6 +125,19 @@ def test_a_late_image_while_the_first_reading_is_queued_leads_to_one_observation
     assert {run["state"] for run in study["runs"]} <= {"reported", "superseded"}
     observations = hospital.observations_of(study)
     assert len(observations) == len({o["id"] for o in observations}) == 1
+
+
+def _completed_by_command(hospital: Hospital, film: Story) -> str:
+    """Why the study is complete after the command, which is refused where it is so already."""
+    uid = film.study_instance_uid
+    with _trickle(hospital, film):
+        study = until("the study", lambda: hospital.study(uid))
+        try:
+            hospital.command("studies", "complete", study["id"])
+        except AssertionError:
+            assert hospital.study(uid)["completed_why"] == "quiet period over"
+        why: str = until("the study to be complete", lambda: hospital.study(uid)["completed_why"])
+    return why
 
 
 def _growing(story: Story) -> Story:

@@ -183,8 +183,8 @@ class DicomListener:
         except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
             _hang_up(association)  # as probes do that only look whether somebody listens
         except OSError as error:
-            _hang_up(association)
             self._turned_away(association.requestor.address, f"TLS handshake failed: {told(error)}")
+            _hang_up(association)
 
     def _on_requested(self, event: _Event) -> None:
         association = event.assoc
@@ -192,10 +192,10 @@ class DicomListener:
         if is_admitted(self._allow, association.requestor.address, request.calling_ae_title.strip()):
             association.acceptor.supported_contexts = granted(request.presentation_context_definition_list)
             return
-        association.acse.send_reject(0x01, 0x01, 0x03)
         calling, _, address = _parties(association)
         logger.warning("DICOM: turned %s at %s away, it is not in the allow-list", calling, address)
         self._turned_away(address, "calling AE title or address not in the allow-list")
+        association.acse.send_reject(0x01, 0x01, 0x03)
         association.kill()
 
     def _on_pdu(self, event: _Event) -> None:

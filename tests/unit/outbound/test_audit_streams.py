@@ -80,7 +80,7 @@ class TestFile:
         first = await _written(database, 700)  # more than one batch
         await _written(database, 3, governance_only=True)
         second = await _written(database, 2)
-        await _fed(database, FileSink(tmp_path), lambda: len(_ids(tmp_path)) == 702)
+        await _fed(database, FileSink(tmp_path), lambda: len(_whole(tmp_path)) == 702)
         assert _ids(tmp_path) == [*first, *second]
         [file] = list(tmp_path.glob("*"))  # noqa: ASYNC240
         assert re.fullmatch(r"audit-\d{4}-\d\d-\d\d\.ndjson", file.name)
@@ -109,7 +109,7 @@ class TestFile:
         async def made_room() -> bool:
             if (tmp_path / "audit").is_file():
                 (tmp_path / "audit").unlink()
-            return (tmp_path / "audit").is_dir() and len(_ids(tmp_path / "audit")) == 3
+            return (tmp_path / "audit").is_dir() and len(_whole(tmp_path / "audit")) == 3
 
         await _fed(database, sink, made_room)
         assert _ids(tmp_path / "audit") == ids
@@ -118,7 +118,7 @@ class TestFile:
         ids = await _written(database, 50)
         stop = asyncio.Event()
         runs = [asyncio.create_task(Stream(database, FileSink(tmp_path)).run(stop)) for _ in range(3)]
-        await _fed(database, FileSink(tmp_path), lambda: len(_ids(tmp_path)) >= 50)
+        await _fed(database, FileSink(tmp_path), lambda: len(_whole(tmp_path)) >= 50)
         stop.set()
         await asyncio.gather(*runs)
         assert _ids(tmp_path) == ids
