@@ -136,15 +136,17 @@ def test_a_process_that_is_killed_loses_nothing_for_who_connects_to_the_other(
             process.wait(10)
         with moves.at(here, _token(ehr, shared)), alone.at(here, _token(ehr, theirs)):
             writer.join(30)
-            for viewer in (stays, moves, alone):
+            for viewer in (stays, alone):
                 viewer.until_heard(60)
+            # On a busy machine the other socket may have had all by the time of the handshake.
+            until("the rest", lambda: 60 in (moves.handshakes[1], *moves.numbers[-1:]))
     assert stays.numbers == list(range(1, 61))
     # What nobody has told that it received came again.
     assert list(dict.fromkeys(alone.numbers)) == list(range(1, 61))
     # What the other socket of the subscription has had does not: the handshake tells up to where, `$events` what.
     told = moves.handshakes[1]
     known = max(number for number in moves.numbers if number <= told)
-    missed = ehr.events(shared, eventsSinceNumber=known + 1, eventsUntilNumber=told)["entry"][0]["resource"]
+    missed = ehr.events(shared, eventsSinceNumber=known, eventsUntilNumber=told)["entry"][0]["resource"]
     numbers = [int(each["event-number"]) for each in parameters(missed)["notification-event"]]
-    assert numbers == list(range(known + 1, told + 1))
+    assert numbers == list(range(known, told + 1))
     assert sorted({*moves.numbers, *numbers}) == list(range(1, 61))
