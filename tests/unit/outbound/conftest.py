@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from wetread.outbound import deliverer
 from wetread.store.database import Database
 
 if TYPE_CHECKING:
@@ -83,3 +84,9 @@ async def server(database: Database) -> AsyncIterator[Server]:
     made = Server(database)
     yield made
     await made.peers.close()
+
+
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deliverer that stops waits for nobody for long."""
+    monkeypatch.setattr(deliverer, "_GRACE_S", 0.2)

@@ -23,19 +23,12 @@ from wetread.record.subscriptions import claims
 from wetread.record.subscriptions.claims import Failure, Patience
 from wetread.record.subscriptions.keeping import remove_old
 from wetread.record.subscriptions.rows import State, state_of
-from wetread.store.database import Database
 from wetread.wire.post import Post
 
 from .conftest import HANG, Sink
 from .subscribing import ALLOWED, BASE, CLIENT, Server, form, numbers, task, told_by, until, until_cursors, until_status
 
-
-@pytest.fixture
-async def server(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
-    monkeypatch.setattr(deliverer_module, "_GRACE_S", 0.2)
-    server = Server(database)
-    yield server
-    await server.peers.close()
+pytestmark = pytest.mark.usefixtures("short_grace")
 
 
 async def _set(server: Server, assignments: str, *args: object) -> None:

@@ -6,30 +6,22 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from wetread.outbound import deliverer as deliverer_module
 from wetread.outbound import tenure
 from wetread.outbound.deliverer import Deliverer
 from wetread.record.subscriptions import claims
 from wetread.record.subscriptions.claims import Failure, Patience
 from wetread.record.subscriptions.rows import State, state_of
-from wetread.store.database import Connection, Database
+from wetread.store.database import Connection
 
 from .conftest import HANG, Sink
 from .subscribing import Server, form, numbers, task, told_by, until, until_cursors, until_status
 
-
-@pytest.fixture
-async def server(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
-    monkeypatch.setattr(deliverer_module, "_GRACE_S", 0.2)
-    server = Server(database)
-    yield server
-    await server.peers.close()
+pytestmark = pytest.mark.usefixtures("short_grace")
 
 
 async def _state(server: Server, subscription_id: str) -> State:
