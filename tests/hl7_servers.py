@@ -6,13 +6,13 @@ import asyncio
 import json
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from conformance import supply
+from tests.ports import free_port
 
 SERVERS = ("node-hl7-server", "@medplum/hl7", "simple-hl7")
 
@@ -36,9 +36,7 @@ class Hearing:
 async def hearing(peers: Path, server: str, code: str = "AA", *, port: int = 0) -> AsyncIterator[Hearing]:
     """Answers with `code`. `port` 0: any that is free."""
     if not port:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
     process = await asyncio.create_subprocess_exec(
         supply.program("node", "nodejs"), "receive.js", server, str(port), code,
         cwd=peers, stdout=asyncio.subprocess.PIPE,

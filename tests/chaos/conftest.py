@@ -17,10 +17,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.flow.conftest import Hospital, Server, Story, configuration, free_port, overlay, until
+from tests.flow.conftest import Hospital, Server, Story, configuration, overlay, until
 from tests.flow.conftest import cases as cases
 from tests.flow.conftest import peer_ports as peer_ports
 from tests.flow.conftest import story as story
+from tests.ports import free_port
 from wetread.demo import peers
 from wetread.errors import Unreachable
 from wetread.store import embedded

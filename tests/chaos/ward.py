@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psycopg
 
-from tests.flow.conftest import Hospital, Server, configuration, free_port
+from tests.flow.conftest import Hospital, Server, configuration
 from tests.flow.subscribing.client import Client
+from tests.ports import free_port
 from tests.subscriber import subscriber
 from wetread.demo import peers
 from wetread.store import embedded

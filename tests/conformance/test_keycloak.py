@@ -17,7 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from tests.flow.conftest import Hospital, Server, free_port
+from tests.flow.conftest import Hospital, Server
+from tests.ports import free_port
 
 from conformance import supply
 from wetread.demo import peers

@@ -18,8 +18,9 @@ import httpx
 import pytest
 from benchmarks.fhir import servers
 from benchmarks.fhir.servers import Contestant
-from tests.flow.conftest import Hospital, Server, free_port, until
+from tests.flow.conftest import Hospital, Server, until
 from tests.flow.subscribing.client import TOPICS, Client, Resource
+from tests.ports import free_port
 from tests.subscriber import Subscriber, status_of
 
 from conformance import backport, package, supply

@@ -22,6 +22,7 @@ import httpx
 import pydicom
 import pytest
 
+from tests.ports import free_port
 from wetread.access.tokens import Tokens, signing_key
 from wetread.app import TOKEN_AUDIENCE
 from wetread.demo import peers
@@ -31,12 +32,6 @@ from wetread.outbound import dicom, mllp
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "demo"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -27,6 +27,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.dimse_primitives import C_STORE
 
+from tests.ports import free_port
 from tests.unit.reading.conftest import onnx_bytes
 from wetread.demo import peers
 from wetread.errors import PeerUnavailable
@@ -35,7 +36,7 @@ from wetread.wire import hl7
 from wetread.wire.dicom import data_set_start
 from wetread.wire.hl7_ack import recover_control_id
 
-from .conftest import ROOT, ROUTING, Hospital, Server, Story, configuration, free_port, part10, until
+from .conftest import ROOT, ROUTING, Hospital, Server, Story, configuration, part10, until
 from .debian_postgresql import debian_postgresql
 
 # pynetdicom leaves sockets behind when an archive goes down.

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 
+from tests.ports import free_port
 from wetread.demo import peers
 
-from .conftest import Hospital, Server, Story, configuration, free_port, overlay, until
+from .conftest import Hospital, Server, Story, configuration, overlay, until
 from .debian_postgresql import debian_postgresql
 
 pytestmark = pytest.mark.peer

@@ -16,13 +16,13 @@ import pytest
 from fastapi import FastAPI
 from starlette.requests import Request
 
+from tests.ports import free_port
 from wetread.api import fhir
 from wetread.domain.reader import SYSTEM, Reader
 from wetread.record.audit import audit
 from wetread.store import migrate
 from wetread.store.database import Database
 
-from .conftest import free_port
 from .debian_postgresql import debian_postgresql
 
 JSON = {"Content-Type": "application/fhir+json"}

@@ -14,9 +14,10 @@ import httpx
 import pydicom
 import pytest
 
+from tests.ports import free_port
 from wetread.demo import peers
 
-from .conftest import Hospital, Server, Story, configuration, free_port, part10, until
+from .conftest import Hospital, Server, Story, configuration, part10, until
 
 pytestmark = pytest.mark.peer
 

@@ -15,7 +15,8 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey
 
-from tests.flow.conftest import Hospital, Story, configuration, free_port
+from tests.flow.conftest import Hospital, Story, configuration
+from tests.ports import free_port
 from wetread.access.tokens import Tokens, signing_key
 from wetread.app import TOKEN_AUDIENCE
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.certificates import Authority, Pair
-from tests.flow.conftest import Server, free_port
+from tests.flow.conftest import Server
+from tests.ports import free_port
 from wetread.access.tokens import Tokens, signing_key
 from wetread.app import TOKEN_AUDIENCE
 from wetread.wire.mllp import frame

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,12 @@ from pydicom.uid import UID
 from pynetdicom import AE
 
 from tests.certificates import Authority
+from tests.ports import free_port
 from wetread.roles import run_roles
 from wetread.settings import load
 from wetread.store.database import Database
 
 VERIFICATION = UID("1.2.840.10008.1.1")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 async def knock(port: int, said: bytes = b"") -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.flow.conftest import Hospital, free_port, until
+from tests.flow.conftest import Hospital, until
+from tests.ports import free_port
 from tests.subscriber import Posted, Subscriber, parameters, status_of
 
 from .client import PROFILES, TOPICS, Client

@@ -17,7 +17,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.flow.conftest import Hospital, free_port, until
+from tests.flow.conftest import Hospital, until
+from tests.ports import free_port
 from tests.subscriber import parameters
 from wetread.store import embedded
 

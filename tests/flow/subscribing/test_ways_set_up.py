@@ -24,7 +24,8 @@ from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg, StreamConfig
 
 from tests.certificates import Authority, Pair
-from tests.flow.conftest import Hospital, Server, free_port, until
+from tests.flow.conftest import Hospital, Server, until
+from tests.ports import free_port
 from tests.subscriber import Subscriber, subscriber
 from wetread.demo import peers
 from wetread.outbound.endpoints import signature

@@ -16,6 +16,7 @@ import pydicom
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from tests.ports import free_port
 
 from wetread.errors import Misconfigured, PeerUnavailable
 from wetread.outbound.dicom import RefusedByArchive, send, stow
@@ -24,11 +25,6 @@ from wetread.wire.dicom import data_set_start
 DATA = Path(__file__).parents[2] / "data/dicom"
 SR = (DATA / "sr_document.dcm").read_bytes()
 MR = (DATA / "syntaxes/MR_small.dcm").read_bytes()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def deliver(port: int, *data: bytes, called_ae: str = "SINK") -> None:

@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import shutil
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg, StreamConfig
 from tests.certificates import Authority
+from tests.ports import free_port
 
 from wetread.errors import PeerUnavailable
 from wetread.outbound.nats_channel import Broker, NatsChannel, NoStream, covers
@@ -28,12 +28,6 @@ from wetread.wire.tls import ClientTls, client_contexts
 from .notifying import BASE, TASK, delivery
 
 CHANNEL = Channel("nats", "nats:wetread.tasks", "application/fhir+json", "full-resource", (), 5)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager
@@ -89,7 +83,7 @@ async def publishing(*servers: str, **how: object) -> AsyncIterator[NatsChannel]
 
 
 async def test_a_notification_is_kept_once_however_often_it_is_sent(tmp_path: Path) -> None:
-    async with serving(tmp_path, _free_port()) as url, stream(url) as jetstream:
+    async with serving(tmp_path, free_port()) as url, stream(url) as jetstream:
         async with publishing(url) as sender:
             await sender.send(delivery(CHANNEL))
             for _ in range(3):
@@ -115,7 +109,7 @@ async def test_a_notification_is_kept_once_however_often_it_is_sent(tmp_path: Pa
 async def test_a_subject_that_no_stream_keeps_or_nobody_allows_is_refused(tmp_path: Path) -> None:
     elsewhere = Channel("nats", "nats:wetread.other", "application/fhir+json", "id-only", (), 5)
     forbidden = Channel("nats", "nats:billing.tasks", "application/fhir+json", "id-only", (), 5)
-    async with serving(tmp_path, _free_port()) as url, stream(url), publishing(url) as sender:
+    async with serving(tmp_path, free_port()) as url, stream(url), publishing(url) as sender:
         with pytest.raises(NoStream, match=r"no stream for the subject wetread\.other"):
             await sender.send(delivery(elsewhere, 1))
         with pytest.raises(NoStream, match="its operator can add it"):
@@ -125,13 +119,13 @@ async def test_a_subject_that_no_stream_keeps_or_nobody_allows_is_refused(tmp_pa
 async def test_a_notification_that_is_too_large_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "nats.conf"
     config.write_text("max_payload: 300\n")
-    async with serving(tmp_path, _free_port(), "-c", str(config)) as url, publishing(url) as sender:
+    async with serving(tmp_path, free_port(), "-c", str(config)) as url, publishing(url) as sender:
         with pytest.raises(NoStream, match="larger than the broker takes"):
             await sender.send(delivery(CHANNEL, 1))
 
 
 async def test_a_broker_that_restarts_loses_nothing(tmp_path: Path) -> None:
-    port = _free_port()
+    port = free_port()
     short = Channel("nats", "nats:wetread.tasks", "application/fhir+json", "id-only", (), 1)
     async with serving(tmp_path, port) as url, stream(url), publishing(url) as unused:
         await unused.send(delivery(CHANNEL, 1))
@@ -148,7 +142,7 @@ async def test_a_broker_that_restarts_loses_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_connection_outlives_a_restart_of_the_broker(tmp_path: Path) -> None:
-    port = _free_port()
+    port = free_port()
     short = Channel("nats", "nats:wetread.tasks", "application/fhir+json", "id-only", (), 1)
     async with publishing(f"nats://127.0.0.1:{port}") as sender:
         async with serving(tmp_path, port) as url, stream(url):
@@ -169,7 +163,7 @@ async def test_a_connection_outlives_a_restart_of_the_broker(tmp_path: Path) -> 
 async def test_mutual_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     theirs, ours = authority.issue("broker"), authority.issue("wetread")
-    port = _free_port()
+    port = free_port()
     options = ("--tlsverify", "--tlscert", str(theirs.certificate), "--tlskey", str(theirs.key))
     async with serving(tmp_path, port, *options, "--tlscacert", str(authority.certificate)):
         url = f"tls://127.0.0.1:{port}"
@@ -187,7 +181,7 @@ async def test_a_certificate_that_was_replaced_is_shown_when_the_broker_is_back(
     old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
     ours, trusted = old.issue("wetread"), tmp_path / "trusted.pem"
     trusted.write_bytes(old.certificate.read_bytes())
-    port = _free_port()
+    port = free_port()
 
     def options(authority: Authority) -> tuple[str, ...]:
         theirs = authority.issue("broker")
@@ -248,7 +242,7 @@ async def test_the_credentials_of_an_account(tmp_path: Path) -> None:
         f"operator: {of_operator}\nsystem_account: {system.public_key.decode()}\nresolver: MEMORY\n"
         "resolver_preload: {\n" + "".join(f"{name}: {token}\n" for name, token in known.items()) + "}\n"
     )
-    async with serving(tmp_path / "kept", _free_port(), "-c", str(config)) as url:
+    async with serving(tmp_path / "kept", free_port(), "-c", str(config)) as url:
         async with stream(url, credentials=credentials) as jetstream:
             async with publishing(url, credentials=credentials) as sender:
                 await sender.send(delivery(CHANNEL, 1))
