@@ -394,11 +394,11 @@ def site(
 
 @contextmanager
 def running_hospital(
-    folder: Path, heard: peers.Heard, peer_ports: Mapping[str, int], profile: str
+    folder: Path, heard: peers.Heard, peer_ports: Mapping[str, int], profile: str, **waits_s: float
 ) -> Iterator[Hospital]:
     ports = {name: free_port() for name in ("http", "mllp", "dicom")}
     config = folder / "wetread.toml"
-    config.write_text(configuration(ports, peer_ports, overlay_dir=overlay(folder), deadline_s=6.0, profile=profile))
+    config.write_text(configuration(ports, peer_ports, overlay_dir=overlay(folder), profile=profile, **waits_s))
     server = Server(config, folder / "data", ports)
     server.start()
     try:
