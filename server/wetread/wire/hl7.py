@@ -30,7 +30,6 @@ __all__ = [
 NULL = '""'
 """The field value that says delete (2.5.1 2.5.3); an empty field says nothing."""
 
-_STRUCTURES = {"ADT_A04": "ADT_A01", "ADT_A08": "ADT_A01", "ADT_A13": "ADT_A01", "ADT_A40": "ADT_A39"}
 _BLANK = b" \t\r\n"
 _HEADERS = ("MSH", "FHS", "BHS")
 _AFTER_BARE_LF = re.compile(r"\n(?=(?:MSH|EVN|PID|PD1|NK1|PV1|PV2|MRG|AL1|DG1|ORC|OBR|OBX|NTE|TQ1|IPC|ZDS|IN1|GT1)(.))")
@@ -146,12 +145,6 @@ class Message:
             return stated
         event = self.first("EVN")
         return event.value(1) if event else ""
-
-    @property
-    def message_structure(self) -> str:
-        """MSH-9.3; when empty (usual before 2.4) made from MSH-9.1 and MSH-9.2 by table 0354."""
-        made = f"{self.message_code}_{self.trigger_event}"
-        return self.header.value(9, 3) or _STRUCTURES.get(made, made)
 
     @property
     def control_id(self) -> str:

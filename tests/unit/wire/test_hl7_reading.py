@@ -127,14 +127,6 @@ def test_a_line_without_a_segment_name_is_kept() -> None:
     assert any("segment name" in warning for warning in message.warnings)
 
 
-@pytest.mark.parametrize(
-    ("name", "structure"),
-    [("adt-a40-25", "ADT_A39"), ("adt-a40-28", "ADT_A40"), ("adt-a04-21", "ADT_A01"), ("orm-o01-tq1", "ORM_O01")],
-)
-def test_the_structure_is_the_stated_one_or_follows_from_the_trigger(name: str, structure: str) -> None:
-    assert parse(sample(name)).message_structure == structure
-
-
 def test_the_trigger_of_an_old_adt_comes_from_evn() -> None:
     assert parse(adt("EVN|A08|2026", r"MSH|^~\&|A|B|C|D|2026||ADT|1|P|2.1")).trigger_event == "A08"
 

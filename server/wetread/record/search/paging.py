@@ -51,7 +51,6 @@ _COLUMNS: Mapping[str, tuple[LiteralString, int, LiteralString]] = {
     "uri": ("uri", 1, "text"),
 }
 """By kind: the column to sort by, its place in a row of `index.Entries`, its type."""
-SORTABLE_KINDS = tuple(_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)

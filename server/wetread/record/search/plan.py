@@ -16,16 +16,6 @@ from wetread.record.search.parameters import common_parameters
 DEFAULT_COUNT = 50
 MOST_COUNT = 1000
 MOST_INCLUDES = 50
-RESULT_PARAMETERS = (
-    "_count",
-    "_sort",
-    "_total",
-    "_summary",
-    "_elements",
-    "_include",
-    "_revinclude",
-)
-"""What steers the result, for the CapabilityStatement: none of them narrows it."""
 
 
 @dataclass(slots=True)

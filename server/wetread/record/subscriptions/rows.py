@@ -183,14 +183,6 @@ async def bodies_of(conn: Connection, found: Sequence[Event]) -> dict[tuple[Even
     return {places[place - 1]: lossless.parse(body) for place, body in await read.fetchall()}
 
 
-async def events_of(
-    conn: Connection, subscription_id: str, since: int, until: int | None, *, limit: int
-) -> list[NotifiedEvent]:
-    """The numbered events from `since` to `until`, both included, with the text of their versions."""
-    told = await numbered(conn, subscription_id, since, until, limit=limit, with_bodies=True)
-    return [event for event, _ in told]
-
-
 async def numbered(
     conn: Connection, subscription_id: str, since: int, until: int | None, *, limit: int, with_bodies: bool
 ) -> list[tuple[NotifiedEvent, tuple[str, ...]]]:
