@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 from argon2 import PasswordHasher
@@ -76,9 +75,8 @@ async def test_a_hash_of_other_parameters_still_matches_and_is_outdated() -> Non
 
 async def test_hashing_does_not_hold_up_other_requests() -> None:
     passwords = Passwords(hasher=PasswordHasher(time_cost=6))
-    longest_s, last, hashing = 0.0, time.monotonic(), asyncio.create_task(passwords.hashed(GOOD))
-    began = time.monotonic()
+    hashing, turns = asyncio.create_task(passwords.hashed(GOOD)), 0
     while not hashing.done():
         await asyncio.sleep(0)
-        longest_s, last = max(longest_s, time.monotonic() - last), time.monotonic()
-    assert longest_s < (time.monotonic() - began) / 2
+        turns += 1
+    assert turns > 10

@@ -94,7 +94,7 @@ async def site(database: Database) -> AsyncIterator[Open]:
         yield running
 
 
-async def heard(socket: ClientConnection, within_s: float = 3.0) -> Resource:
+async def heard(socket: ClientConnection, within_s: float = 20.0) -> Resource:
     async with asyncio.timeout(within_s):
         text = await socket.recv()
     assert isinstance(text, str)
@@ -129,7 +129,7 @@ async def refusal(socket: ClientConnection) -> str:
     return str(found["issue"][0]["code"])
 
 
-async def closed(socket: ClientConnection, within_s: float = 5.0) -> int:
+async def closed(socket: ClientConnection, within_s: float = 20.0) -> int:
     with contextlib.suppress(ConnectionClosed):
         async with asyncio.timeout(within_s):
             while True:
@@ -340,7 +340,7 @@ class TestEvents:
             await site.happen(task("t1", patient="p7"))
             got = await heard(socket)
             assert got["entry"][1]["resource"]["id"] == "t1"
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             while True:
                 async with site.database.transaction() as conn:
                     found = await conn.execute(
@@ -374,7 +374,7 @@ class TestSlowPeers:
                 await bound(site, deaf, "ehr", ids[0])
             for subscription_id in ids:
                 socket = await stack.enter_async_context(site.connected())
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(5):
                     assert await bound(site, socket, "ehr", subscription_id) == [("handshake", 0, [])]
 
     @pytest.mark.parametrize("is_deaf", [True, False], ids=["answers no Ping", "does not read"])
@@ -391,7 +391,7 @@ class TestSlowPeers:
             else:
                 slow.transport.pause_reading()
                 stack.callback(slow.transport.abort)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(8):
                 for n in (1, 2, 3):
                     await site.happen(task(f"t{n}"))
                     assert [await bundle(each) for each in others] == [("event-notification", n, [n])] * 2
@@ -416,7 +416,7 @@ class TestSlowPeers:
             deaf = [unanswering(await stack.enter_async_context(site.connected())) for _ in range(4)]
             for socket in deaf:
                 await socket.send(f"bind-with-token {await site.token('ehr', subscription_id)}")
-            assert await asyncio.gather(*(closed(socket, 2.5) for socket in deaf)) == [1013] * 4
+            assert await asyncio.gather(*(closed(socket, 3.5) for socket in deaf)) == [1013] * 4
         assert not site.sockets.open
 
 

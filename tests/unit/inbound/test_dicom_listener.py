@@ -373,7 +373,7 @@ def test_the_first_instance_of_a_study_and_each_refusal_are_audited_with_it(
 
 
 def test_a_sender_with_nagle_is_not_slowed_by_delayed_acknowledgements(listen: Listen, tmp_path: Path) -> None:
-    for number in range(20):
+    for number in range(100):
         dataset = mr(SOPInstanceUID=f"1.2.3.{number}")
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         dataset.save_as(tmp_path / f"{number}.dcm")
@@ -384,7 +384,7 @@ def test_a_sender_with_nagle_is_not_slowed_by_delayed_acknowledgements(listen: L
         began = time.monotonic()
         subprocess.run(command, env=environment, check=True, timeout=60)
         took.append(time.monotonic() - began)
-    assert min(took) < 20 * 0.04
+    assert min(took) < 100 * 0.04
 
 
 def test_tls_is_spoken_and_a_silent_caller_does_not_hold_up_the_next(listen: Listen, tmp_path: Path) -> None:

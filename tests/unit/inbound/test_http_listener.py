@@ -73,7 +73,7 @@ async def answers(listener: HttpListener, *pieces: bytes, wait_s: float = 0.0) -
             writer.write(piece)
             await asyncio.sleep(wait_s)
         while True:
-            async with asyncio.timeout(0.3):
+            async with asyncio.timeout(0.5 if heard else 2):
                 data = await reader.read(65536)
             if not data:
                 return heard
@@ -192,7 +192,7 @@ class TestSizes:
 
 
 class TestSlowPeers:
-    BOUNDS = Bounds(head_s=0.3, body_grace_s=0.3, body_rate=10_000, keep_alive_s=1)
+    BOUNDS = Bounds(head_s=0.3, body_grace_s=0.3, body_rate=1_000, keep_alive_s=1)
 
     @pytest.mark.parametrize("begin", [b"", b"GET / HT", b"GET / HTTP/1.1\r\n" + HEAD, b"\r\n"])
     async def test_a_head_that_does_not_end_is_not_waited_for(self, app: Recorder, begin: bytes) -> None:
@@ -207,10 +207,10 @@ class TestSlowPeers:
                         heard = await reader.read()
                         break
             except TimeoutError:
-                heard = await asyncio.wait_for(reader.read(), 5)
+                heard = await asyncio.wait_for(reader.read(), 10)
             except ConnectionError:
                 heard = b""
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 10
             assert statuses(heard) in ([408], [])
             writer.close()
         assert app.seen == []
@@ -218,11 +218,10 @@ class TestSlowPeers:
     async def test_a_body_that_drips_is_dropped_and_one_at_a_fair_rate_is_not(self, app: Recorder) -> None:
         head = b"POST /%s HTTP/1.1\r\n" + HEAD + b"Content-Length: 10000\r\n\r\n"
         async with listening(app, bounds=self.BOUNDS) as listener:
-            dripping = answers(listener, head % b"slow", *[b"x"] * 10_000, wait_s=0.05)
             fair = answers(listener, head % b"fair", *[b"x" * 2000] * 5, wait_s=0.15)
-            async with asyncio.timeout(10):
-                heard = await asyncio.gather(asyncio.wait_for(fair, 5), _ended(dripping))
-        assert statuses(heard[0]) == [200]
+            heard, of_the_slow = await asyncio.gather(fair, _dripped(listener, head % b"slow"))
+        assert statuses(heard) == [200]
+        assert statuses(of_the_slow) in ([408], [])
         assert app.seen == ["POST /fair"]
 
     async def test_a_client_is_not_blamed_while_we_are_the_slow_ones(self, app: Recorder) -> None:
@@ -232,23 +231,33 @@ class TestSlowPeers:
             waiting = asyncio.create_task(_whole_answer(listener, request))
             await asyncio.sleep(0.8)
             app.hold.set()
-            assert statuses(await asyncio.wait_for(waiting, 5)) == [200]
+            assert statuses(await asyncio.wait_for(waiting, 20)) == [200]
 
     async def test_an_idle_connection_is_closed(self, app: Recorder) -> None:
         async with listening(app, bounds=self.BOUNDS) as listener:
             began = time.monotonic()
             assert statuses(await _whole_answer(listener, b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n")) == [200]
-            assert 0.5 < time.monotonic() - began < 3
+            assert 0.5 < time.monotonic() - began < 10
 
 
-async def _ended(answer: Any) -> None:
-    with pytest.raises((ConnectionError, TimeoutError)):
-        await asyncio.wait_for(_strict(answer), 3)
+async def _dripped(listener: HttpListener, head: bytes) -> bytes:
+    """What comes back until the peer closes, which it does long before the body is whole."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(head)
 
+    async def drip() -> None:
+        while True:
+            writer.write(b"x")
+            await asyncio.sleep(0.05)
 
-async def _strict(answer: Any) -> None:
-    if not await answer:
-        raise ConnectionResetError
+    dripping = asyncio.create_task(drip())
+    try:
+        return await asyncio.wait_for(reader.read(), 20)
+    except ConnectionError:
+        return b""
+    finally:
+        dripping.cancel()
+        writer.close()
 
 
 async def _whole_answer(listener: HttpListener, request: bytes) -> bytes:
@@ -276,7 +285,7 @@ class TestWhoMayConnect:
             heard = await asyncio.wait_for(answers(listener, b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n"), 5)
             assert statuses(heard) == [200]
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                await asyncio.wait_for(idle[0][0].readexactly(1), 2)
+                await asyncio.wait_for(idle[0][0].readexactly(1), 10)
             for _, writer in idle:
                 writer.close()
 

@@ -83,7 +83,7 @@ class TestOrderAndShare:
                 await asyncio.sleep(1.5)
                 assert numbers(sink) == [], "it was taken from one who lives"
                 await dead.aclose()
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(20):
                     await until(lambda: numbers(sink) == ["1"])
 
     async def test_who_lost_its_lock_stops_and_comes_back_under_another_number(
@@ -303,7 +303,7 @@ class TestInMidFlight:
             sink.answer = lambda received: 200
             yield subscription_id
             async with asyncio.timeout(10):
-                while (await _state(server, subscription_id)).worker is not None:  # noqa: ASYNC110  # noqa: ASYNC110  (the database)
+                while (await _state(server, subscription_id)).worker is not None:  # noqa: ASYNC110  (the database)
                     await asyncio.sleep(0.05)
             await asyncio.sleep(0.8)
         assert numbers(sink) == ["1"], "something was sent after the end"

@@ -164,21 +164,21 @@ async def test_an_address_that_the_operator_does_not_allow_gets_nothing(mailbox:
 
 async def test_the_time_is_for_all_that_the_relay_is_asked(mailbox: Mailbox, relay: Relay) -> None:
     """It answers each command in time, and is slow as a whole."""
-    mailbox.pause_s = 0.6
+    mailbox.pause_s = 0.8
     loop = asyncio.get_running_loop()
     before = loop.time()
     with pytest.raises(PeerUnavailable, match="within 1 s"):
         await EmailChannel(relay, BASE).send(delivery(replace(CHANNEL, timeout_s=1), 7))
-    assert loop.time() - before < 1.5
+    assert loop.time() - before < 3
 
 
 async def test_a_relay_that_hangs_holds_up_nothing_else(mailbox: Mailbox, relay: Relay) -> None:
-    mailbox.pause_s = 1.5
+    mailbox.pause_s = 4
     sender = EmailChannel(relay, BASE)
-    short = replace(CHANNEL, timeout_s=1)
+    short = replace(CHANNEL, timeout_s=3)
     waiting = [asyncio.create_task(sender.send(delivery(short, n))) for n in range(1, 40)]
     await asyncio.sleep(0.2)
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(2):
         await asyncio.to_thread(bool)  # as all else does that waits in a thread
     told = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(each) for each in told} == {PeerUnavailable}

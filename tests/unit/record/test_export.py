@@ -715,11 +715,11 @@ class TestTheStatus:
             assert not files_in(tmp_path)
 
     async def test_a_finished_export_expires(self, database: Database, tmp_path: Path) -> None:
-        async with running(database, tmp_path / "exports", retention_s=1) as world:
+        async with running(database, tmp_path / "exports", retention_s=3) as world:
             await world.put(patient("p1"))
             kicked_off = await world.kick_off()
             await world.manifest(kicked_off)
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(3.5)
             assert (await world.client.get(kicked_off.headers["content-location"])).status_code == 404
             assert files_in(world.root) == []
 

@@ -26,7 +26,7 @@ TRUSTED = trusted()
 
 @pytest.fixture
 async def post() -> AsyncIterator[Post]:
-    post = Post(LOOPBACK, lambda: TRUSTED, kept_s=0.3)
+    post = Post(LOOPBACK, lambda: TRUSTED, kept_s=1.0)
     yield post
     await post.close()
 
@@ -81,7 +81,7 @@ async def test_one_that_the_peer_has_closed_is_not_used_again(post: Post, counti
 
 async def test_one_that_nobody_has_used_for_long_is_not_used_again(post: Post, counting: Counting) -> None:
     await _sent(post, counting.url)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.2)
     await _sent(post, counting.url)
     assert counting.opened == 2
 
