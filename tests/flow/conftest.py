@@ -27,7 +27,6 @@ from wetread.access.tokens import Tokens, signing_key
 from wetread.app import TOKEN_AUDIENCE
 from wetread.demo import peers
 from wetread.demo.studies import Case, instances, load_cases
-from wetread.errors import PeerUnavailable
 from wetread.outbound import dicom, mllp
 
 ROOT = Path(__file__).parents[2]
@@ -125,14 +124,6 @@ class Hospital:
         return asyncio.run(mllp.send("127.0.0.1", self.server.ports["mllp"], message, timeout_s=20))
 
     def store(self, datasets: list[pydicom.Dataset]) -> None:
-        """Once more where no answer comes, as a modality would: on a busy machine pynetdicom's requestor now and then
-        drops one ("Received unexpected C-STORE service message")."""
-        try:
-            self._sent(datasets)
-        except PeerUnavailable:
-            self._sent(datasets)
-
-    def _sent(self, datasets: list[pydicom.Dataset]) -> None:
         dicom.send(
             [part10(dataset) for dataset in datasets],
             host="127.0.0.1",

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pydicom
@@ -194,7 +195,7 @@ def _send_on_one_association(
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = timeout_s
-    association = entity.associate(
+    association: Any = entity.associate(
         host,
         port,
         contexts=contexts,
@@ -205,6 +206,7 @@ def _send_on_one_association(
     if not association.is_established:
         entity.close_socket()
         raise _no_association(association)
+    association._serve_request = partial(_taken_by_the_reactor, association, association._serve_request)
     try:
         return [refusal for item in items if (refusal := _store(association, item)) is not None]
     finally:
@@ -219,8 +221,9 @@ class _Entity(AE):
     _created: tuple[Any, Any] | None = None
 
     def _create_socket(self, *arguments: Any) -> Any:
-        wrapped = super()._create_socket(*arguments)
+        wrapped: Any = super()._create_socket(*arguments)
         self._created = wrapped, wrapped.socket
+        wrapped.recv = partial(_received, wrapped, wrapped.recv)
         return wrapped
 
     def close_socket(self) -> None:
@@ -229,6 +232,22 @@ class _Entity(AE):
             plain.close()
             if wrapped.socket is not None:
                 wrapped.socket.close()
+
+
+def _received(wrapped: Any, receive: Callable[[int], bytearray], size_bytes: int) -> bytearray:
+    """An archive with Nagle on holds the second half of its answer until we acknowledge the first, 40 ms each time,
+    unless quick acknowledgement is armed before every read (the kernel takes it away)."""
+    wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    return receive(size_bytes)
+
+
+def _taken_by_the_reactor(association: Any, serve: Callable[[Any, int], None], message: Any, context_id: int) -> None:
+    """Puts an answer back for `send_c_store`, which waits for it. pynetdicom's reactor, let go after one C-STORE, may
+    come to look for a request only when the next has been sent, and takes the answer to that."""
+    if message.is_valid_response:
+        association.dimse.msg_queue.put((context_id, message))
+    else:
+        serve(message, context_id)
 
 
 def _store(association: Any, item: _Item) -> RefusedByArchive | None:

@@ -6,16 +6,20 @@ import io
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
+from typing import Any
 
 import pydicom
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.dimse import DIMSEServiceProvider
 from tests.ports import free_port
 
 from wetread.errors import Misconfigured, PeerUnavailable
@@ -36,7 +40,8 @@ def storescp(tmp_path: Path) -> Iterator[int]:
     """dcmtk's receiver, writing what it gets bit by bit into `tmp_path`; its port."""
     port = free_port()
     command = ["storescp", "-aet", "SINK", "-od", str(tmp_path), "+B", "+xa", "--filename-extension", ".dcm", str(port)]
-    with subprocess.Popen(command, env={**os.environ, "TCP_NODELAY": "1"}) as receiver:
+    environment = {key: value for key, value in os.environ.items() if key != "TCP_NODELAY"}
+    with subprocess.Popen(command, env=environment) as receiver:
         for _ in range(100):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -70,6 +75,45 @@ def archive() -> Iterator[Callable[..., int]]:
     yield start
     for server in servers:
         server.shutdown()
+
+
+def _copies(count: int) -> list[bytes]:
+    """Of one document, each an instance of its own."""
+    dataset, made = pydicom.dcmread(io.BytesIO(SR)), []
+    for number in range(count):
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
+        buffer = io.BytesIO()
+        dataset.save_as(buffer, enforce_file_format=True)
+        made.append(buffer.getvalue())
+    return made
+
+
+def test_an_archive_with_nagle_is_not_slowed_by_delayed_acknowledgements(storescp: int) -> None:
+    copies, began = _copies(100), time.monotonic()
+    deliver(storescp, *copies)
+    assert time.monotonic() - began < 100 * 0.04
+
+
+def test_an_answer_that_the_library_takes_for_a_request_is_not_lost(
+    storescp: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its threads wake late, as on a busy machine: who waits for the answer last of all."""
+    get_msg = DIMSEServiceProvider.get_msg
+
+    class Late(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            is_set = super().wait(timeout)
+            time.sleep(0.1)
+            return is_set
+
+    def later(provider: DIMSEServiceProvider, block: bool = False) -> Any:
+        time.sleep(0.3 if block else 0)
+        return get_msg(provider, block)
+
+    monkeypatch.setattr(DIMSEServiceProvider, "get_msg", later)
+    monkeypatch.setattr("pynetdicom.association.threading", SimpleNamespace(**{**vars(threading), "Event": Late}))
+    deliver(storescp, *_copies(4))
+    assert len(list(tmp_path.glob("*.dcm"))) == 4
 
 
 def test_what_wetread_made_arrives_byte_for_byte(storescp: int, tmp_path: Path) -> None:
