@@ -10,6 +10,8 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from wetread.outbound.dicom import leave_answers
+
 SOP_CLASS = "1.2.840.10008.3.1.2.3.3"
 
 
@@ -19,6 +21,7 @@ def association(port: int) -> Iterator[Association]:
     entity.add_requested_context(SOP_CLASS)
     opened = entity.associate("127.0.0.1", port, ae_title="WETREAD")
     assert opened.is_established
+    leave_answers(opened)
     try:
         yield opened
     finally:

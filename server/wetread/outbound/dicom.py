@@ -206,12 +206,26 @@ def _send_on_one_association(
     if not association.is_established:
         entity.close_socket()
         raise _no_association(association)
-    association._serve_request = partial(_taken_by_the_reactor, association, association._serve_request)
+    leave_answers(association)
     try:
         return [refusal for item in items if (refusal := _store(association, item)) is not None]
     finally:
         if association.is_established:
             association.release()
+
+
+def leave_answers(association: Any) -> None:
+    """Puts an answer that pynetdicom's reactor takes back for who waits for it. Let go after one request, the reactor
+    may come to look for the peer's requests only when the next has been sent, and takes what answers that."""
+    serve = association._serve_request
+
+    def served(message: Any, context_id: int) -> None:
+        if message.is_valid_response:
+            association.dimse.msg_queue.put((context_id, message))
+        else:
+            serve(message, context_id)
+
+    association._serve_request = served
 
 
 class _Entity(AE):
@@ -239,15 +253,6 @@ def _received(wrapped: Any, receive: Callable[[int], bytearray], size_bytes: int
     unless quick acknowledgement is armed before every read (the kernel takes it away)."""
     wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     return receive(size_bytes)
-
-
-def _taken_by_the_reactor(association: Any, serve: Callable[[Any, int], None], message: Any, context_id: int) -> None:
-    """Puts an answer back for `send_c_store`, which waits for it. pynetdicom's reactor, let go after one C-STORE, may
-    come to look for a request only when the next has been sent, and takes the answer to that."""
-    if message.is_valid_response:
-        association.dimse.msg_queue.put((context_id, message))
-    else:
-        serve(message, context_id)
 
 
 def _store(association: Any, item: _Item) -> RefusedByArchive | None:

@@ -27,6 +27,7 @@ from wetread.domain.reader import SYSTEM
 from wetread.errors import Misconfigured, OutOfSpace
 from wetread.inbound.dicom import DicomListener, DimseEvent
 from wetread.inbound.dicom_negotiation import AllowedPeer, is_admitted
+from wetread.outbound.dicom import leave_answers
 from wetread.store.blobs import LocalBlobs
 from wetread.store.database import Database, SyncConnection, SyncDatabase
 from wetread.wire.dicom import data_set_start, facts
@@ -72,7 +73,9 @@ def associate(listener: DicomListener, *contexts: tuple[str, str], ae_title: str
     entity = AE(ae_title)
     for abstract, transfer in contexts or ((MR, ExplicitVRLittleEndian),):
         entity.add_requested_context(abstract, transfer)
-    return entity.associate("127.0.0.1", listener.port, ae_title="WETREAD")
+    association = entity.associate("127.0.0.1", listener.port, ae_title="WETREAD")
+    leave_answers(association)
+    return association
 
 
 def store(listener: DicomListener, dataset: Dataset) -> Dataset:
