@@ -63,7 +63,8 @@ async def sequence(conn: Connection) -> int:
 async def settle(conn: Connection) -> int:
     """Numbers all that is committed now, in the short transaction of `conn`; the highest number then.
 
-    For who reads the log backwards and wants to find there what was just written.
+    For who reads the log backwards and wants to find there what was just written. Who holds a cursor too has taken that
+    first.
     """
     if await _is_any(conn, "SELECT EXISTS (SELECT FROM event WHERE seq IS NULL)"):
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))

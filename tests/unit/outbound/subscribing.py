@@ -122,8 +122,9 @@ class Server:
         """Writes, numbers and matches; how many events of subscriptions that makes."""
         await self.put(*written)
         async with self.database.transaction() as conn:
+            seq = await events.cursor(conn, CURSOR)
             await events.settle(conn)
-            found = await events.after(conn, await events.cursor(conn, CURSOR), 10_000)
+            found = await events.after(conn, seq, 10_000)
             made = await self.subscriptions.match_events(conn, found)
             await events.advance(conn, CURSOR, await events.last(conn))
         return made
