@@ -212,6 +212,7 @@ def _send_on_one_association(
     finally:
         if association.is_established:
             association.release()
+        entity.close_socket()
 
 
 def leave_answers(association: Any) -> None:
@@ -229,8 +230,8 @@ def leave_answers(association: Any) -> None:
 
 
 class _Entity(AE):
-    """Closes the socket of a connection that was refused, which pynetdicom forgets: the plain one, or the one that TLS
-    was begun on."""
+    """Closes the socket of a connection that was refused or lost, which pynetdicom forgets: the plain one, or the one
+    that TLS was begun on."""
 
     _created: tuple[Any, Any] | None = None
 

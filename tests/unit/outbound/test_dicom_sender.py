@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -53,10 +55,11 @@ def storescp(tmp_path: Path) -> Iterator[int]:
 
 @pytest.fixture
 def archive() -> Iterator[Callable[..., int]]:
-    """An archive that answers each C-STORE with a given status, in Implicit VR Little Endian only; gives its port."""
+    """An archive that answers each C-STORE with a given status, or by a function, in Implicit VR Little Endian only;
+    gives its port."""
     servers = []
 
-    def start(status: int | None, *, require_called_aet: bool = False) -> int:
+    def start(status: int | Callable[[evt.Event], int] | None, *, require_called_aet: bool = False) -> int:
         entity = AE("SINK")
         entity.require_called_aet = require_called_aet
         for sop_class in {pydicom.dcmread(io.BytesIO(one)).SOPClassUID for one in (SR, MR)}:
@@ -66,6 +69,8 @@ def archive() -> Iterator[Callable[..., int]]:
             if status is None:
                 event.assoc.abort()
                 return 0x0110
+            if callable(status):
+                return int(status(event))
             return status
 
         server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, on_store)])
@@ -114,6 +119,19 @@ def test_an_answer_that_the_library_takes_for_a_request_is_not_lost(
     monkeypatch.setattr("pynetdicom.association.threading", SimpleNamespace(**{**vars(threading), "Event": Late}))
     deliver(storescp, *_copies(4))
     assert len(list(tmp_path.glob("*.dcm"))) == 4
+
+
+def test_an_archive_that_is_killed_leaves_no_socket_open(archive: Callable[..., int]) -> None:
+    def reset(event: evt.Event) -> int:
+        connection = event.assoc.dul.socket.socket
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        return 0
+
+    for _ in range(3):
+        with pytest.raises(PeerUnavailable):
+            deliver(archive(reset), SR)
+    gc.collect()
 
 
 def test_what_wetread_made_arrives_byte_for_byte(storescp: int, tmp_path: Path) -> None:
