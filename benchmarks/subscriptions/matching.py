@@ -27,6 +27,7 @@ from wetread.store.database import Connection, Database
 _TOPIC = "https://wetread.org/fhir/SubscriptionTopic/ai-observation"
 _BASE = "http://wetread.example/fhir"
 _CURSOR = "subscriptions"
+_MOST_BYTES = 16 * 1024 * 1024
 _PER_S = 200
 _BATCH = _PER_S // 10
 _OWNER = Reader("benchmark", (Scope.parse("system/*.rs"),))
@@ -126,7 +127,8 @@ async def _measure(database: Database, case: Case, writes: int, first: int) -> M
         async with database.transaction() as conn:
             await events.sequence(conn)
         async with _timed(database) as (conn, times):
-            found = await events.after(conn, await events.cursor(conn, _CURSOR), 500)
+            waiting = await events.after(conn, await events.cursor(conn, _CURSOR), 500)
+            found = waiting[: await rows.first_of(conn, waiting, _MOST_BYTES)]
             made = await matching.match(conn, served, _BASE, found)
             await events.advance(conn, _CURSOR, found[-1].seq)
         if start >= first + _PER_S:  # a second's writes warm up
