@@ -20,14 +20,19 @@ from wetread.store.database import Database
 VERIFICATION = UID("1.2.840.10008.1.1")
 
 
-async def knock(port: int, said: bytes = b"") -> None:
-    """Until the listener hangs up."""
-    async with asyncio.timeout(10):
+async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """As soon as the listener is there."""
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(ConnectionRefusedError):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                break
+                return await asyncio.open_connection("127.0.0.1", port)
             await asyncio.sleep(0.05)
+
+
+async def knock(port: int, said: bytes = b"") -> None:
+    """Until the listener hangs up."""
+    reader, writer = await connected(port)
+    async with asyncio.timeout(30):
         with contextlib.suppress(ConnectionError):
             writer.write(said)
             await reader.read()
@@ -75,6 +80,8 @@ async def test_strangers_are_counted(database: Database, tmp_path: Path, with_tl
             if with_tls:
                 await knock(ports["dicom"], b"x" * 100)
             else:
+                _, writer = await connected(ports["dicom"])
+                writer.close()
                 await asyncio.to_thread(associate, ports["dicom"])
     finally:
         stop.set()
