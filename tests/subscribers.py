@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from wetread.record import resources
+from wetread.record.events import Event
+from wetread.record.subscriptions import undecided
 from wetread.store.database import Database
 
 TOPIC = "https://wetread.org/fhir/SubscriptionTopic/ai-observation"
@@ -40,6 +43,13 @@ class Subscriber:
             "criteria": TOPIC,
             "channel": {"type": "rest-hook", "endpoint": self.endpoint, "header": [f"Authorization: {SECRET}"]},
         }
+
+
+async def failed_criterion(database: Database, topic: str, *, times: int = 1) -> None:
+    """A topic that the matcher could not decide for changes of a Task."""
+    event = Event(7, "Task", "t1", 2, "update", datetime(2026, 5, 3, 12, tzinfo=UTC))
+    async with database.transaction() as conn:
+        await undecided.keep(conn, [(topic, "one item was expected", event)] * times)
 
 
 async def subscribed(database: Database, one: Subscriber) -> None:

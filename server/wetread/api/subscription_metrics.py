@@ -8,7 +8,7 @@ from __future__ import annotations
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from wetread.domain.reader import SYSTEM
-from wetread.record.subscriptions import overview
+from wetread.record.subscriptions import overview, undecided
 from wetread.store.database import Connection
 
 MOST = 100
@@ -25,6 +25,13 @@ async def subscription_metrics(conn: Connection) -> list[Metric]:
     )
     for one in worst:
         rate.add_metric([one.id], one.delivered)
+    undecided_by_topic = CounterMetricFamily(
+        "wetread_subscription_topic_undecided",
+        "Changes that a topic's criterion could not be decided for, which are no event",
+        labels=["topic"],
+    )
+    for topic in await undecided.all_of(conn):
+        undecided_by_topic.add_metric([topic.topic], topic.changes)
     return [
         _by("state", "wetread_subscriptions", "Subscriptions by state", totals.states),
         _by("state", "wetread_subscription_events_pending", "Events that wait, by state", totals.pending),
@@ -41,6 +48,7 @@ async def subscription_metrics(conn: Connection) -> list[Metric]:
         _of_one("lag_seconds", "Age of the oldest event that waits", {one.id: one.lag_s for one in worst}),
         _of_one("failures", "Attempts since one succeeded", {one.id: one.failures for one in worst}),
         rate,
+        undecided_by_topic,
     ]
 
 

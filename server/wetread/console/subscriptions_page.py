@@ -17,7 +17,7 @@ from wetread.console.sign_in import Door
 from wetread.domain.reader import Reader
 from wetread.errors import StoreUnavailable, Unauthorized, WetreadError
 from wetread.record.audit import audit
-from wetread.record.subscriptions import overview, switching
+from wetread.record.subscriptions import overview, switching, undecided
 from wetread.store.database import Connection
 
 Authenticate: TypeAlias = Callable[[Request], Awaitable[Reader]]
@@ -64,7 +64,8 @@ def router(door: Door, authenticate: Authenticate) -> APIRouter:
         async def build(conn: Connection, reader: Reader) -> dict[str, Any]:
             found = await overview.subscriptions(conn, reader, _MOST, chosen)
             totals = await overview.totals(conn)
-            return {"found": found, "totals": totals, "chosen": chosen, "most": _MOST}
+            failed = await undecided.for_operators(conn, reader)
+            return {"found": found, "totals": totals, "chosen": chosen, "most": _MOST, "undecided": failed}
 
         return await shown(request, "subscriptions.html", build)
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.requests import Request
-from tests.subscribers import Subscriber, subscribed
+from tests.subscribers import Subscriber, failed_criterion, subscribed
 
 from wetread.api import health, subscription_metrics
 from wetread.domain.reader import SYSTEM, Reader
@@ -73,6 +73,14 @@ async def test_each_one_has_its_lag_and_its_failures(scrape: httpx.AsyncClient, 
     assert not any("ended" in name for name in found)
 
 
+async def test_what_a_topic_could_not_be_decided_for_is_counted(scrape: httpx.AsyncClient, database: Database) -> None:
+    assert not any("topic" in name for name in await told(scrape))
+    await failed_criterion(database, "https://hospital.example/topics/own", times=2)
+    await failed_criterion(database, "https://hospital.example/topics/own")
+    found = await told(scrape)
+    assert found['wetread_subscription_topic_undecided_total{topic="https://hospital.example/topics/own"}'] == 3
+
+
 async def test_open_websockets_are_counted(database: Database) -> None:
     sockets = {"one", "two"}
     async with scraping(database, sockets) as scrape:
@@ -82,6 +90,7 @@ async def test_open_websockets_are_counted(database: Database) -> None:
 
 async def test_the_documents_name_them_all(scrape: httpx.AsyncClient, database: Database) -> None:
     await subscribed(database, Subscriber("slow", numbered=9, delivered=4))
+    await failed_criterion(database, "https://hospital.example/topics/own")
     page = (Path(__file__).parents[3] / "docs" / "subscriptions.md").read_text(encoding="utf-8")
     assert set(re.findall(r"`(wetread_subscription\w+)`", page)) == {
         name.partition("{")[0] for name in await told(scrape)

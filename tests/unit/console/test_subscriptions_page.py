@@ -11,7 +11,7 @@ import httpx
 import pytest
 from tests.forms import hidden, send
 from tests.read_studies import Site, audited
-from tests.subscribers import SECRET, Subscriber, subscribed
+from tests.subscribers import SECRET, Subscriber, failed_criterion, subscribed
 
 from wetread.domain.reader import SYSTEM
 from wetread.record import resources
@@ -49,6 +49,12 @@ class TestTheList:
         assert slow.endswith("4 of 9 2 h 0")
         assert well.endswith("7 of 7 none 0")
         assert "5 events wait in active subscriptions, the oldest for 2 h" in page.text
+
+    async def test_names_a_topic_whose_criterion_failed(self, engineer: httpx.AsyncClient, database: Database) -> None:
+        await failed_criterion(database, "https://hospital.example/topics/own", times=2)
+        text = " ".join(re.sub(r"<[^>]+>", " ", (await engineer.get("/subscriptions")).text).split())
+        assert "That of own could not be decided for 2 changes, which were no event; last" in text
+        assert "for Task/t1, version 2: one item was expected." in text
 
     async def test_can_be_of_one_state(self, engineer: httpx.AsyncClient, database: Database) -> None:
         await subscribed(database, SLOW)

@@ -16,9 +16,10 @@ from typing import Any
 from psycopg.rows import class_row
 
 from wetread.domain.reader import Reader
+from wetread.record import fhirpath
 from wetread.record.events import Event
 from wetread.record.search.index import Extraction
-from wetread.record.subscriptions import form, keys, rows
+from wetread.record.subscriptions import form, keys, rows, undecided
 from wetread.record.subscriptions.criteria import Test
 from wetread.record.subscriptions.patients import patients_among
 from wetread.record.subscriptions.sight import may_see
@@ -70,13 +71,19 @@ class _Change:
     """Of the previous version; the subject where there is none."""
     topics: dict[str, bool] = field(default_factory=dict)
     """Whether those asked so far fire."""
+    undecided: dict[str, str] = field(default_factory=dict)
+    """Topics whose criterion could not be decided, and why."""
     seen: dict[str, bool] = field(default_factory=dict)
     """Whether the owners asked so far may see it."""
 
     def fires(self, name: str, topic: Topic) -> bool:
         if name not in self.topics:
             event = self.event
-            self.topics[name] = topic.fires(event.resource_type, event.kind, self.current, self.previous, self._look)
+            try:
+                fires = topic.fires(event.resource_type, event.kind, self.current, self.previous, self._look)
+            except fhirpath.Undecided as error:
+                self.undecided[name], fires = str(error), False
+            self.topics[name] = fires
         return self.topics[name]
 
     def _look(self, version: Mapping[str, Any]) -> Extraction:
@@ -96,6 +103,9 @@ async def match(conn: Connection, topics: Mapping[str, Topic], base_url: str, fo
         return 0
     changes = await _changes(conn, relevant)
     concerned = await _concerned(conn, changes, watched, topics)
+    await undecided.keep(
+        conn, [(name, reason, change.event) for change in changes for name, reason in change.undecided.items()]
+    )
     subscribers = await _hold(conn, sorted({id_ for ids in concerned for id_ in ids}))
     _understand(subscribers.values(), (base_url, *conn.bases))
     made: list[tuple[_Subscriber, int, _Change]] = []

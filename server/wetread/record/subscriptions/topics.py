@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from wetread.errors import InvalidInput, Misconfigured, Unsupported
+from wetread.record import fhirpath
 from wetread.record.search import includes
 from wetread.record.search.includes import Include
 from wetread.record.search.index import Extraction
@@ -60,8 +61,18 @@ class Topic:
         look: Look = Extraction,
     ) -> bool:
         """Whether a change is an event of the topic. `kind` is create, update or delete; there is no `previous` of what
-        is created, and no `current` of what is deleted."""
-        return any(t.resource_type == resource_type and t.fires(kind, current, previous, look) for t in self.triggers)
+        is created, and no `current` of what is deleted. Raises fhirpath.Undecided where no trigger fires and one could
+        not be decided."""
+        undecided: fhirpath.Undecided | None = None
+        for trigger in self.triggers:
+            try:
+                if trigger.resource_type == resource_type and trigger.fires(kind, current, previous, look):
+                    return True
+            except fhirpath.Undecided as error:
+                undecided = error
+        if undecided is not None:
+            raise undecided
+        return False
 
     def filter(self, resource_type: str, name: str, value: str, bases: Sequence[str] = ()) -> Test:
         """A filter of a subscription to the topic. Raises Unsupported, with what is allowed."""

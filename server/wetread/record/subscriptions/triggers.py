@@ -44,7 +44,7 @@ class Trigger:
     rule: Rule | None = None
 
     def fires(self, kind: str, current: Resource | None, previous: Resource | None, look: Look) -> bool:
-        """Whether a change of this kind to a resource of the type is an event."""
+        """Whether a change of this kind to a resource of the type is an event. Raises fhirpath.Undecided."""
         if kind not in self.kinds or not self._meets(current, previous, look):
             return False
         return self.rule is None or self.rule(current, previous)
@@ -104,9 +104,9 @@ def _tests(resource_type: str, query: str) -> tuple[Test, ...]:
 
 def rule_of(text: str) -> Rule:
     """A FHIRPath criterion over `%previous` and `%current`, the latter the focus too; each is empty where there is no
-    such version. It holds where it gives true; nothing, or what cannot be decided, is no event.
+    such version. It holds where it gives true.
 
-    The evaluator bounds what an evaluation may cost. Raises Unsupported.
+    The evaluator bounds what an evaluation may cost. Raises Unsupported; the rule raises fhirpath.Undecided.
     """
     if len(text) > _LONGEST_RULE:
         raise Unsupported(f"fhirPathCriteria: at most {_LONGEST_RULE} characters")
@@ -121,8 +121,9 @@ def rule_of(text: str) -> Rule:
         scope = Scope(focus[0], focus[0], focus[0], focus, given={"previous": before, "current": now})
         try:
             return truth(evaluate(focus, scope)) is True
-        except (fhirpath.Undecided, TypeError, ValueError, ArithmeticError, RecursionError):
-            return False
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            # Without its text, which may hold values of the resource.
+            raise fhirpath.Undecided(type(error).__name__) from None
 
     return rule
 
