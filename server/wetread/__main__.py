@@ -1,64 +1,26 @@
-"""The command line."""
+"""Where the program begins.
+
+Of this module the processes of the group get a copy, so it imports commands when it runs one only.
+"""
 
 from __future__ import annotations
 
 import sys
 
-import typer
-
-from wetread import __version__
-from wetread.commands import audit, clients, demo, keys, operate, people, send, serve, subscriptions, views
-from wetread.errors import Misconfigured, WetreadError
-from wetread.processes import MISCONFIGURED
-
-cli = typer.Typer(
-    name="wetread",
-    help="Clinical integration server for imaging AI: HL7v2 orders and DICOM studies in, ONNX models read them, "
-    "and FHIR, DICOM SR and SEG, and HL7v2 alerts go out.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-cli.command()(serve.serve)
-cli.command()(demo.demo)
-cli.command("check-config")(serve.check_config)
-cli.command()(serve.token)
-cli.add_typer(send.send, name="send")
-cli.add_typer(operate.messages, name="messages")
-cli.add_typer(operate.study, name="studies")
-cli.add_typer(operate.models, name="models")
-cli.add_typer(operate.deliveries, name="deliveries")
-cli.add_typer(subscriptions.subscription, name="subscription")
-cli.add_typer(audit.trail, name="audit")
-cli.add_typer(views.views, name="views")
-cli.add_typer(clients.client, name="client")
-cli.add_typer(people.user, name="user")
-cli.add_typer(keys.keys, name="keys")
-db = typer.Typer(help="The database.", no_args_is_help=True)
-db.command("upgrade")(serve.upgrade)
-db.command("reindex")(serve.reindex)
-cli.add_typer(db, name="db")
-
-
-@cli.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
+from wetread.errors import WetreadError
+from wetread.processes import prepare, said
 
 
 def main() -> None:
     """Runs the command; an error is one line on standard error, and status 2 where settings are to blame."""
+    if sys.argv[1:2] == ["serve"]:
+        prepare("wetread.preloaded")  # beside the import of the commands, which takes as long
+    from wetread.commands.tree import cli
+
     try:
         cli()
     except* WetreadError as group:
-        first = _first(group)
-        typer.echo(f"wetread: {first.message}", err=True)
-        sys.exit(MISCONFIGURED if isinstance(first, Misconfigured) else 1)
-
-
-def _first(group: BaseExceptionGroup[WetreadError]) -> WetreadError:
-    found = group.exceptions[0]
-    return found if isinstance(found, WetreadError) else _first(found)
+        sys.exit(said(group))
 
 
 if __name__ == "__main__":

@@ -129,12 +129,15 @@ class Killer:
         else:
             role = {"front": "http,mllp", "work": "work,notify", "dicom": "dicom", "infer": "infer"}[victim]
             # One that was just killed may be in the pause before its next start.
-            _kill(*until(f"a process of {role}", lambda: _of_role(process.pid, role), 120))
+            _kill(*until(f"a process of {role}", lambda: self._of(role), 120))
         struck = time.monotonic()
         if victim in ("group", "parent"):
             time.sleep(self.random.uniform(0.0, 1.0))
         self._bring_back(within_s=120)
         self.recoveries_s[victim].append(time.monotonic() - struck)
+
+    def _of(self, roles: str) -> list[int]:
+        return [pid for pid, served in self.server.processes().items() if served == roles]
 
     def _bring_back(self, within_s: float) -> None:
         deadline = time.monotonic() + within_s
@@ -153,10 +156,6 @@ class Killer:
                 time.sleep(0.5)
 
 
-def _of_role(parent: int, role: str) -> list[int]:
-    return [pid for pid in children(parent) if f"--roles\0{role}" in command_line(pid)]
-
-
 def children(parent: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -164,12 +163,6 @@ def children(parent: int) -> list[int]:
             if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
                 found.append(int(stat.parent.name))
     return found
-
-
-def command_line(pid: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    return ""
 
 
 def _kill(*pids: int) -> None:

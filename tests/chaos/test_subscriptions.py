@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -194,7 +192,7 @@ def test_of_two_notifying_processes_one_is_killed_and_the_other_takes_over_withi
         assert ehr.post(ehr.form(name, content="id-only")).status_code == 201
     until("all to be active", lambda: all(endpoint.taken(name, "handshake") for name in names), 60)
     with ward.another_notifier() as other, ward.database() as conn:
-        until("two deliverers", lambda: _living(conn) == 2)
+        until("two deliverers", lambda: _living(conn) == 2, 60)
         stop, written = threading.Event(), list[str]()
 
         def write() -> None:
@@ -204,8 +202,7 @@ def test_of_two_notifying_processes_one_is_killed_and_the_other_takes_over_withi
         writer = threading.Thread(target=write, daemon=True)
         writer.start()
         until("both to have work in hand", lambda: len(_in_hand(conn)) == 2, 20)
-        os.kill(other.pid, signal.SIGKILL)
-        other.wait(10)
+        other.kill()
         killed = time.monotonic()
         until("the dead one's to be taken", lambda: _living(conn) == 1 and len(_in_hand(conn)) == 1, 10)
         took_over_s = time.monotonic() - killed

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,21 +35,17 @@ class Ward:
             yield conn
 
     @contextmanager
-    def another_notifier(self, environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    def another_notifier(self, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
         """A process of the role notify on the same database."""
-        server = self.hospital.server
-        with embedded.borrowed(server.data_dir) as url:
-            ours = {k: v for k, v in os.environ.items() if not k.startswith("WETREAD_")}
-            where = ["--config", str(server.config), "--data-dir", str(server.data_dir)]
-            with subprocess.Popen(
-                [sys.executable, "-m", "wetread", "serve", *where, "--roles", "notify", "--child"],
-                env={**ours, **(environment or {}), "WETREAD_DATABASE_URL": url},
-                stdin=subprocess.PIPE,
-            ) as process:
-                try:
-                    yield process
-                finally:
-                    process.kill()
+        own = self.hospital.server
+        with embedded.borrowed(own.data_dir) as url:
+            ours = {**(environment or {}), "WETREAD_DATABASE_URL": url}
+            server = Server(own.config, own.data_dir, {}, ours, ("--roles", "notify"))
+            server.start()
+            try:
+                yield server
+            finally:
+                server.kill()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from io import BytesIO
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pydicom
 import pytest
 
@@ -79,9 +80,22 @@ class Server:
                 time.sleep(0.1)
         raise TimeoutError((self.config.parent / "server.log").read_text()[-3000:])
 
+    def processes(self) -> Mapping[int, str]:
+        """Those that serve roles: which, by process."""
+        assert self.process is not None
+        found = {}
+        with suppress(psutil.NoSuchProcess):
+            for each in psutil.Process(self.process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    title = " ".join(each.cmdline())
+                    if title.startswith("wetread: "):
+                        found[each.pid] = title.removeprefix("wetread: ").strip()
+        return found
+
     def kill(self) -> None:
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
     def restart(self) -> None:

@@ -13,7 +13,7 @@ import socketserver
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
@@ -253,7 +253,7 @@ def test_noise_is_dropped_and_its_sender_hung_up_on(ward: Ward, tell: Tell) -> N
 def test_a_message_of_100_mb_is_refused_and_only_its_head_and_digest_kept(ward: Ward) -> None:
     control = f"BIG{secrets.token_hex(4)}"
     message = _header(control) + b"OBX|1|TX|1||" + b"x" * (100 << 20)
-    [front] = [pid for pid in _children(ward.server) if "http" in _roles_of(pid)]
+    [front] = [pid for pid, roles in ward.server.processes().items() if "http" in roles]
     before = peak = _resident_mb(front)
     with socket.create_connection(("127.0.0.1", ward.server.ports["mllp"]), 60) as connection:
         view = memoryview(b"\x0b" + message + b"\x1c\r")
@@ -447,7 +447,7 @@ def _full(ward: Ward) -> Iterator[None]:
         yield
         filler.unlink()
         return
-    [pid] = [pid for pid in _children(ward.server) if _roles_of(pid) == "dicom"]
+    [pid] = [pid for pid, roles in ward.server.processes().items() if roles == "dicom"]
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))
     yield
     resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
@@ -550,24 +550,6 @@ def _c_store(hospital: Hospital, dataset: Dataset, content: bytes | None = None)
         return int(response.Status) if response is not None else None
     finally:
         association.release()
-
-
-def _children(server: Server) -> Mapping[int, str]:
-    assert server.process is not None
-    found = {}
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            text = status.read_text()
-        except OSError:
-            continue
-        if f"\nPPid:\t{server.process.pid}\n" in text:
-            found[int(status.parent.name)] = text
-    return found
-
-
-def _roles_of(pid: int) -> str:
-    arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    return arguments[arguments.index("--roles") + 1] if "--roles" in arguments else ""
 
 
 def _resident_mb(pid: int) -> int:

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from wetread import errors
-from wetread.__main__ import cli
+from wetread.commands.tree import cli
 from wetread.record.audit.kinds import KINDS
 
 ROOT = Path(__file__).parents[2]

@@ -7,30 +7,28 @@ import contextlib
 import logging
 import os
 import socket
-import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
-import structlog
-import structlog.typing
 import typer
-import uvloop
 
 from wetread import app as composition
+from wetread import child
 from wetread.access.rights import ROLES as PERSON_ROLES
 from wetread.commands.options import Config, DataDir, database_url, duration, opened, operator, settings_of
 from wetread.commands.weaknesses import weaknesses
-from wetread.errors import InvalidInput, Misconfigured, StoreUnavailable, WetreadError
+from wetread.errors import InvalidInput, Misconfigured, StoreUnavailable
+from wetread.logs import set_up_logging
 from wetread.mapping import maps
 from wetread.mapping.messages import load as messages
-from wetread.processes import Child, stop_on_signals, stop_with_parent, supervise
+from wetread.processes import Child, stop_on_signals, supervise
 from wetread.reading import routing
 from wetread.record.audit import audit
 from wetread.record.search import reindex as reindexing
-from wetread.roles import require_certificates, run_roles
+from wetread.roles import require_certificates
 from wetread.settings import ROLES, Role, Settings, share_dir
 from wetread.store import embedded, migrate
 
@@ -59,8 +57,6 @@ def serve(
         str | None,
         typer.Option(help=f"Comma list of {', '.join(ROLES)}. All where not given.", show_default=False),
     ] = None,
-    child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
-    alone: Annotated[bool, typer.Option("--alone", hidden=True)] = False,
 ) -> None:
     """Run the server.
 
@@ -75,22 +71,13 @@ def serve(
     settings = settings_of(config, data_dir, profile=profile, **ports)
     set_up_logging(settings)
     wanted = _roles(roles)
-    if child:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run_child(settings, wanted, alone))
-        return
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _owned_database(settings) as url:
         migrate.upgrade(url)
         groups = [chosen for group in _GROUPS if (chosen := [role for role in group if role in wanted])]
-        arguments = _arguments(config, settings, profile, ports)
         owner = settings.database_url is None
         children = [
-            Child(
-                "+".join(group),
-                [*arguments, "--roles", ",".join(group), "--child", *(["--alone"] if owner else [])],
-                {"WETREAD_DATABASE_URL": url},
-            )
+            Child("+".join(group), partial(child.run, settings, url, group, alone=owner))
             for group in groups
             for _ in range(_processes(settings, group))
         ]
@@ -199,64 +186,6 @@ def reindex(config: Config = None, data_dir: DataDir = None) -> None:
     typer.echo("every resource is indexed")
 
 
-def set_up_logging(settings: Settings) -> None:
-    """Log lines of our own and of the libraries, in one form. Neither SQL nor payloads are ever logged."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _describe_exception,
-    ]
-    last = (
-        structlog.processors.JSONRenderer()
-        if settings.log.format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
-        )
-    )
-    # pydicom's warnings quote the values that they warn of.
-    logging.captureWarnings(True)
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(settings.log.level)
-    for chatty in (
-        "procrastinate",
-        "psycopg.pool",
-        "alembic",
-        "httpx",
-        "pynetdicom",
-        "pydicom",
-        "uvicorn",
-        "highdicom",
-    ):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
-
-
-def _describe_exception(logger: object, name: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Types and places only, from the cause on: the text of an unknown exception may hold patient data."""
-    error = sys.exc_info()[1] if line.get("exc_info") is True else (line.get("exc_info") or (None, None))[1]
-    line.pop("exc_info", None)
-    told: list[str] = []
-    while error is not None:
-        said = f": {error.message}" if isinstance(error, WetreadError) else ""
-        places = traceback.extract_tb(error.__traceback__)
-        told = [f"{type(error).__name__}{said}", *(f"  {p.filename}:{p.lineno} in {p.name}" for p in places), *told]
-        error = error.__cause__ or error.__context__
-    if told:
-        line["exception"] = "\n".join(told)
-    return line
-
-
-def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """asyncio's own way would print the exception's text."""
-    error = context.get("exception")
-    logger.error("%s", context["message"], exc_info=(type(error), error, error.__traceback__) if error else None)
-
-
 async def _supervise(children: list[Child], database_dir: Path | None) -> int:
     """`database_dir`: where our own PostgreSQL lives, which is kept running too."""
     stop = asyncio.Event()
@@ -279,19 +208,6 @@ async def _keep_database(data_dir: Path, stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), 1.0)
 
 
-async def _run_child(settings: Settings, roles: tuple[Role, ...], alone: bool) -> None:
-    stop = asyncio.Event()
-    stop_on_signals(stop)
-    asyncio.get_running_loop().set_exception_handler(_log_unhandled)
-    watching = asyncio.create_task(stop_with_parent(stop))
-    if settings.database_url is None:
-        raise Misconfigured("database_url: a child process needs the database of its parent")
-    try:
-        await run_roles(settings, settings.database_url.get_secret_value(), roles, alone=alone, stop=stop)
-    finally:
-        watching.cancel()
-
-
 @contextlib.contextmanager
 def _owned_database(settings: Settings) -> Iterator[str]:
     if settings.database_url is not None:
@@ -299,20 +215,6 @@ def _owned_database(settings: Settings) -> Iterator[str]:
     else:
         with embedded.owned(settings.data_dir) as url:
             yield url
-
-
-def _arguments(
-    config: Path | None, settings: Settings, profile: str | None, ports: dict[str, dict[str, int]]
-) -> list[str]:
-    """The command line of a child: what the parent was given."""
-    arguments = ["serve", "--data-dir", str(settings.data_dir)]
-    if config is not None:
-        arguments += ["--config", str(config)]
-    if profile is not None:
-        arguments += ["--profile", profile]
-    for name, section in ports.items():
-        arguments += [f"--{name}-port", str(section["port"])]
-    return arguments
 
 
 def _roles(text: str | None) -> tuple[Role, ...]:

@@ -42,11 +42,13 @@ def load(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Setti
             return InitSettingsSource(settings_cls, given), env_settings, InitSettingsSource(settings_cls, values)
 
     try:
-        return Loaded()
+        loaded = Loaded()
     except ValidationError as error:
         raise Misconfigured("; ".join(map(_explained, error.errors()))) from error
     except SettingsError as error:
         raise Misconfigured(f"the environment: {error}; lists and tables are JSON there") from error
+    # Of a class that has a name, so that another process can be given it.
+    return Settings.model_construct(loaded.model_fields_set, **dict(loaded))
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.flow.conftest import Hospital, until
+from tests.flow.conftest import Hospital, Server, until
 from tests.ports import free_port
 from tests.subscriber import parameters
 from wetread.store import embedded
@@ -61,30 +56,18 @@ class Viewer:
 
 
 @pytest.fixture
-def other(hospital: Hospital) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A second process of the role http, and its port."""
-    server, port = hospital.server, free_port()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("WETREAD_")}
-    where = ["--config", str(server.config), "--data-dir", str(server.data_dir)]
-    with (
-        embedded.borrowed(server.data_dir) as url,
-        subprocess.Popen(
-            [sys.executable, "-m", "wetread", "serve", *where, "--roles", "http", "--child"],
-            env={**environment, "WETREAD_DATABASE_URL": url, "WETREAD_HTTP__PORT": str(port)},
-            stdin=subprocess.PIPE,
-        ) as process,
-    ):
+def other(hospital: Hospital) -> Iterator[Server]:
+    """A second process of the role http on the same database."""
+    own, port = hospital.server, free_port()
+    with embedded.borrowed(own.data_dir) as url:
+        environment = {"WETREAD_DATABASE_URL": url, "WETREAD_HTTP__PORT": str(port)}
+        server = Server(own.config, own.data_dir, {"http": port}, environment, ("--roles", "http"))
+        server.start()
         try:
-            until("the second process", lambda: _is_ready(port), 60)
-            yield port, process
+            server.wait_ready()
+            yield server
         finally:
-            process.kill()
-
-
-def _is_ready(port: int) -> bool:
-    with suppress(httpx.TransportError):
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
-    return False
+            server.kill()
 
 
 def _by_websocket(ehr: Client) -> str:
@@ -102,9 +85,9 @@ def _token(ehr: Client, subscription_id: str) -> str:
 
 
 def test_each_socket_hears_each_event_once_whichever_process_holds_it(
-    hospital: Hospital, ehr: Client, other: tuple[int, subprocess.Popen[bytes]]
+    hospital: Hospital, ehr: Client, other: Server
 ) -> None:
-    here, there = hospital.server.ports["http"], other[0]
+    here, there = hospital.server.ports["http"], other.ports["http"]
     shared, own, theirs = (_by_websocket(ehr) for _ in range(3))
     viewers = [Viewer() for _ in range(4)]
     one, two, three, four = viewers
@@ -122,9 +105,9 @@ def test_each_socket_hears_each_event_once_whichever_process_holds_it(
 
 
 def test_a_process_that_is_killed_loses_nothing_for_who_connects_to_the_other(
-    hospital: Hospital, ehr: Client, other: tuple[int, subprocess.Popen[bytes]]
+    hospital: Hospital, ehr: Client, other: Server
 ) -> None:
-    here, (there, process) = hospital.server.ports["http"], other
+    here, there = hospital.server.ports["http"], other.ports["http"]
     shared, theirs = (_by_websocket(ehr) for _ in range(2))
     stays, moves, alone = Viewer(), Viewer(), Viewer()
     writer = threading.Thread(target=ehr.write, args=(60,), daemon=True)
@@ -133,8 +116,7 @@ def test_a_process_that_is_killed_loses_nothing_for_who_connects_to_the_other(
             writer.start()
             for viewer in (stays, moves, alone):
                 viewer.until_heard(10)
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait(10)
+            other.kill()
         with moves.at(here, _token(ehr, shared)), alone.at(here, _token(ehr, theirs)):
             writer.join(30)
             for viewer in (stays, alone):

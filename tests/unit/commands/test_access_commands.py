@@ -12,13 +12,13 @@ from joserfc.jwk import ECKey
 from tests.read_studies import audited
 from typer.testing import CliRunner, Result
 
-from wetread.__main__ import cli
 from wetread.access import secrets
 from wetread.access.clients import clients
 from wetread.access.clients.known import KnownClients
 from wetread.access.people import accounts, passwords, sessions
 from wetread.access.people.passwords import Passwords
 from wetread.access.people.sessions import Lifetime
+from wetread.commands.tree import cli
 from wetread.errors import Conflict, InvalidInput, Misconfigured, NotFound, Unauthorized
 from wetread.store.database import Database
 

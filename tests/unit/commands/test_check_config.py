@@ -11,7 +11,8 @@ from click.testing import Result
 from tests.certificates import Authority
 from typer.testing import CliRunner
 
-from wetread.__main__ import cli, main
+from wetread.__main__ import main
+from wetread.commands.tree import cli
 from wetread.commands.weaknesses import weaknesses
 from wetread.errors import Misconfigured
 from wetread.settings import load

@@ -8,8 +8,8 @@ from pathlib import Path
 from tests.read_studies import audited
 from typer.testing import CliRunner
 
-from wetread.__main__ import cli
 from wetread.access.oauth.signing_keys import FILE_NAME, SigningKeys
+from wetread.commands.tree import cli
 from wetread.store.database import Database
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.subscribers import SECRET, Subscriber, subscribed
 from typer.testing import CliRunner, Result
 
-from wetread.__main__ import cli
+from wetread.commands.tree import cli
 from wetread.errors import InvalidInput, NotFound
 from wetread.store.database import Database
 

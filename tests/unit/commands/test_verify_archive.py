@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from wetread import app as composition
-from wetread.__main__ import cli
+from wetread.commands.tree import cli
 from wetread.errors import InvalidInput
 from wetread.record.audit import audit, chain, removal
 from wetread.record.audit.audit import AuditEntry

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from wetread.__main__ import cli
+from wetread.commands.tree import cli
 from wetread.errors import InvalidInput, NotFound
 from wetread.record import lossless, resources
 from wetread.store.database import Database

@@ -1,0 +1,43 @@
+"""A process of the group: its name, its log, and its roles from start to graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+
+import setproctitle
+import uvloop
+
+from wetread.errors import WetreadError
+from wetread.logs import log_unhandled, set_up_logging
+from wetread.processes import said, stop_on_signals, stop_with_parent
+from wetread.roles import run_roles
+from wetread.settings import Role, Settings
+
+logger = logging.getLogger(__name__)
+
+
+def run(settings: Settings, database_url: str, roles: Sequence[Role], *, alone: bool) -> None:
+    """Until it is told to stop, or its parent is no more. It ends with MISCONFIGURED where settings are to blame.
+    `alone`: no other process works these roles' queues."""
+    setproctitle.setproctitle(f"wetread: {','.join(roles)}")
+    set_up_logging(settings)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(settings, database_url, roles, alone))
+    except* WetreadError as group:
+        sys.exit(said(group))
+    except* Exception:
+        # Not as Python would print it, with the error's text.
+        logger.exception("the process of %s fails", ", ".join(roles))
+        sys.exit(1)
+
+
+async def _run(settings: Settings, database_url: str, roles: Sequence[Role], alone: bool) -> None:
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    stop_with_parent(stop)
+    asyncio.get_running_loop().set_exception_handler(log_unhandled)
+    await run_roles(settings, database_url, roles, alone=alone, stop=stop)
