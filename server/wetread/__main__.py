@@ -13,7 +13,7 @@ from wetread.processes import prepare, said
 
 def main() -> None:
     """Runs the command; an error is one line on standard error, and status 2 where settings are to blame."""
-    if sys.argv[1:2] == ["serve"]:
+    if sys.argv[1:2] == ["serve"] and "--help" not in sys.argv:
         prepare("wetread.preloaded")  # beside the import of the commands, which takes as long
     from wetread.commands.tree import cli
 

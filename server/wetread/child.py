@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import setproctitle
 import uvloop
@@ -27,12 +27,25 @@ def run(settings: Settings, database_url: str, roles: Sequence[Role], *, alone: 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings, database_url, roles, alone))
-    except* WetreadError as group:
-        sys.exit(said(group))
-    except* Exception:
-        # Not as Python would print it, with the error's text.
-        logger.exception("the process of %s fails", ", ".join(roles))
-        sys.exit(1)
+    except Exception as error:
+        sys.exit(_status(error, roles))
+
+
+def _status(error: Exception, roles: Sequence[Role]) -> int:
+    """The exit status for it. It is told by the log, without the text that Python would print."""
+    group = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
+    known, unknown = group.split(WetreadError)
+    for each in _leaves(unknown):
+        logger.error("the process of %s fails", ", ".join(roles), exc_info=each)
+    return said(known) if known is not None else 1
+
+
+def _leaves(error: Exception | None) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    elif error is not None:
+        yield error
 
 
 async def _run(settings: Settings, database_url: str, roles: Sequence[Role], alone: bool) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from multiprocessing import Pipe, forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.util import get_temp_dir
+from pathlib import Path
 
 from wetread.errors import Misconfigured, WetreadError
 
@@ -80,9 +83,10 @@ async def _run(child: Child, hands: ThreadPoolExecutor, stop: asyncio.Event) -> 
     process = ForkServerProcess(target=_live, args=(child.run, its_end), name=child.name)
     try:
         await loop.run_in_executor(hands, process.start)
-    except (OSError, EOFError) as error:  # who was to fork it has died, and is replaced at the next attempt
+    except (OSError, EOFError) as error:
         logger.error("the process %s could not be started: %s", child.name, type(error).__name__)
         life.close()
+        _end_fork_server()
         return None
     finally:
         its_end.close()
@@ -90,12 +94,13 @@ async def _run(child: Child, hands: ThreadPoolExecutor, stop: asyncio.Event) -> 
     loop.add_reader(life.fileno(), ended.set)
     try:
         await _first(ended, stop)
+        # Not by the process's own methods, which take it for dead with the one that it was forked from.
         if not ended.is_set():
-            await loop.run_in_executor(hands, process.terminate)
+            _signal(process, signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), _GENTLE_S)
         if not ended.is_set():
-            await loop.run_in_executor(hands, process.kill)
+            _signal(process, signal.SIGKILL)
             await ended.wait()
     finally:
         loop.remove_reader(life.fileno())
@@ -107,9 +112,25 @@ async def _run(child: Child, hands: ThreadPoolExecutor, stop: asyncio.Event) -> 
 
 
 def _live(run: Callable[[], None], end: Connection) -> None:
-    """In a child, which holds its end of the pipe until it dies."""
+    """In a child, whose process holds its `end` of the pipe until it is no more."""
     run()
-    end.close()
+
+
+def _signal(process: ForkServerProcess, number: signal.Signals) -> None:
+    if process.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+def _end_fork_server() -> None:
+    """It does not answer: it has died, or its socket was swept from the temporary directory. The next attempt makes
+    another."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(FileExistsError):
+        Path(get_temp_dir()).mkdir(0o700)
 
 
 async def _first(*events: asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,10 +57,15 @@ class Group:
 
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[Group]:
+    (folder / "tmp").mkdir()
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(
-            [*PROGRAM, str(folder), *arguments], cwd=Path(__file__).parents[2], stderr=log, start_new_session=True
+            [*PROGRAM, str(folder), *arguments],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "TMPDIR": str(folder / "tmp")},
+            stderr=log,
+            start_new_session=True,
         ) as process,
     ):
         try:
@@ -115,6 +121,25 @@ def test_who_forks_them_may_die_too(group: Group) -> None:
     assert group.child("one") == one
 
 
+def test_a_group_whose_fork_server_died_stops_as_gently(group: Group) -> None:
+    group.child("one")
+    os.kill(group.fork_server(), signal.SIGKILL)
+    pids = [group.child("one"), group.kill_child("two")]
+    group.process.terminate()
+    assert group.process.wait(20) == 0
+    assert all(is_gone(pid) for pid in pids)
+    assert not (group.folder / "one").exists()
+
+
+def test_a_temporary_directory_may_be_swept(group: Group) -> None:
+    other = group.child("two")
+    [place] = (group.folder / "tmp").iterdir()
+    shutil.rmtree(place)
+    group.kill_child("one")
+    assert group.child("two") == other
+    assert not is_gone(other)
+
+
 def test_children_stop_when_their_parent_is_killed(group: Group) -> None:
     pids = [group.child(name) for name in ("one", "two")] + [group.fork_server()]
     group.process.kill()
@@ -141,13 +166,17 @@ def test_a_signal_to_all_of_them_at_once_is_a_gentle_end_too(group: Group, numbe
     assert not (group.folder / "one").exists()
 
 
-def test_what_is_imported_before_they_are_forked_starts_nothing_that_a_fork_would_break() -> None:
+def test_what_is_imported_before_they_are_forked_starts_nothing_that_a_fork_would_break(
+    tmp_path: Path,
+) -> None:
     program = (
         "import psutil, threading, wetread.preloaded;"
-        "print(threading.active_count(), psutil.Process().net_connections(), psutil.Process().children())"
+        "us = psutil.Process(); print(threading.active_count(), us.net_connections(), us.children(), us.open_files())"
     )
-    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert said.stdout.split() == ["1", "[]", "[]"]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment)
+    assert said.stdout.split() == ["1", "[]", "[]", "[]"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_settings_of_one_end_all(tmp_path: Path) -> None:

@@ -6,15 +6,19 @@ the GIL, so `open` every model before the work begins. One session per model, sh
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from wetread.errors import Misconfigured, Refused, Unsupported
 from wetread.reading.models import ModelPackage
+
+# Else it opens a store of its own in the home directory and sends usage to its maker (its Privacy.md).
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 Device = Literal["auto", "cpu", "cuda"]
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

@@ -47,7 +47,7 @@ class Cursors:
 
 
 OF_THIS_PROCESS = Cursors(os.urandom(32))
-"""For who has no key of the site: its cursors end with the process."""
+"""For who has no key of the site: its cursors end with the program."""
 
 
 def _of(reader: Reader, url: str, params: Iterable[tuple[str, str]]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -52,6 +53,17 @@ async def test_it_is_counted_with_its_reason_and_other_topics_and_triggers_go_on
     assert await server.happen(with_outputs("c", "text", "volume")) == 0
     assert [(each.changes, each.resource_id, each.version_id) for each in await kept(server)] == [(3, "c", 2)]
     assert sorted(await server.cursors()) == [(2, 0), (5, 0)]
+
+
+async def test_it_is_forgotten_with_its_topic_when_the_matcher_starts(server: Server) -> None:
+    await server.active({**form("http://127.0.0.1:1/own"), "criteria": URL})
+    await server.happen(with_outputs("a", "volume", "text"))
+    async with server.running():
+        assert [each.topic for each in await kept(server)] == [URL]
+    server.subscriptions = Subscriptions(TOPICS, ALLOWED, BASE)
+    async with server.running(), asyncio.timeout(20):
+        while await kept(server):  # noqa: ASYNC110  (the database is what is waited for)
+            await asyncio.sleep(0.05)
 
 
 async def test_a_topic_that_nobody_subscribed_to_is_not_asked(server: Server) -> None:

@@ -26,7 +26,7 @@ from wetread.record import events, resources
 from wetread.record.audit import audit
 from wetread.record.events import Event
 from wetread.record.subscriptions import form as subscription_form
-from wetread.record.subscriptions import headers, keys, matching
+from wetread.record.subscriptions import headers, keys, matching, undecided
 from wetread.record.subscriptions import rows as rows
 from wetread.record.subscriptions.carried import require_carried
 from wetread.record.subscriptions.due import Slice, next_slice, next_slices
@@ -209,6 +209,7 @@ class Subscriptions:
                 wanted[state.id] = frozenset()
                 refused.append(state.id)
         await keys.write(conn, wanted)
+        await undecided.forget_others(conn, self.topics)
         return refused
 
     async def refuse(self, conn: Connection, subscription_id: str) -> None:

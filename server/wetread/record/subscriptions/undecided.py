@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -46,7 +46,7 @@ async def keep(conn: Connection, found: Sequence[tuple[str, str, Event]]) -> Non
         ON CONFLICT (topic) DO UPDATE SET changes = former.changes + excluded.changes, reason = excluded.reason,
             resource_type = excluded.resource_type, resource_id = excluded.resource_id,
             version_id = excluded.version_id, last_at = excluded.last_at, told_at = CASE
-                WHEN former.told_at < now() - interval '1 minute' THEN now() ELSE former.told_at END
+                WHEN former.told_at NOT BETWEEN now() - interval '1 minute' AND now() THEN now() ELSE former.told_at END
         RETURNING topic, reason, changes, told_at = now()
         """,
         (
@@ -62,6 +62,11 @@ async def keep(conn: Connection, found: Sequence[tuple[str, str, Event]]) -> Non
     for topic, reason, changes, is_due in await told.fetchall():
         if is_due:
             logger.warning("the criterion of %s could not be decided (%s); %d changes so far", topic, reason, changes)
+
+
+async def forget_others(conn: Connection, topics: Collection[str]) -> None:
+    """Of all topics but these, which are served."""
+    await conn.execute("DELETE FROM topic_undecided WHERE topic <> ALL (%s)", (list(topics),))
 
 
 async def all_of(conn: Connection) -> list[Undecided]:
