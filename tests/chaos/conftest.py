@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -101,7 +102,7 @@ class Senders:
                 time.sleep(0.2)
 
 
-VICTIMS = ("group", "front", "work", "dicom", "infer", "postgres", "parent")
+VICTIMS = ("group", "front", "work", "dicom", "infer", "postgres", "parent", "fork server")
 
 
 @dataclass
@@ -127,7 +128,10 @@ class Killer:
             else:
                 os.kill(postmaster, signal.SIGINT)  # as `pg_ctl restart` does: it sends all clients away
         else:
-            role = {"front": "http,mllp", "work": "work,notify", "dicom": "dicom", "infer": "infer"}[victim]
+            if victim == "fork server":
+                _kill(*self._fork_servers())
+            # A fork server is missed only when somebody must be started again.
+            role = {"front": "http,mllp", "dicom": "dicom", "infer": "infer"}.get(victim, "work,notify")
             # One that was just killed may be in the pause before its next start.
             _kill(*until(f"a process of {role}", lambda: self._of(role), 120))
         struck = time.monotonic()
@@ -138,6 +142,11 @@ class Killer:
 
     def _of(self, roles: str) -> list[int]:
         return [pid for pid, served in self.server.processes().items() if served == roles]
+
+    def _fork_servers(self) -> list[int]:
+        assert self.server.process is not None
+        found = psutil.Process(self.server.process.pid).children()
+        return [each.pid for each in found if "multiprocessing.forkserver" in " ".join(each.cmdline())]
 
     def _bring_back(self, within_s: float) -> None:
         deadline = time.monotonic() + within_s

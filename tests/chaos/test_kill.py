@@ -37,7 +37,7 @@ def test_a_few_kills_lose_nothing_and_double_nothing(
     besieged: Besieged, story: Callable[[str], Story], record_property: Callable[[str, object], None]
 ) -> None:
     stories = [story(name) for name in ("chest-film", "head-ct-phantom-bleed", "chest-film", "head-ct-phantom-bleed")]
-    victims = ["infer", "group", "postgres", besieged.killer.random.choice(["front", "work", "dicom"])]
+    victims = ["fork server", "infer", "group", "postgres", besieged.killer.random.choice(["front", "work", "dicom"])]
     besieged.killer.random.shuffle(victims)
     _siege(besieged, stories, victims, pause_s=1.5, record=record_property)
 

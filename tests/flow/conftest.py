@@ -84,12 +84,11 @@ class Server:
         """Those that serve roles: which, by process."""
         assert self.process is not None
         found = {}
-        with suppress(psutil.NoSuchProcess):
-            for each in psutil.Process(self.process.pid).children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    title = " ".join(each.cmdline())
-                    if title.startswith("wetread: "):
-                        found[each.pid] = title.removeprefix("wetread: ").strip()
+        for pid in psutil.pids():
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                title = " ".join(psutil.Process(pid).cmdline())
+                if title.startswith("wetread: ") and os.getsid(pid) == self.process.pid:
+                    found[pid] = title.removeprefix("wetread: ").strip()
         return found
 
     def kill(self) -> None:
