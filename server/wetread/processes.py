@@ -82,11 +82,10 @@ async def _run(child: Child, hands: ThreadPoolExecutor, stop: asyncio.Event) -> 
     life, its_end = Pipe(duplex=False)
     process = ForkServerProcess(target=_live, args=(child.run, its_end), name=child.name)
     try:
-        await loop.run_in_executor(hands, process.start)
+        await loop.run_in_executor(hands, _start, process)
     except (OSError, EOFError) as error:
         logger.error("the process %s could not be started: %s", child.name, type(error).__name__)
         life.close()
-        _end_fork_server()
         return None
     finally:
         its_end.close()
@@ -122,15 +121,19 @@ def _signal(process: ForkServerProcess, number: signal.Signals) -> None:
             os.kill(process.pid, number)
 
 
-def _end_fork_server() -> None:
-    """It does not answer: it has died, or its socket was swept from the temporary directory. The next attempt makes
-    another."""
-    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(FileExistsError):
-        Path(get_temp_dir()).mkdir(0o700)
+def _start(process: ForkServerProcess) -> None:
+    """Raises OSError, EOFError where the fork server does not answer: it has died, or its socket was swept from the
+    temporary directory. The next attempt makes another."""
+    try:
+        process.start()
+    except (OSError, EOFError):
+        pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(FileExistsError):
+            Path(get_temp_dir()).mkdir(0o700)
+        raise
 
 
 async def _first(*events: asyncio.Event) -> None:
