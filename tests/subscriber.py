@@ -64,7 +64,7 @@ class Subscriber:
         """The event numbers that were taken, in the order in which they came."""
         return [number for one in self.taken(name) for number in one.numbers]
 
-    def wait_for(self, name: str, numbers: Sequence[int], timeout_s: float = 20) -> None:
+    def wait_for(self, name: str, numbers: Sequence[int], timeout_s: float = 60) -> None:
         deadline = time.monotonic() + timeout_s
         while not set(numbers) <= set(self.numbers(name)):
             assert time.monotonic() < deadline, f"{name} was told of {self.numbers(name)[-20:]}, not of {numbers}"

@@ -108,7 +108,7 @@ async def test_an_app_hears_of_a_refusal_right_after_the_login(
         browser = open_browser(script=script)
         browser.get(f"{stand.app}/start")
         _signs_in(browser)
-        WebDriverWait(browser, 10).until(lambda seen: seen.current_url.startswith(f"{stand.app}/back?"))
+        WebDriverWait(browser, 60).until(lambda seen: seen.current_url.startswith(f"{stand.app}/back?"))
         assert "error=invalid_request" in browser.current_url
 
     await asyncio.to_thread(visit)
@@ -120,12 +120,12 @@ async def test_a_window_that_an_app_opened_still_knows_who_opened_it(stand: Stan
         browser.get(stand.app)
         front = browser.current_window_handle
         browser.find_element(By.TAG_NAME, "button").click()
-        WebDriverWait(browser, 10).until(lambda seen: len(seen.window_handles) == 2)
+        WebDriverWait(browser, 60).until(lambda seen: len(seen.window_handles) == 2)
         browser.switch_to.window(next(handle for handle in browser.window_handles if handle != front))
         _signs_in(browser)
         browser.find_element(By.CSS_SELECTOR, "button[value='allow']").click()
         browser.switch_to.window(front)
-        told = WebDriverWait(browser, 10).until(lambda seen: seen.find_element(By.ID, "told").text)
+        told = WebDriverWait(browser, 60).until(lambda seen: seen.find_element(By.ID, "told").text)
         assert {"code", "state", "iss"} == parse_qs(told.removeprefix("?")).keys()
 
     await asyncio.to_thread(visit)

@@ -71,12 +71,12 @@ async def test_a_person_comes_in_by_the_button_and_leaves_both(
         browser = open_browser(script=script)
         browser.get(f"{address}/worklist?from=here")
         browser.find_element(By.LINK_TEXT, "Sign in with the hospital's account").send_keys(Keys.ENTER)
-        WebDriverWait(browser, 20).until(url_to_be(f"{address}/worklist?from=here"))
+        WebDriverWait(browser, 60).until(url_to_be(f"{address}/worklist?from=here"))
         assert "Rae Reader" in browser.find_element(By.TAG_NAME, "header").text
         browser.find_element(By.CSS_SELECTOR, "header button").click()
-        WebDriverWait(browser, 20).until(url_contains("/login"))
-        WebDriverWait(browser, 20).until(lambda _: peer.times("/logout") == 1)
-        WebDriverWait(browser, 20).until(url_to_be(f"{address}/login"))
+        WebDriverWait(browser, 60).until(url_contains("/login"))
+        WebDriverWait(browser, 60).until(lambda _: peer.times("/logout") == 1)
+        WebDriverWait(browser, 60).until(url_to_be(f"{address}/login"))
         browser.get(f"{address}/worklist")
         assert browser.current_url.startswith(f"{address}/login?")
         assert [entry for entry in browser.get_log("browser") if "Content Security Policy" in entry["message"]] == []

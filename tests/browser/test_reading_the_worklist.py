@@ -54,10 +54,10 @@ async def test_the_critical_study_is_found_opened_and_seen(
         _shows_nothing_silent(browser)
 
         first.find_element(By.TAG_NAME, "a").send_keys(Keys.ENTER)
-        WebDriverWait(browser, 10).until(url_contains("/worklist/"))
+        WebDriverWait(browser, 60).until(url_contains("/worklist/"))
         picture = browser.find_element(By.CSS_SELECTOR, "figure img")
         assert "Intracranial hemorrhage: present" in str(picture.get_attribute("alt"))
-        WebDriverWait(browser, 10).until(lambda _: int(str(picture.get_property("naturalWidth"))) >= 512)
+        WebDriverWait(browser, 60).until(lambda _: int(str(picture.get_property("naturalWidth"))) >= 512)
         assert "SYNTHETIC model" in browser.find_element(By.TAG_NAME, "article").text
 
         browser.back()
@@ -66,7 +66,7 @@ async def test_the_critical_study_is_found_opened_and_seen(
         _shows_nothing_silent(browser)
 
         browser.find_element(By.CSS_SELECTOR, "header button").click()
-        WebDriverWait(browser, 10).until(url_contains("/login"))
+        WebDriverWait(browser, 60).until(url_contains("/login"))
         browser.get(f"{address}/worklist")
         assert browser.current_url == f"{address}/login?next=%2Fworklist"
         _complains_about_nothing(browser)
@@ -86,10 +86,10 @@ async def test_an_open_worklist_shows_what_arrives(
     await ward.study(PHANTOM, minutes=5, critical=True, critical_reason=REASON)
 
     def watch() -> None:
-        WebDriverWait(browser, 20).until(text_in((By.CSS_SELECTOR, "#worklist tbody tr"), "CRITICAL"))
+        WebDriverWait(browser, 60).until(text_in((By.CSS_SELECTOR, "#worklist tbody tr"), "CRITICAL"))
         assert _rows(browser) == 2
         said = "2 studies, 1 critical" if script else ""
-        WebDriverWait(browser, 10).until(lambda _: browser.find_element(By.ID, "live-state").text == said)
+        WebDriverWait(browser, 60).until(lambda _: browser.find_element(By.ID, "live-state").text == said)
 
     await asyncio.to_thread(watch)
 
@@ -105,7 +105,7 @@ async def test_a_list_that_is_no_longer_live_says_so(
         browser.execute_cdp_cmd("Network.enable", {})
         offline: dict[str, Any] = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
         browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-        WebDriverWait(browser, 20).until(text_in((By.CSS_SELECTOR, "[role=status]"), "NOT LIVE"))
+        WebDriverWait(browser, 60).until(text_in((By.CSS_SELECTOR, "[role=status]"), "NOT LIVE"))
         assert _rows(browser) == 1
 
     await asyncio.to_thread(watch)
@@ -118,7 +118,7 @@ def _sign_in(browser: WebDriver, address: str, token: str) -> None:
     browser.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
     field = browser.find_element(By.ID, "token")
     field.send_keys(token, Keys.ENTER)
-    WebDriverWait(browser, 10).until(url_contains("/worklist"))
+    WebDriverWait(browser, 60).until(url_contains("/worklist"))
 
 
 def _rows(browser: WebDriver) -> int:

@@ -38,28 +38,28 @@ async def test_an_administrator_sets_up_the_second_factor_and_comes_back_with_it
         _type_name_and_password(browser, "wrong horse battery staple")
         assert "Not signed in" in browser.find_element(By.CSS_SELECTOR, "[role=alert]").text
         _type_name_and_password(browser, PASSWORD)
-        WebDriverWait(browser, 10).until(url_to_be(f"{address}/login/code"))
+        WebDriverWait(browser, 60).until(url_to_be(f"{address}/login/code"))
 
         otpauth = str(browser.find_element(By.CSS_SELECTOR, "a[href^='otpauth:']").get_attribute("href"))
         app = pyotp.parse_uri(otpauth)
         assert isinstance(app, pyotp.TOTP)
         _type_code(browser, app.now())
-        WebDriverWait(browser, 10).until(url_to_be(f"{address}/worklist"))
+        WebDriverWait(browser, 60).until(url_to_be(f"{address}/worklist"))
 
         browser.find_element(By.LINK_TEXT, "Rosa Root").send_keys(Keys.ENTER)
-        WebDriverWait(browser, 10).until(url_to_be(f"{address}/account"))
+        WebDriverWait(browser, 60).until(url_to_be(f"{address}/account"))
         assert "(this one)" in browser.find_element(By.TAG_NAME, "main").text
         cookies = {cookie["name"]: cookie["httpOnly"] for cookie in browser.get_cookies()}
         assert cookies == {"wetread_session": True, "wetread_device": True}
         browser.find_element(By.CSS_SELECTOR, "header button").click()
-        WebDriverWait(browser, 10).until(url_to_be(f"{address}/login"))
+        WebDriverWait(browser, 60).until(url_to_be(f"{address}/login"))
         assert "wetread_session" not in {cookie["name"] for cookie in browser.get_cookies()}
 
         _type_name_and_password(browser, PASSWORD)
-        WebDriverWait(browser, 10).until(url_to_be(f"{address}/login/code"))
+        WebDriverWait(browser, 60).until(url_to_be(f"{address}/login/code"))
         assert app.secret not in browser.page_source
         _type_code(browser, app.at(int(time.time()) + 30))
-        WebDriverWait(browser, 10).until(url_to_be(f"{address}/worklist"))
+        WebDriverWait(browser, 60).until(url_to_be(f"{address}/worklist"))
 
     await asyncio.to_thread(visit)
 

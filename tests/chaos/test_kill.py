@@ -84,7 +84,7 @@ def _siege(
         assert ended["status"] == "completed", ended
     with besieged.database() as conn:
         until("no step to be left", lambda: _rows(conn, "SELECT 1 FROM procrastinate_jobs") == [], 60)
-        until("every audit row to be chained", lambda: _rows(conn, "SELECT 1 FROM audit_unchained") == [], 20)
+        until("every audit row to be chained", lambda: _rows(conn, "SELECT 1 FROM audit_unchained") == [])
         wrong = [
             *_wrong_orders(besieged, conn, stories),
             *_wrong_instances(besieged, conn, stories),

@@ -201,7 +201,7 @@ def test_of_two_notifying_processes_one_is_killed_and_the_other_takes_over_withi
 
         writer = threading.Thread(target=write, daemon=True)
         writer.start()
-        until("both to have work in hand", lambda: len(_in_hand(conn)) == 2, 20)
+        until("both to have work in hand", lambda: len(_in_hand(conn)) == 2)
         other.kill()
         killed = time.monotonic()
         until("the dead one's to be taken", lambda: _living(conn) == 1 and len(_in_hand(conn)) == 1, 10)

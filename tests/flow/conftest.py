@@ -134,7 +134,7 @@ class Hospital:
         return httpx.Client(base_url=self.server.url, headers=headers, timeout=30)
 
     def order(self, message: bytes) -> mllp.Ack:
-        return asyncio.run(mllp.send("127.0.0.1", self.server.ports["mllp"], message, timeout_s=20))
+        return asyncio.run(mllp.send("127.0.0.1", self.server.ports["mllp"], message, timeout_s=60))
 
     def store(self, datasets: list[pydicom.Dataset]) -> None:
         dicom.send(
@@ -143,7 +143,7 @@ class Hospital:
             port=self.server.ports["dicom"],
             called_ae="WETREAD",
             calling_ae="MODALITY",
-            timeout_s=30,
+            timeout_s=60,
         )
 
     def command(self, *arguments: str, typed: str = "") -> str:
@@ -348,6 +348,7 @@ profile = "{profile}"
 [http]
 port = {ports["http"]}
 [http.limits]
+anonymous_per_minute = 0
 refused_per_minute = 0
 guesses_per_minute = 0
 guesses_per_name = 0

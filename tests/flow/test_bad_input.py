@@ -480,8 +480,8 @@ def test_without_its_database_nothing_is_acknowledged_and_all_is_taken_when_it_i
             assert (stored.result(), ready.result().status_code) == (0xA700, 503)
             postgresql.start()
             began = time.monotonic()
-            until("an answer", lambda: _acknowledged(hospital, later.message), 20)
-            until("the modality's next try to be stored", lambda: _c_store(hospital, film.datasets[0]) == 0x0000, 20)
+            until("an answer", lambda: _acknowledged(hospital, later.message))
+            until("the modality's next try to be stored", lambda: _c_store(hospital, film.datasets[0]) == 0x0000)
             assert _ended(hospital, film)["status"] == "completed"
             print(f"read {time.monotonic() - began:.1f} s after the database was back")
             _assert_no_patient_in((tmp_path / "server.log").read_text(), ward.told)

@@ -75,7 +75,7 @@ class Client:
         self.until_status(subscription_id, "active")
         return subscription_id
 
-    def until_status(self, subscription_id: str, status: str, timeout_s: float = 20) -> Resource:
+    def until_status(self, subscription_id: str, status: str, timeout_s: float = 60) -> Resource:
         """The Subscription as soon as it has this status."""
 
         def ready() -> Resource | None:

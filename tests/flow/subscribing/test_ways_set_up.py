@@ -238,7 +238,7 @@ def test_a_stream_has_each_event_once_and_in_order_though_the_server_is_killed(s
     site.hospital.server.wait_ready()
     ehr.write(5)
     stored = until(
-        "all events", lambda: (kept := asyncio.run(_stored(site.broker_url, subject)))[35:] and kept, timeout_s=20
+        "all events", lambda: (kept := asyncio.run(_stored(site.broker_url, subject)))[35:] and kept, timeout_s=60
     )
     assert before < 36, "it was killed after all had gone out"
     handshake, *events = [message.headers or {} for message in stored]

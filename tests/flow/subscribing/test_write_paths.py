@@ -56,7 +56,7 @@ def test_what_comes_by_hl7_and_dicom_and_what_models_find_is_told_of_once_each(
             for topic in wanted
         }
 
-    until("each event to be told of", lambda: all(told()[topic] >= wanted[topic] for topic in wanted), 20)
+    until("each event to be told of", lambda: all(told()[topic] >= wanted[topic] for topic in wanted))
     assert told() == wanted
 
 
