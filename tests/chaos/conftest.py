@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,6 +21,7 @@ from tests.flow.conftest import Hospital, Server, Story, configuration, overlay,
 from tests.flow.conftest import cases as cases
 from tests.flow.conftest import peer_ports as peer_ports
 from tests.flow.conftest import story as story
+from tests.fork_server import fork_server_of
 from tests.ports import free_port
 from wetread.demo import peers
 from wetread.errors import Unreachable
@@ -102,6 +102,13 @@ class Senders:
                 time.sleep(0.2)
 
 
+ROLES_OF = {
+    "front": "http,mllp",
+    "work": "work,notify",
+    "dicom": "dicom",
+    "infer": "infer",
+    "fork server": "work,notify",  # it is missed only when somebody must be started again
+}
 VICTIMS = ("group", "front", "work", "dicom", "infer", "postgres", "parent", "fork server")
 
 
@@ -124,14 +131,13 @@ class Killer:
         elif victim in ("postgres", "postgres-restart"):
             postmaster = int((self.server.data_dir / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0])
             if victim == "postgres":
-                _kill(postmaster, *children(postmaster))
+                _kill(postmaster, *(each.pid for each in psutil.Process(postmaster).children()))
             else:
                 os.kill(postmaster, signal.SIGINT)  # as `pg_ctl restart` does: it sends all clients away
         else:
             if victim == "fork server":
-                _kill(*self._fork_servers())
-            # A fork server is missed only when somebody must be started again.
-            role = {"front": "http,mllp", "dicom": "dicom", "infer": "infer"}.get(victim, "work,notify")
+                _kill(fork_server_of(process.pid))
+            role = ROLES_OF[victim]
             # One that was just killed may be in the pause before its next start.
             _kill(*until(f"a process of {role}", lambda: self._of(role), 120))
         struck = time.monotonic()
@@ -142,11 +148,6 @@ class Killer:
 
     def _of(self, roles: str) -> list[int]:
         return [pid for pid, served in self.server.processes().items() if served == roles]
-
-    def _fork_servers(self) -> list[int]:
-        assert self.server.process is not None
-        found = psutil.Process(self.server.process.pid).children()
-        return [each.pid for each in found if "multiprocessing.forkserver" in " ".join(each.cmdline())]
 
     def _bring_back(self, within_s: float) -> None:
         deadline = time.monotonic() + within_s
@@ -163,15 +164,6 @@ class Killer:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
-
-
-def children(parent: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(stat.parent.name))
-    return found
 
 
 def _kill(*pids: int) -> None:

@@ -35,7 +35,7 @@ def with_outputs(task_id: str, *texts: str, status: str = "completed") -> dict[s
     return {**task(task_id, status), "output": [{"type": {"text": text}, "valueString": "x"} for text in texts]}
 
 
-async def kept(server: Server) -> list[undecided.Undecided]:
+async def kept(server: Server) -> list[undecided.FailedCriterion]:
     async with server.database.transaction() as conn:
         return await undecided.for_operators(conn, SYSTEM)
 

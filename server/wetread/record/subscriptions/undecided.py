@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Undecided:
+class FailedCriterion:
     """Of one topic: how many changes, and the last of them with the reason."""
 
     topic: str
@@ -69,9 +69,9 @@ async def forget_others(conn: Connection, topics: Collection[str]) -> None:
     await conn.execute("DELETE FROM topic_undecided WHERE topic <> ALL (%s)", (list(topics),))
 
 
-async def all_of(conn: Connection) -> list[Undecided]:
+async def all_of(conn: Connection) -> list[FailedCriterion]:
     """For the server's metrics."""
-    found = conn.cursor(row_factory=class_row(Undecided))
+    found = conn.cursor(row_factory=class_row(FailedCriterion))
     await found.execute(
         """SELECT topic, changes, reason, resource_type, resource_id, version_id, last_at FROM topic_undecided
            ORDER BY topic"""
@@ -79,7 +79,7 @@ async def all_of(conn: Connection) -> list[Undecided]:
     return await found.fetchall()
 
 
-async def for_operators(conn: Connection, reader: Reader) -> list[Undecided]:
+async def for_operators(conn: Connection, reader: Reader) -> list[FailedCriterion]:
     """Raises Forbidden."""
     require_operator(reader)
     return await all_of(conn)
